@@ -1,0 +1,41 @@
+//! The nouns of rekey, each with one parser: parse once, then trust.
+//!
+//! In come bytes and strings from requests, rows and files; out go types whose fields are known to be
+//! good. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
+
+mod command;
+mod event;
+mod identity;
+mod mask;
+mod name;
+mod sealed;
+mod time;
+mod value;
+
+pub use command::{Action, Applied, Change, Failure, IfMatch, Outcome, Refusal, Secret};
+pub use event::{Event, EventKind, HASH_BYTES, Log};
+pub use identity::{
+    Agent, AgentKind, Cursor, EventId, KeyId, Owner, RequestId, SecretId, VersionId,
+};
+pub use mask::Mask;
+pub use name::{Provider, SecretName};
+pub use sealed::{SealedMask, SealedVersion};
+pub use time::Timestamp;
+pub use value::{SecretValue, VALUE_BYTES};
+
+/// Why a string is not what it should be. The texts are fixed: none holds a part of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Nothing where at least one byte or character is needed.
+    #[error("is too short")]
+    TooShort,
+    /// More bytes or characters than the type holds.
+    #[error("is too long")]
+    TooLong,
+    /// A character where the type's pattern allows none.
+    #[error("does not match the pattern")]
+    Pattern,
+    /// Of the right form, and still not allowed.
+    #[error("is not allowed")]
+    NotAllowed,
+}

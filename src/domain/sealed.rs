@@ -1,0 +1,40 @@
+//! A version as the database holds it: sealed.
+
+use super::{KeyId, VersionId};
+
+/// One version's sealed parts (`crypto` says what their bytes are). It holds nothing in the clear, so
+/// it may be queued, stored and moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedVersion {
+    /// The version that the parts are bound to.
+    pub version_id: VersionId,
+    /// The key-encryption key that wraps the data key.
+    pub kek_id: KeyId,
+    /// The data key, sealed under the key-encryption key.
+    pub wrapped_key: Vec<u8>,
+    /// The value, sealed under the data key.
+    pub sealed_value: Vec<u8>,
+    /// The mask, sealed under the data key.
+    pub sealed_mask: Vec<u8>,
+}
+
+impl SealedVersion {
+    /// How many bytes its parts have together: what the committer's byte limits count.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.wrapped_key.len() + self.sealed_value.len() + self.sealed_mask.len()
+    }
+}
+
+/// The parts of a version that its mask is opened with: what reads need, without the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedMask {
+    /// The version that the parts are bound to.
+    pub version_id: VersionId,
+    /// The key-encryption key that wraps the data key.
+    pub kek_id: KeyId,
+    /// The data key, sealed under the key-encryption key.
+    pub wrapped_key: Vec<u8>,
+    /// The mask, sealed under the data key.
+    pub sealed_mask: Vec<u8>,
+}

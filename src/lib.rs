@@ -1,0 +1,2 @@
+//! rekey.
+pub mod domain;

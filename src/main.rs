@@ -1,0 +1,2 @@
+//! rekey.
+fn main() {}
