@@ -1,1 +1,37 @@
-//! The schema.
+//! The schema of rekey's database, the same on SQLite and PostgreSQL: one change a file, each with `down`.
+
+use sea_orm_migration::prelude::MigrationTrait;
+pub use sea_orm_migration::{MigrationStatus, MigratorTrait};
+
+mod dialect;
+mod m20261124_000001_create_secrets;
+mod m20261124_000002_create_secret_versions;
+mod m20261124_000003_create_events;
+mod m20261124_000004_create_log_head;
+mod m20261124_000005_create_relay_cursors;
+mod m20261124_000006_create_keys;
+mod m20261124_000007_create_instances;
+mod m20261124_000008_create_service_keys;
+mod m20261124_000009_create_api_tokens;
+mod m20261124_000010_create_idempotency_keys;
+
+/// Every migration of the service's database, in order.
+#[derive(Debug)]
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261124_000001_create_secrets::Migration),
+            Box::new(m20261124_000002_create_secret_versions::Migration),
+            Box::new(m20261124_000003_create_events::Migration),
+            Box::new(m20261124_000004_create_log_head::Migration),
+            Box::new(m20261124_000005_create_relay_cursors::Migration),
+            Box::new(m20261124_000006_create_keys::Migration),
+            Box::new(m20261124_000007_create_instances::Migration),
+            Box::new(m20261124_000008_create_service_keys::Migration),
+            Box::new(m20261124_000009_create_api_tokens::Migration),
+            Box::new(m20261124_000010_create_idempotency_keys::Migration),
+        ]
+    }
+}

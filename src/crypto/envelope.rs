@@ -1,0 +1,260 @@
+//! The bytes of a sealed thing, and the place that it is bound to.
+//!
+//! Sealed: format byte `1` ‖ nonce (24 bytes) ‖ ciphertext ‖ tag (32), by orion's key-committing
+//! `cae::xchacha20poly1305blake2b`. Associated data: for each field its length as u32 big-endian, then
+//! its bytes; an absent field has length 0. Both are stored for ever: a change of either is a new format.
+
+use orion::hazardous::cae::xchacha20poly1305blake2b::{self as cae, Nonce, TAG_SIZE};
+use zeroize::Zeroizing;
+
+pub(super) use orion::hazardous::cae::xchacha20poly1305blake2b::SecretKey;
+
+const FORMAT: u8 = 1;
+const NONCE_BYTES: usize = 24;
+
+/// Something could not be sealed; nothing was written anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The operating system gave no random bytes, or the cipher refused.
+    #[error("sealing failed")]
+    Cipher,
+    /// The primary key is not in this process's keyring.
+    #[error("the primary key is not in the keyring")]
+    KeyMissing,
+}
+
+/// Sealed bytes did not open: damaged, moved from another place, or under another key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The bytes are too short or of an unknown format.
+    #[error("the sealed bytes have an unknown format")]
+    Format,
+    /// The tag does not hold for this key and place.
+    #[error("the sealed bytes do not belong to this key and place")]
+    Refused,
+    /// What was opened is not UTF-8, or not of the length it must have.
+    #[error("the opened bytes are not what they should be")]
+    Content,
+    /// This process's keyring lacks the key.
+    #[error("key {0} is not in the keyring")]
+    KeyMissing(crate::domain::KeyId),
+}
+
+/// What is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A version's data key.
+    DataKey,
+    /// A version's value.
+    Value,
+    /// A version's mask.
+    Mask,
+    /// A key-encryption key's check value.
+    KeyCheck,
+}
+
+impl Purpose {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::DataKey => "data-key",
+            Self::Value => "value",
+            Self::Mask => "mask",
+            Self::KeyCheck => "key-check",
+        }
+    }
+}
+
+/// Where something is sealed to; what is `None` is not part of that place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) purpose: Purpose,
+    pub(super) owner: Option<&'a str>,
+    pub(super) secret_id: Option<&'a [u8; 16]>,
+    pub(super) version_id: Option<&'a [u8; 16]>,
+    pub(super) kek_id: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn associated_data(&self) -> Vec<u8> {
+        let fields: [&[u8]; 8] = [
+            b"rekey",
+            &[FORMAT],
+            self.purpose.as_str().as_bytes(),
+            self.owner.unwrap_or_default().as_bytes(),
+            self.secret_id.map_or(&[], <[u8; 16]>::as_slice),
+            self.version_id.map_or(&[], <[u8; 16]>::as_slice),
+            self.kek_id.unwrap_or_default().as_bytes(),
+            // The name of a service key: nothing that is sealed as yet has one.
+            &[],
+        ];
+        let mut bytes = Vec::with_capacity(128);
+        for field in fields {
+            // No field is longer than an owner's 64 bytes.
+            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(field);
+        }
+        bytes
+    }
+}
+
+/// Seals `plaintext` (of any length, empty too) to `place`.
+pub(super) fn seal(
+    key: &SecretKey,
+    place: &Place<'_>,
+    plaintext: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let nonce = Nonce::generate().or(Err(SealError::Cipher))?;
+    let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE);
+    sealed.push(FORMAT);
+    sealed.extend_from_slice(nonce.as_ref());
+    sealed.resize(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE, 0);
+    let (_, body) = sealed
+        .split_at_mut_checked(1 + NONCE_BYTES)
+        .ok_or(SealError::Cipher)?;
+    cae::seal(key, &nonce, plaintext, Some(&place.associated_data()), body)
+        .or(Err(SealError::Cipher))?;
+    Ok(sealed)
+}
+
+/// Opens what [`seal`] made for the same key and place.
+pub(super) fn open(
+    key: &SecretKey,
+    place: &Place<'_>,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let (format, rest) = sealed.split_first().ok_or(OpenError::Format)?;
+    let (nonce, body) = rest
+        .split_at_checked(NONCE_BYTES)
+        .ok_or(OpenError::Format)?;
+    let length = body.len().checked_sub(TAG_SIZE).ok_or(OpenError::Format)?;
+    if *format != FORMAT {
+        return Err(OpenError::Format);
+    }
+    let nonce = Nonce::try_from(nonce).or(Err(OpenError::Format))?;
+    let mut plaintext = Zeroizing::new(vec![0; length]);
+    cae::open(
+        key,
+        &nonce,
+        body,
+        Some(&place.associated_data()),
+        &mut plaintext,
+    )
+    .or(Err(OpenError::Refused))?;
+    Ok(plaintext)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place() -> Place<'static> {
+        Place {
+            purpose: Purpose::Value,
+            owner: Some("alice"),
+            secret_id: Some(&[1; 16]),
+            version_id: Some(&[2; 16]),
+            kek_id: None,
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_as_documented() {
+        let key = SecretKey::generate().unwrap();
+        let sealed = seal(&key, &place(), b"example").unwrap();
+        assert_eq!(sealed.len(), 1 + 24 + 7 + 32);
+        assert_eq!(sealed[0], 1);
+        let data = place().associated_data();
+        let mut expected = Vec::new();
+        for field in [
+            b"rekey".as_slice(),
+            &[1],
+            b"value",
+            b"alice",
+            &[1; 16],
+            &[2; 16],
+            b"",
+            b"",
+        ] {
+            expected.extend_from_slice(&u32::try_from(field.len()).unwrap().to_be_bytes());
+            expected.extend_from_slice(field);
+        }
+        assert_eq!(data, expected);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_refused() {
+        let key = SecretKey::generate().unwrap();
+        let sealed = seal(&key, &place(), b"example").unwrap();
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&key, &place(), &damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert!(open(&key, &place(), &sealed[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn another_place_or_key_is_refused() {
+        let key = SecretKey::generate().unwrap();
+        let sealed = seal(&key, &place(), b"example").unwrap();
+        let others = [
+            Place {
+                purpose: Purpose::Mask,
+                ..place()
+            },
+            Place {
+                owner: Some("bob"),
+                ..place()
+            },
+            Place {
+                owner: Some("alic"),
+                ..place()
+            },
+            Place {
+                secret_id: Some(&[3; 16]),
+                ..place()
+            },
+            Place {
+                version_id: Some(&[3; 16]),
+                ..place()
+            },
+            Place {
+                secret_id: None,
+                ..place()
+            },
+            Place {
+                kek_id: Some("k"),
+                ..place()
+            },
+        ];
+        for other in others {
+            assert_eq!(open(&key, &other, &sealed).unwrap_err(), OpenError::Refused);
+        }
+        let other = SecretKey::generate().unwrap();
+        assert_eq!(
+            open(&other, &place(), &sealed).unwrap_err(),
+            OpenError::Refused
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens(plaintext in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let key = SecretKey::generate().unwrap();
+            let sealed = seal(&key, &place(), &plaintext).unwrap();
+            prop_assert_eq!(&*open(&key, &place(), &sealed).unwrap(), &plaintext);
+        }
+
+        #[test]
+        fn no_two_places_share_their_associated_data(a in "[a-z]{0,8}", b in "[a-z]{0,8}", c in "[a-z]{0,8}", d in "[a-z]{0,8}") {
+            let one = Place { owner: Some(&a), kek_id: Some(&b), ..place() };
+            let other = Place { owner: Some(&c), kek_id: Some(&d), ..place() };
+            prop_assert_eq!(one.associated_data() == other.associated_data(), (a, b) == (c, d));
+        }
+    }
+}

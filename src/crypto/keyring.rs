@@ -1,0 +1,351 @@
+//! The key source: a file, or a list from the settings.
+//!
+//! File: `{"keys":[{"id": "…", "key": "<standard base64 of 32 bytes, padded>", "created_at": "…"}]}`,
+//! mode 0600 or stricter. Which key is the primary one the database alone says.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::{
+    envelope::{self, OpenError, Place, Purpose, SealError, SecretKey},
+    random::random_base62,
+};
+use crate::domain::{KeyId, Timestamp};
+
+const KEY_BYTES: usize = 32;
+const CHECKED: [u8; 32] = [0; 32];
+
+/// Why a keyring could not be read or extended. No text holds a key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// There is no such file.
+    #[error("no keyring at {}: make one with `rekey keys generate`", .0.display())]
+    Absent(PathBuf),
+    /// The file could not be read or written.
+    #[error("the keyring {} can't be used", .0.display())]
+    File(PathBuf, #[source] io::Error),
+    /// Others than its owner may read or write the file.
+    #[error("the keyring {} has mode {mode:04o}: allowed is 0600 or stricter", path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is not of the documented form.
+    #[error("the keyring {} is not of the form {{\"keys\":[{{\"id\",\"key\",\"created_at\"}}]}}", .0.display())]
+    Form(PathBuf),
+    /// An entry is not a good key.
+    #[error(
+        "entry {0} of the keyring: allowed is an id of [a-z0-9-]{{1,32}} and the padded standard base64 of 32 bytes, each id once"
+    )]
+    Entry(usize),
+    /// There is no key at all.
+    #[error("the keyring holds no key")]
+    Empty,
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
+    Random,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+struct KeyEntry {
+    id: String,
+    key: String,
+    created_at: String,
+}
+
+/// The key-encryption keys that this process holds, by ID, in the source's order.
+pub struct Keyring {
+    keys: Vec<(KeyId, SecretKey)>,
+}
+
+impl Keyring {
+    /// Reads the keyring file.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it is absent, readable for others, malformed or empty.
+    pub fn read(path: &Path) -> Result<Self, KeyringError> {
+        let entries = read_file(path)?;
+        Self::from_pairs(entries.keys.iter().map(|e| (e.id.as_str(), e.key.as_str())))
+    }
+
+    /// Reads a list of `id:base64` (the setting `keyring.keys`).
+    ///
+    /// # Errors
+    /// [`KeyringError::Entry`] with the entry's number from 1, [`KeyringError::Empty`].
+    pub fn from_list<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Self, KeyringError> {
+        // An entry without a colon has an empty key, which is refused as such.
+        Self::from_pairs(
+            list.into_iter()
+                .map(|e| e.split_once(':').unwrap_or((e, ""))),
+        )
+    }
+
+    fn from_pairs<'a>(
+        pairs: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, KeyringError> {
+        let mut keys: Vec<(KeyId, SecretKey)> = Vec::new();
+        for (index, (id, key)) in pairs.enumerate() {
+            let refused = KeyringError::Entry(index + 1);
+            let (Ok(id), Some(key)) = (KeyId::parse(id), decode(key)) else {
+                return Err(refused);
+            };
+            if keys.iter().any(|(known, _)| *known == id) {
+                return Err(refused);
+            }
+            keys.push((id, key));
+        }
+        if keys.is_empty() {
+            return Err(KeyringError::Empty);
+        }
+        Ok(Self { keys })
+    }
+
+    /// Adds a fresh key to the file, and makes file (0600) and folder (0700) when they are absent. The
+    /// file is replaced as a whole: a crash leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; the file is then as it was.
+    pub fn generate(path: &Path, now: Timestamp) -> Result<KeyId, KeyringError> {
+        let fail = |error| KeyringError::File(path.to_owned(), error);
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(fail)?;
+        // Two commands at once must not lose each other's key.
+        let lock = fs::File::open(folder).map_err(fail)?;
+        lock.lock().map_err(fail)?;
+        let mut file = match read_file(path) {
+            Ok(file) => file,
+            Err(KeyringError::Absent(_)) => KeyFile { keys: Vec::new() },
+            Err(error) => return Err(error),
+        };
+        let entry = new_entry(now)?;
+        let id = KeyId::parse(&entry.id).or(Err(KeyringError::Random))?;
+        file.keys.push(entry);
+        let text = serde_json::to_string_pretty(&file).map_err(|e| fail(e.into()))?;
+        write_whole(path, Zeroizing::new(text).as_bytes()).map_err(fail)?;
+        lock.sync_all().map_err(fail)?;
+        Ok(id)
+    }
+
+    /// The last key of the source: what becomes the primary one in an empty database.
+    #[must_use]
+    pub fn last(&self) -> Option<&KeyId> {
+        self.keys.last().map(|(id, _)| id)
+    }
+
+    /// The IDs of all keys, in the source's order.
+    pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
+        self.keys.iter().map(|(id, _)| id)
+    }
+
+    pub(super) fn get(&self, id: &KeyId) -> Option<&SecretKey> {
+        self.keys
+            .iter()
+            .find(|(known, _)| known == id)
+            .map(|(_, key)| key)
+    }
+
+    /// A check value for a key: 32 zero bytes, sealed under it. With it a start proves that the source
+    /// still holds the bytes that the database's versions were sealed under.
+    ///
+    /// # Errors
+    /// [`SealError`] when the key is not in this keyring, or the cipher fails.
+    pub fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
+        let key = self.get(id).ok_or(SealError::KeyMissing)?;
+        envelope::seal(key, &check_place(id), &CHECKED)
+    }
+
+    /// Whether this keyring's key of that ID is the one that made the check value.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the key is missing, or is another one under the same ID.
+    pub fn verify(&self, id: &KeyId, check_value: &[u8]) -> Result<(), OpenError> {
+        let key = self
+            .get(id)
+            .ok_or_else(|| OpenError::KeyMissing(id.clone()))?;
+        let opened = envelope::open(key, &check_place(id), check_value)?;
+        if *opened == CHECKED {
+            Ok(())
+        } else {
+            Err(OpenError::Content)
+        }
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ids()).finish()
+    }
+}
+
+fn check_place(id: &KeyId) -> Place<'_> {
+    Place {
+        purpose: Purpose::KeyCheck,
+        owner: None,
+        secret_id: None,
+        version_id: None,
+        kek_id: Some(id.as_str()),
+    }
+}
+
+fn decode(text: &str) -> Option<SecretKey> {
+    let bytes = Zeroizing::new(STANDARD.decode(text).ok()?);
+    (bytes.len() == KEY_BYTES).then(|| SecretKey::try_from(bytes.as_slice()).ok())?
+}
+
+fn new_entry(now: Timestamp) -> Result<KeyEntry, KeyringError> {
+    let key = SecretKey::generate().or(Err(KeyringError::Random))?;
+    let suffix = random_base62(8)
+        .or(Err(KeyringError::Random))?
+        .to_ascii_lowercase();
+    let created_at = now.to_string();
+    let day = created_at.split('T').next().unwrap_or_default();
+    let bytes: &[u8] = key.unprotected_as_ref();
+    Ok(KeyEntry {
+        id: format!("{day}-{suffix}"),
+        key: STANDARD.encode(bytes),
+        created_at,
+    })
+}
+
+fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
+    let fail = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => KeyringError::Absent(path.to_owned()),
+        _ => KeyringError::File(path.to_owned(), error),
+    };
+    let mode = fs::metadata(path).map_err(fail)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyringError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let text = Zeroizing::new(fs::read(path).map_err(fail)?);
+    // serde_json's message would quote the file: it is not passed on.
+    serde_json::from_slice(&text).or(Err(KeyringError::Form(path.to_owned())))
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str, byte: u8) -> String {
+        format!("{id}:{}", STANDARD.encode([byte; 32]))
+    }
+
+    #[test]
+    fn generated_keys_are_read_back_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deeper/keyring.json");
+        assert!(matches!(Keyring::read(&path), Err(KeyringError::Absent(_))));
+        let now = Timestamp::from_micros(1_776_254_400_000_000);
+        let first = Keyring::generate(&path, now).unwrap();
+        let second = Keyring::generate(&path, now).unwrap();
+        assert!(first.as_str().starts_with("2026-04-15-"));
+        let ring = Keyring::read(&path).unwrap();
+        assert_eq!(ring.ids().collect::<Vec<_>>(), [&first, &second]);
+        assert_eq!(ring.last(), Some(&second));
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring.json");
+        Keyring::generate(&path, Timestamp::from_micros(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(
+            Keyring::read(&path),
+            Err(KeyringError::Mode { mode: 0o640, .. })
+        ));
+    }
+
+    #[test]
+    fn malformed_sources_are_refused_without_quoting_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring.json");
+        for text in [
+            "",
+            "canary",
+            r#"{"keys":"canary"}"#,
+            r#"{"keys":[{"id":"a","key":"canary"}]}"#,
+        ] {
+            write_whole(&path, text.as_bytes()).unwrap();
+            let error = Keyring::read(&path).unwrap_err();
+            assert!(matches!(error, KeyringError::Form(_)), "{text}");
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+        let twice = [entry("a", 1), entry("a", 2)];
+        let lists: [&[String]; 4] = [
+            &twice,
+            &["a".to_owned()],
+            &["A:AAAA".to_owned()],
+            &["a:AAAA".to_owned()],
+        ];
+        for list in lists {
+            let error = Keyring::from_list(list.iter().map(String::as_str)).unwrap_err();
+            assert!(matches!(error, KeyringError::Entry(_)), "{list:?}");
+        }
+        assert!(matches!(Keyring::from_list([]), Err(KeyringError::Empty)));
+    }
+
+    #[test]
+    fn the_check_value_tells_a_wrong_key_from_the_right_one() {
+        let id = KeyId::parse("a").unwrap();
+        let (right, wrong, none) = (
+            Keyring::from_list([entry("a", 1).as_str()]).unwrap(),
+            Keyring::from_list([entry("a", 2).as_str()]).unwrap(),
+            Keyring::from_list([entry("b", 1).as_str()]).unwrap(),
+        );
+        let check = right.check_value(&id).unwrap();
+        assert_eq!(right.verify(&id, &check), Ok(()));
+        assert_eq!(wrong.verify(&id, &check), Err(OpenError::Refused));
+        assert_eq!(none.verify(&id, &check), Err(OpenError::KeyMissing(id)));
+    }
+
+    #[test]
+    fn debug_shows_ids_alone() {
+        let ring = Keyring::from_list([entry("a", 7).as_str()]).unwrap();
+        assert_eq!(format!("{ring:?}"), r#"[KeyId("a")]"#);
+    }
+}

@@ -1,0 +1,17 @@
+//! Keys and ciphertexts: the only room that names orion.
+//!
+//! In go values, masks and keys; out come sealed bytes that open at their own place alone (envelope
+//! encryption: a key-encryption key wraps one data key per version), digests of the log's chain and of
+//! tokens, and random bytes. Key bytes never leave this room, and none of its types prints them.
+
+mod digest;
+mod envelope;
+mod keyring;
+mod random;
+mod sealer;
+
+pub use digest::{blake2b_256, same_bytes};
+pub use envelope::{OpenError, SealError};
+pub use keyring::{Keyring, KeyringError};
+pub use random::{RandomError, random_base62};
+pub use sealer::Sealer;

@@ -1,0 +1,44 @@
+//! Random characters from the operating system.
+
+use zeroize::Zeroizing;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// The operating system gave no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gave no random bytes")]
+pub struct RandomError;
+
+/// `count` characters of `0-9A-Za-z`, each with the same probability.
+///
+/// # Errors
+/// [`RandomError`] when the operating system's generator fails.
+pub fn random_base62(count: usize) -> Result<Zeroizing<String>, RandomError> {
+    let mut text = Zeroizing::new(String::with_capacity(count));
+    let mut bytes = Zeroizing::new([0_u8; 64]);
+    while text.len() < count {
+        orion::util::secure_rand_bytes(&mut *bytes).or(Err(RandomError))?;
+        // Bytes from 248 (4 × 62) on are thrown away, so that no character is likelier than another.
+        let characters = bytes
+            .iter()
+            .filter(|b| **b < 248)
+            .filter_map(|b| BASE62.get(usize::from(b % 62)));
+        for character in characters.take(count - text.len()) {
+            text.push(char::from(*character));
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_as_many_characters_as_asked_for_and_other_ones_each_time() {
+        let (one, other) = (random_base62(100).unwrap(), random_base62(100).unwrap());
+        assert_eq!(one.len(), 100);
+        assert!(one.bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_ne!(one, other);
+    }
+}

@@ -1,0 +1,277 @@
+//! Sealing and opening of versions: envelope encryption under the keyring.
+
+use zeroize::Zeroizing;
+
+use super::{
+    Keyring,
+    envelope::{self, OpenError, Place, Purpose, SealError, SecretKey},
+};
+use crate::domain::{
+    KeyId, Mask, Owner, SealedMask, SealedVersion, SecretId, SecretValue, VersionId,
+};
+
+/// Seals and opens under the keys of the keyring.
+#[derive(Debug)]
+pub struct Sealer {
+    keyring: Keyring,
+}
+
+impl Sealer {
+    /// A sealer that holds these keys.
+    #[must_use]
+    pub fn new(keyring: Keyring) -> Self {
+        Self { keyring }
+    }
+
+    /// Seals a value and its mask as a version, under a fresh data key that `kek_id` wraps. The value is
+    /// wiped.
+    ///
+    /// # Errors
+    /// [`SealError`]: no randomness, or a keyring without that key.
+    pub fn seal(
+        &self,
+        kek_id: &KeyId,
+        (owner, secret_id, version_id): (&Owner, SecretId, VersionId),
+        value: SecretValue,
+        mask: &Mask,
+    ) -> Result<SealedVersion, SealError> {
+        let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
+        let at = VersionPlace::new(owner, secret_id, version_id);
+        let data_key = SecretKey::generate().or(Err(SealError::Cipher))?;
+        let key_bytes: &[u8] = data_key.unprotected_as_ref();
+        let wrapped_key = envelope::seal(kek, &at.data_key(kek_id), key_bytes)?;
+        let value_bytes = value.expose().as_bytes();
+        let sealed_value = envelope::seal(&data_key, &at.of(Purpose::Value), value_bytes)?;
+        drop(value);
+        let mask_bytes = mask.as_str().as_bytes();
+        let sealed_mask = envelope::seal(&data_key, &at.of(Purpose::Mask), mask_bytes)?;
+        Ok(SealedVersion {
+            version_id,
+            kek_id: kek_id.clone(),
+            wrapped_key,
+            sealed_value,
+            sealed_mask,
+        })
+    }
+
+    /// Opens a version's mask.
+    ///
+    /// # Errors
+    /// [`OpenError`] when any part was damaged or moved, or the key is not in the keyring.
+    pub fn open_mask(
+        &self,
+        owner: &Owner,
+        secret_id: SecretId,
+        sealed: &SealedMask,
+    ) -> Result<Mask, OpenError> {
+        let at = VersionPlace::new(owner, secret_id, sealed.version_id);
+        let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
+        let text = envelope::open(&data_key, &at.of(Purpose::Mask), &sealed.sealed_mask)?;
+        Ok(Mask::from_opened(into_text(text)?.to_string()))
+    }
+
+    /// Opens a version's value.
+    ///
+    /// # Errors
+    /// [`OpenError`] when any part was damaged or moved, or the key is not in the keyring.
+    pub fn open_value(
+        &self,
+        owner: &Owner,
+        secret_id: SecretId,
+        sealed: &SealedVersion,
+    ) -> Result<SecretValue, OpenError> {
+        let at = VersionPlace::new(owner, secret_id, sealed.version_id);
+        let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
+        let text = envelope::open(&data_key, &at.of(Purpose::Value), &sealed.sealed_value)?;
+        SecretValue::parse(into_text(text)?).or(Err(OpenError::Content))
+    }
+
+    fn data_key(
+        &self,
+        at: &VersionPlace<'_>,
+        kek_id: &KeyId,
+        wrapped_key: &[u8],
+    ) -> Result<SecretKey, OpenError> {
+        let kek = self
+            .keyring
+            .get(kek_id)
+            .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
+        let bytes = envelope::open(kek, &at.data_key(kek_id), wrapped_key)?;
+        SecretKey::try_from(bytes.as_slice()).or(Err(OpenError::Content))
+    }
+}
+
+fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, OpenError> {
+    String::from_utf8(std::mem::take(&mut *bytes))
+        .map(Zeroizing::new)
+        .or(Err(OpenError::Content))
+}
+
+/// The place of one version, of which each sealed part has its own.
+struct VersionPlace<'a> {
+    owner: &'a Owner,
+    secret_id: [u8; 16],
+    version_id: [u8; 16],
+}
+
+impl<'a> VersionPlace<'a> {
+    fn new(owner: &'a Owner, secret_id: SecretId, version_id: VersionId) -> Self {
+        Self {
+            owner,
+            secret_id: secret_id.get().into_bytes(),
+            version_id: version_id.get().into_bytes(),
+        }
+    }
+
+    /// Value and mask: not bound to the key-encryption key, so that a rewrap need not reseal them.
+    fn of(&self, purpose: Purpose) -> Place<'_> {
+        Place {
+            purpose,
+            owner: Some(self.owner.as_str()),
+            secret_id: Some(&self.secret_id),
+            version_id: Some(&self.version_id),
+            kek_id: None,
+        }
+    }
+
+    fn data_key<'b>(&'b self, kek_id: &'b KeyId) -> Place<'b> {
+        Place {
+            kek_id: Some(kek_id.as_str()),
+            ..self.of(Purpose::DataKey)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const VALUE: &str = "sk-proj-0123456789abcdefghijkl";
+
+    fn sealer() -> Sealer {
+        let list: Vec<String> = [("a", 1), ("b", 2)]
+            .map(|(id, byte)| format!("{id}:{}", STANDARD.encode([byte; 32])))
+            .into();
+        Sealer::new(Keyring::from_list(list.iter().map(String::as_str)).unwrap())
+    }
+
+    fn sealed(kek_id: &str, version: u128) -> SealedVersion {
+        let value = SecretValue::parse(VALUE.to_owned().into()).unwrap();
+        let mask = Mask::of(&value);
+        let place = (
+            &Owner::parse("alice").unwrap(),
+            SecretId::new(Uuid::from_u128(1)),
+            VersionId::new(Uuid::from_u128(version)),
+        );
+        sealer()
+            .seal(&KeyId::parse(kek_id).unwrap(), place, value, &mask)
+            .unwrap()
+    }
+
+    /// Both parts open, or neither does.
+    fn opens(sealer: &Sealer, owner: &str, secret: u128, version: &SealedVersion) -> bool {
+        let (owner, id) = (
+            Owner::parse(owner).unwrap(),
+            SecretId::new(Uuid::from_u128(secret)),
+        );
+        let mask = SealedMask {
+            version_id: version.version_id,
+            kek_id: version.kek_id.clone(),
+            wrapped_key: version.wrapped_key.clone(),
+            sealed_mask: version.sealed_mask.clone(),
+        };
+        let value = sealer.open_value(&owner, id, version);
+        let mask = sealer.open_mask(&owner, id, &mask);
+        if let Ok(value) = &value {
+            assert_eq!(value.expose(), VALUE);
+        }
+        if let Ok(mask) = &mask {
+            assert_eq!(mask.as_str(), "sk-pro••••jkl");
+        }
+        value.is_ok() && mask.is_ok()
+    }
+
+    #[test]
+    fn a_version_opens_at_its_own_place_alone() {
+        let sealer = sealer();
+        let one = sealed("a", 1);
+        assert!(opens(&sealer, "alice", 1, &one));
+        assert!(!opens(&sealer, "bob", 1, &one));
+        assert!(!opens(&sealer, "alice", 2, &one));
+    }
+
+    #[test]
+    fn no_part_can_be_swapped_between_two_versions() {
+        let sealer = sealer();
+        let one = sealed("a", 1);
+        let other = sealed("b", 2);
+        assert_eq!(other.kek_id.as_str(), "b");
+        let swaps = [
+            SealedVersion {
+                version_id: other.version_id,
+                ..one.clone()
+            },
+            SealedVersion {
+                kek_id: other.kek_id.clone(),
+                ..one.clone()
+            },
+            SealedVersion {
+                wrapped_key: other.wrapped_key.clone(),
+                ..one.clone()
+            },
+            SealedVersion {
+                sealed_value: other.sealed_value.clone(),
+                ..one.clone()
+            },
+            SealedVersion {
+                sealed_mask: other.sealed_mask.clone(),
+                ..one.clone()
+            },
+            SealedVersion {
+                sealed_value: one.sealed_mask.clone(),
+                ..one.clone()
+            },
+            SealedVersion {
+                sealed_mask: one.sealed_value.clone(),
+                ..one.clone()
+            },
+        ];
+        for swap in &swaps {
+            assert!(!opens(&sealer, "alice", 1, swap));
+        }
+    }
+
+    #[test]
+    fn no_bit_of_a_sealed_part_can_be_flipped() {
+        let sealer = sealer();
+        let one = sealed("a", 1);
+        let parts: [fn(&mut SealedVersion) -> &mut Vec<u8>; 3] = [
+            |v| &mut v.wrapped_key,
+            |v| &mut v.sealed_value,
+            |v| &mut v.sealed_mask,
+        ];
+        for part in parts {
+            let bits = part(&mut one.clone()).len() * 8;
+            for bit in 0..bits {
+                let mut damaged = one.clone();
+                part(&mut damaged)[bit / 8] ^= 1 << (bit % 8);
+                assert!(!opens(&sealer, "alice", 1, &damaged));
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        let (owner, id) = (
+            Owner::parse("alice").unwrap(),
+            SecretId::new(Uuid::from_u128(1)),
+        );
+        let mut one = sealed("a", 1);
+        one.kek_id = KeyId::parse("gone").unwrap();
+        let error = sealer().open_value(&owner, id, &one).unwrap_err();
+        assert_eq!(error.to_string(), "key gone is not in the keyring");
+    }
+}

@@ -1,0 +1,474 @@
+//! The one transaction: everything that the process writes to the log and to secrets goes through here.
+//!
+//! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. Each step is a statement
+//! of its own, completed before the next: only a statement that begins after the lock is held sees all
+//! that was committed before it (READ COMMITTED).
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+};
+
+use super::{
+    StoreError,
+    apply::{Limits, Plan, Present, Writes, apply},
+    cursor::{self, CursorState, CursorStep},
+    dialect::{Kind, Rows},
+    log,
+    rows::{SECRET_COLUMNS, SecretRow, signed},
+};
+use crate::{
+    domain::{Action, Change, KeyId, Owner, Secret, SecretId, SecretName, Timestamp},
+    faults,
+};
+
+/// What one transaction holds.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    pub(super) cursor: Option<CursorStep>,
+    pub(super) limits: Limits,
+    pub(super) now: Timestamp,
+    pub(super) phase: Phase,
+    /// Set before COMMIT is sent.
+    pub(super) decided: OnceLock<Decided>,
+}
+
+/// All that a batch's answers need.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) plan: Plan,
+    pub(super) cursor: Option<CursorState>,
+    /// The key that the log's head names as the primary one.
+    pub(super) primary: Option<KeyId>,
+    /// The session that ran the transaction (PostgreSQL).
+    pub(super) session: Session,
+}
+
+/// A session of PostgreSQL: process IDs come again, so the start is part of the name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Session {
+    pid: i32,
+    /// Seconds since 1970, as PostgreSQL prints them.
+    backend_start: String,
+}
+
+/// The batch's gate: either COMMIT may have been sent, or it never will be.
+#[derive(Debug, Default)]
+pub(super) struct Phase(AtomicU8);
+
+impl Phase {
+    const RUNNING: u8 = 0;
+    const SENT: u8 = 1;
+    const CONDEMNED: u8 = 2;
+
+    fn swap(&self, to: u8) -> bool {
+        self.0
+            .compare_exchange(Self::RUNNING, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// From now on COMMIT may have been sent; false when the batch was condemned before.
+    fn send(&self) -> bool {
+        self.swap(Self::SENT)
+    }
+
+    /// From now on COMMIT is never sent; false when it may have been sent already.
+    pub(super) fn condemn(&self) -> bool {
+        self.swap(Self::CONDEMNED)
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::SENT
+    }
+}
+
+/// Begins a transaction that no other writer can overtake on SQLite.
+pub(super) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, StoreError> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    Ok(db.begin_with_options(options).await?)
+}
+
+/// Runs the batch. After an error [`Phase::is_sent`] says whether COMMIT may have been sent.
+///
+/// # Cancel safety
+/// None: it runs as a task of its own.
+pub(super) async fn commit(db: DatabaseConnection, batch: Arc<Batch>) -> Result<(), StoreError> {
+    let transaction = begin(&db).await?;
+    let (plan, primary, session) = if batch.changes.is_empty() {
+        <(Plan, Option<KeyId>, Session)>::default()
+    } else {
+        changes(&transaction, &batch).await?
+    };
+    let cursor = match &batch.cursor {
+        Some(step) => Some(cursor::run(&transaction, step).await?),
+        None => None,
+    };
+    let decided = Decided {
+        plan,
+        cursor,
+        primary,
+        session,
+    };
+    if batch.decided.set(decided).is_err() || !batch.phase.send() {
+        // Condemned: the watchdog has answered. Dropping the transaction rolls it back.
+        return Err(StoreError::Deadline);
+    }
+    faults::point("before-commit").await;
+    transaction.commit().await?;
+    faults::point("after-commit").await;
+    Ok(())
+}
+
+async fn changes(
+    transaction: &DatabaseTransaction,
+    batch: &Batch,
+) -> Result<(Plan, Option<KeyId>, Session), StoreError> {
+    let (primary, session) = lock(transaction).await?;
+    let present = read(transaction, &batch.changes).await?;
+    let plan = apply(present, &batch.changes, batch.limits, batch.now);
+    faults::point("before-rows").await;
+    write(transaction, &plan.writes).await?;
+    faults::point("after-rows").await;
+    Ok((plan, primary, session))
+}
+
+#[derive(Debug, FromQueryResult)]
+struct LockRow {
+    primary_kek_id: Option<String>,
+    pid: i32,
+    backend_start: String,
+}
+
+/// Step 1: locks the head of `changes`. Whoever writes secrets, versions, keys or the log holds it.
+pub(super) async fn lock(
+    transaction: &DatabaseTransaction,
+) -> Result<(Option<KeyId>, Session), StoreError> {
+    let backend = transaction.get_database_backend();
+    let sql = if backend == DbBackend::Postgres {
+        "SELECT h.primary_kek_id, a.pid, extract(epoch FROM a.backend_start)::text AS backend_start \
+         FROM log_head h, pg_stat_get_activity(pg_backend_pid()) a \
+         WHERE h.log = 'changes' FOR UPDATE OF h"
+    } else {
+        "SELECT primary_kek_id, 0 AS pid, '' AS backend_start FROM log_head WHERE log = 'changes'"
+    };
+    let row = LockRow::find_by_statement(Statement::from_string(backend, sql))
+        .one(transaction)
+        .await?
+        .ok_or(StoreError::Corrupt("log_head"))?;
+    let primary = row.primary_kek_id.as_deref().map(KeyId::parse).transpose();
+    let session = Session {
+        pid: row.pid,
+        backend_start: row.backend_start,
+    };
+    Ok((primary.or(Err(StoreError::Corrupt("log_head")))?, session))
+}
+
+/// Step 2: reads what the batch is about.
+async fn read(
+    transaction: &DatabaseTransaction,
+    changes: &[Change],
+) -> Result<Present, StoreError> {
+    Ok(Present {
+        head: log::head(transaction).await?,
+        active_keys: active_keys(transaction).await?,
+        secrets: secrets(transaction, changes).await?,
+        names: names(transaction, changes).await?,
+        counts: counts(transaction, changes).await?,
+    })
+}
+
+#[derive(Debug, FromQueryResult)]
+struct KeyRow {
+    id: String,
+}
+
+async fn active_keys(transaction: &DatabaseTransaction) -> Result<HashSet<KeyId>, StoreError> {
+    let sql = "SELECT id FROM keys WHERE state = 'active'";
+    let statement = Statement::from_string(transaction.get_database_backend(), sql);
+    let rows = KeyRow::find_by_statement(statement)
+        .all(transaction)
+        .await?;
+    rows.into_iter()
+        .map(|row| KeyId::parse(&row.id).or(Err(StoreError::Corrupt("keys"))))
+        .collect()
+}
+
+async fn all<R: FromQueryResult>(
+    transaction: &DatabaseTransaction,
+    rows: Rows,
+    sql: &str,
+) -> Result<Vec<R>, StoreError> {
+    let mut found = Vec::new();
+    for statement in rows.statements(transaction.get_database_backend(), sql) {
+        found.extend(R::find_by_statement(statement).all(transaction).await?);
+    }
+    Ok(found)
+}
+
+/// The secrets that are updated or deleted, if they are their caller's.
+async fn secrets(
+    transaction: &DatabaseTransaction,
+    changes: &[Change],
+) -> Result<HashMap<SecretId, Secret>, StoreError> {
+    let wanted: BTreeSet<_> = changes
+        .iter()
+        .filter(|change| !matches!(change.action, Action::Create { .. }))
+        .map(|change| (change.secret_id, &change.owner))
+        .collect();
+    let mut rows = Rows::new(&[("id", Kind::Uuid), ("owner", Kind::Text)]);
+    for (id, owner) in wanted {
+        rows.push([id.get().into(), owner.as_str().into()]);
+    }
+    let sql = format!(
+        "SELECT {SECRET_COLUMNS} FROM {{rows}} \
+         JOIN secrets s ON s.id = r.id AND s.owner = r.owner \
+         JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version"
+    );
+    let found: Vec<SecretRow> = all(transaction, rows, &sql).await?;
+    found
+        .into_iter()
+        .map(|row| Secret::try_from(row).map(|secret| (secret.id, secret)))
+        .collect()
+}
+
+#[derive(Debug, FromQueryResult)]
+struct NameRow {
+    owner: String,
+    name: String,
+}
+
+/// Which of the names that are to be created are taken.
+async fn names(
+    transaction: &DatabaseTransaction,
+    changes: &[Change],
+) -> Result<HashSet<(Owner, SecretName)>, StoreError> {
+    let mut rows = Rows::new(&[("owner", Kind::Text), ("name", Kind::Text)]);
+    let wanted: BTreeSet<_> = created(changes).collect();
+    for (owner, name) in wanted {
+        rows.push([owner.as_str().into(), name.as_str().into()]);
+    }
+    let sql = "SELECT s.owner, s.name FROM {rows} JOIN secrets s ON s.owner = r.owner AND s.name = r.name";
+    let found: Vec<NameRow> = all(transaction, rows, sql).await?;
+    found
+        .into_iter()
+        .map(
+            |row| match (Owner::parse(&row.owner), SecretName::parse(&row.name)) {
+                (Ok(owner), Ok(name)) => Ok((owner, name)),
+                _ => Err(StoreError::Corrupt("secrets")),
+            },
+        )
+        .collect()
+}
+
+#[derive(Debug, FromQueryResult)]
+struct CountRow {
+    owner: String,
+    secrets: i64,
+}
+
+/// How many secrets the owners have for whom one is to be created.
+async fn counts(
+    transaction: &DatabaseTransaction,
+    changes: &[Change],
+) -> Result<HashMap<Owner, u64>, StoreError> {
+    let mut rows = Rows::new(&[("owner", Kind::Text)]);
+    let wanted: BTreeSet<_> = created(changes).map(|(owner, _)| owner).collect();
+    for owner in wanted {
+        rows.push([owner.as_str().into()]);
+    }
+    let sql = "SELECT r.owner, count(*) AS secrets FROM {rows} \
+               JOIN secrets s ON s.owner = r.owner GROUP BY r.owner";
+    let found: Vec<CountRow> = all(transaction, rows, sql).await?;
+    found
+        .into_iter()
+        .map(
+            |row| match (Owner::parse(&row.owner), u64::try_from(row.secrets)) {
+                (Ok(owner), Ok(count)) => Ok((owner, count)),
+                _ => Err(StoreError::Corrupt("secrets")),
+            },
+        )
+        .collect()
+}
+
+fn created(changes: &[Change]) -> impl Iterator<Item = (&Owner, &SecretName)> {
+    changes.iter().filter_map(|change| match &change.action {
+        Action::Create { name, .. } => Some((&change.owner, name)),
+        Action::Update { .. } | Action::Delete { .. } => None,
+    })
+}
+
+/// Step 4: writes what the plan says, deletions and updates before inserts.
+async fn write(transaction: &DatabaseTransaction, writes: &Writes) -> Result<(), StoreError> {
+    let steps = [
+        delete_versions(writes),
+        delete_secrets(writes),
+        update_secrets(writes),
+        insert_secrets(writes),
+        insert_versions(writes)?,
+        log::insert(&writes.events),
+    ];
+    let backend = transaction.get_database_backend();
+    for (rows, sql) in steps {
+        for statement in rows.statements(backend, sql) {
+            transaction.execute_raw(statement).await?;
+        }
+    }
+    Ok(())
+}
+
+type Step = (Rows, &'static str);
+
+fn delete_versions(writes: &Writes) -> Step {
+    let mut rows = Rows::new(&[("secret_id", Kind::Uuid), ("floor", Kind::Number)]);
+    for id in &writes.deleted {
+        rows.push([id.get().into(), i64::MAX.into()]);
+    }
+    for (id, floor) in &writes.pushed_out {
+        rows.push([id.get().into(), signed(*floor).into()]);
+    }
+    let sql = "DELETE FROM secret_versions WHERE (secret_id, version) IN \
+               (SELECT v.secret_id, v.version FROM {rows} \
+                JOIN secret_versions v ON v.secret_id = r.secret_id AND v.version <= r.floor)";
+    (rows, sql)
+}
+
+fn delete_secrets(writes: &Writes) -> Step {
+    let mut rows = Rows::new(&[("id", Kind::Uuid)]);
+    for id in &writes.deleted {
+        rows.push([id.get().into()]);
+    }
+    (
+        rows,
+        "DELETE FROM secrets WHERE id IN (SELECT r.id FROM {rows})",
+    )
+}
+
+fn update_secrets(writes: &Writes) -> Step {
+    let mut rows = Rows::new(&[
+        ("id", Kind::Uuid),
+        ("version", Kind::Number),
+        ("sequence", Kind::Number),
+        ("updated_at", Kind::Number),
+    ]);
+    for secret in &writes.updated {
+        rows.push([
+            secret.id.get().into(),
+            signed(secret.version).into(),
+            signed(secret.sequence).into(),
+            secret.updated_at.micros().into(),
+        ]);
+    }
+    let sql = "UPDATE secrets SET version = r.version, sequence = r.sequence, \
+               updated_at = r.updated_at FROM {rows} WHERE secrets.id = r.id";
+    (rows, sql)
+}
+
+fn insert_secrets(writes: &Writes) -> Step {
+    let mut rows = Rows::new(&[
+        ("id", Kind::Uuid),
+        ("owner", Kind::Text),
+        ("name", Kind::Text),
+        ("provider", Kind::Text),
+        ("version", Kind::Number),
+        ("sequence", Kind::Number),
+        ("created_at", Kind::Number),
+        ("updated_at", Kind::Number),
+    ]);
+    for secret in &writes.created {
+        // No provider is written as '', which no provider is.
+        let provider = secret.provider.as_ref().map_or("", |p| p.as_str());
+        rows.push([
+            secret.id.get().into(),
+            secret.owner.as_str().into(),
+            secret.name.as_str().into(),
+            provider.into(),
+            signed(secret.version).into(),
+            signed(secret.sequence).into(),
+            secret.created_at.micros().into(),
+            secret.updated_at.micros().into(),
+        ]);
+    }
+    let sql = "INSERT INTO secrets \
+               (id, owner, name, provider, version, sequence, created_at, updated_at) \
+               SELECT r.id, r.owner, r.name, NULLIF(r.provider, ''), r.version, r.sequence, \
+               r.created_at, r.updated_at FROM {rows}";
+    (rows, sql)
+}
+
+fn insert_versions(writes: &Writes) -> Result<Step, StoreError> {
+    let mut rows = Rows::new(&[
+        ("secret_id", Kind::Uuid),
+        ("version", Kind::Number),
+        ("version_id", Kind::Uuid),
+        ("kek_id", Kind::Text),
+        ("wrapped_key", Kind::Bytes),
+        ("sealed_value", Kind::Bytes),
+        ("sealed_mask", Kind::Bytes),
+        ("created_by", Kind::Text),
+        ("created_at", Kind::Number),
+    ]);
+    for version in &writes.versions {
+        let created_by = serde_json::to_string(&version.created_by)
+            .or(Err(StoreError::Corrupt("secret_versions")))?;
+        rows.push([
+            version.secret_id.get().into(),
+            signed(version.version).into(),
+            version.sealed.version_id.get().into(),
+            version.sealed.kek_id.as_str().into(),
+            version.sealed.wrapped_key.clone().into(),
+            version.sealed.sealed_value.clone().into(),
+            version.sealed.sealed_mask.clone().into(),
+            created_by.into(),
+            version.created_at.micros().into(),
+        ]);
+    }
+    let sql = "INSERT INTO secret_versions \
+               (secret_id, version, version_id, kek_id, wrapped_key, sealed_value, sealed_mask, \
+                created_by, created_at) \
+               SELECT r.secret_id, r.version, r.version_id, r.kek_id, r.wrapped_key, \
+               r.sealed_value, r.sealed_mask, r.created_by, r.created_at FROM {rows}";
+    Ok((rows, sql))
+}
+
+/// After trouble with COMMIT: whether the log holds the batch's first event at its position.
+///
+/// The lock waits for the end of the transaction in question, and the COMMIT of this one waits for a
+/// synchronous standby.
+pub(super) async fn look_up(db: DatabaseConnection, batch: Arc<Batch>) -> Result<bool, StoreError> {
+    let Some((decided, first)) = batch
+        .decided
+        .get()
+        .and_then(|decided| Some((decided, decided.plan.writes.events.first()?)))
+    else {
+        return Ok(false);
+    };
+    if db.get_database_backend() == DbBackend::Postgres {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2";
+        let session = &decided.session;
+        let values = [session.pid.into(), session.backend_start.as_str().into()];
+        db.query_one_raw(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            sql,
+            values,
+        ))
+        .await?;
+    }
+    let transaction = begin(&db).await?;
+    lock(&transaction).await?;
+    let found = log::id_at(&transaction, first.event.position).await?;
+    transaction.commit().await?;
+    Ok(found == Some(first.event.id))
+}

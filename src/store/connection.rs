@@ -1,0 +1,243 @@
+//! Connections: how they are made, and how they are given up.
+//!
+//! A future that touches the database is never dropped alone (sqlx 0.9.0 then loses acknowledged writes):
+//! all work runs in tasks of its own. What hangs is given up together with its whole pool: a condemned
+//! pool drops its tasks and closes its connections hard.
+
+use std::{path::PathBuf, time::Duration};
+
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
+    sqlx::{
+        self,
+        pool::PoolOptions,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
+
+use super::StoreError;
+
+/// What to do when the file of a SQLite database is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Make it.
+    Create,
+    /// Answer an error.
+    Refuse,
+}
+
+/// A database, and the deadlines of its connections.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `sqlite://path` or `postgres://…`.
+    pub url: SecretString,
+    /// The file, when it is SQLite.
+    pub sqlite_path: Option<PathBuf>,
+    /// What to do when that file is not there.
+    pub missing: Missing,
+    /// The size of the readers' pool.
+    pub max_connections: u32,
+    /// The longest a statement may run or wait for a lock.
+    pub timeout: Duration,
+    /// The longest a transaction may stand idle before PostgreSQL ends it.
+    pub idle_in_transaction: Duration,
+}
+
+impl Target {
+    fn options(&self, connections: u32, condemned: &watch::Sender<bool>) -> ConnectOptions {
+        let mut options = ConnectOptions::new(self.url.expose_secret());
+        options
+            .max_connections(connections)
+            .acquire_timeout(self.timeout)
+            .connect_timeout(self.timeout)
+            .idle_timeout(None::<Duration>)
+            .max_lifetime(None::<Duration>)
+            .test_before_acquire(false)
+            .sqlx_logging(false)
+            .record_stmt_in_spans(false);
+        if self.sqlite_path.is_some() {
+            self.sqlite(&mut options, condemned.subscribe());
+        } else {
+            self.postgres(&mut options, condemned.subscribe());
+        }
+        options
+    }
+
+    fn sqlite(&self, options: &mut ConnectOptions, condemned: watch::Receiver<bool>) {
+        let create = self.missing == Missing::Create;
+        let timeout = self.timeout;
+        options
+            .map_sqlx_sqlite_opts(move |o| {
+                o.create_if_missing(create)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(SqliteSynchronous::Full)
+                    .busy_timeout(timeout)
+            })
+            .map_sqlx_sqlite_pool_opts(move |o| close_hard_when(o, condemned.clone()));
+    }
+
+    fn postgres(&self, options: &mut ConnectOptions, condemned: watch::Receiver<bool>) {
+        let timeout = self.timeout.as_millis().to_string();
+        let idle = self.idle_in_transaction.as_millis().to_string();
+        options
+            .map_sqlx_postgres_opts(move |o| {
+                // As connection options they cost no round trip. The keepalives are the server's: they
+                // end a session whose client is gone within some 20 s.
+                o.application_name("rekey").options([
+                    ("default_transaction_isolation", "read\\ committed"),
+                    ("synchronous_commit", "on"),
+                    ("statement_timeout", &timeout),
+                    ("lock_timeout", &timeout),
+                    ("idle_in_transaction_session_timeout", &idle),
+                    ("tcp_keepalives_idle", "5"),
+                    ("tcp_keepalives_interval", "5"),
+                    ("tcp_keepalives_count", "3"),
+                ])
+            })
+            .map_sqlx_postgres_pool_opts(move |o| close_hard_when(o, condemned.clone()));
+    }
+}
+
+/// Makes a pool close its connections hard once it is condemned: `Ok(false)` would close gracefully,
+/// which can hang on a dead socket.
+fn close_hard_when<D: sqlx::Database>(
+    options: PoolOptions<D>,
+    condemned: watch::Receiver<bool>,
+) -> PoolOptions<D> {
+    options.after_release(move |_, _| {
+        let verdict = if *condemned.borrow() {
+            Err(sqlx::Error::PoolClosed)
+        } else {
+            Ok(true)
+        };
+        Box::pin(async move { verdict })
+    })
+}
+
+/// A pool whose tasks and connections can be given up as one.
+#[derive(Debug)]
+pub(super) struct Pool {
+    db: DatabaseConnection,
+    condemned: watch::Sender<bool>,
+    runtime: Handle,
+}
+
+impl Pool {
+    /// A pool of at most `connections`, which connects when it must.
+    pub(super) async fn open(
+        target: &Target,
+        connections: u32,
+        runtime: &Handle,
+    ) -> Result<Self, StoreError> {
+        let condemned = watch::Sender::new(false);
+        let mut options = target.options(connections, &condemned);
+        options.connect_lazy(true);
+        let db = Database::connect(options).await?;
+        Ok(Self {
+            db,
+            condemned,
+            runtime: runtime.clone(),
+        })
+    }
+
+    /// Runs work as a task that goes to its end whoever waits, unless the pool is condemned.
+    pub(super) fn spawn<F, W, T>(&self, work: F) -> JoinHandle<Result<T, StoreError>>
+    where
+        F: FnOnce(DatabaseConnection) -> W,
+        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut condemned = self.condemned.subscribe();
+        let work = work(self.db.clone());
+        self.runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                result = work => result,
+                // Also when the pool itself is dropped: nobody could give up the task any more.
+                _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline),
+            }
+        })
+    }
+
+    /// Gives up the pool: drops its tasks and closes its connections hard.
+    pub(super) fn condemn(&self) {
+        self.condemned.send_replace(true);
+    }
+
+    /// Closes the pool in good order, as far as that is possible within `deadline`.
+    pub(super) async fn close(&self, deadline: Duration) {
+        // The pool is not used any more, so the dropped future can lose no write.
+        let _ = tokio::time::timeout(deadline, self.db.clone().close()).await;
+    }
+}
+
+/// Refuses a database whose settings could lose acknowledged writes.
+pub(super) async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase> {
+    let backend = db.get_database_backend();
+    let queries: &[(&'static str, &'static str, &[&str])] = if backend == DbBackend::Postgres {
+        &[
+            ("fsync", "SHOW fsync", &["on"]),
+            ("full_page_writes", "SHOW full_page_writes", &["on"]),
+            ("synchronous_commit", "SHOW synchronous_commit", &["on"]),
+        ]
+    } else {
+        &[
+            ("journal_mode", "PRAGMA journal_mode", &["wal"]),
+            (
+                "synchronous",
+                "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous",
+                &["2", "3"],
+            ),
+        ]
+    };
+    for (name, sql, good) in queries {
+        let row = db
+            .query_one_raw(Statement::from_string(backend, *sql))
+            .await
+            .map_err(StoreError::from)?;
+        let value: Option<String> = row.and_then(|row| row.try_get_by_index(0).ok());
+        if !value.as_deref().is_some_and(|value| good.contains(&value)) {
+            return Err(UnsafeDatabase::Setting(name));
+        }
+    }
+    if backend == DbBackend::Sqlite {
+        refuse_old_sqlite(&db).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Versions before 3.51.3 can corrupt a database when its write-ahead log is reset.
+async fn refuse_old_sqlite(db: &DatabaseConnection) -> Result<(), UnsafeDatabase> {
+    let row = db
+        .query_one_raw(Statement::from_string(
+            DbBackend::Sqlite,
+            "SELECT sqlite_version()",
+        ))
+        .await
+        .map_err(StoreError::from)?;
+    let version: String = row
+        .and_then(|row| row.try_get_by_index(0).ok())
+        .unwrap_or_default();
+    let numbers: Vec<u32> = version.split('.').filter_map(|n| n.parse().ok()).collect();
+    if numbers.as_slice() < [3, 51, 3].as_slice() {
+        return Err(UnsafeDatabase::SqliteVersion(version));
+    }
+    Ok(())
+}
+
+/// Why a database is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsafeDatabase {
+    /// A setting under which an acknowledged write could be lost.
+    #[error("the database's setting {0} could lose acknowledged writes")]
+    Setting(&'static str),
+    /// A SQLite with a known corruption.
+    #[error("SQLite {0} can corrupt its write-ahead log: at least 3.51.3 is needed")]
+    SqliteVersion(String),
+    /// It can't be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

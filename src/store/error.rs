@@ -1,0 +1,105 @@
+//! What can go wrong with the database, sorted by what follows from it.
+
+use sea_orm::{
+    ConnAcquireErr, DbErr, RuntimeErr,
+    sqlx::{self, error::DatabaseError},
+};
+
+/// A failed read or write. Display is fixed text; the cause hangs below it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached, refuses, or broke off.
+    #[error("the database refused or broke")]
+    Unavailable(#[source] DbErr),
+    /// The database answered that it waited too long.
+    #[error("the database ran into a timeout")]
+    TimedOut(#[source] DbErr),
+    /// The database did not answer within our own deadline.
+    #[error("the database did not answer within the deadline")]
+    Deadline,
+    /// The database refused a statement for what it says: a bug, or a race of an unknown kind.
+    #[error("the database refused a statement")]
+    Statement(#[source] DbErr),
+    /// A row holds what rekey never wrote.
+    #[error("a row of {0} holds what it should not")]
+    Corrupt(&'static str),
+    /// A task ended without an answer: it panicked, or the service is stopping.
+    #[error("a database task ended without an answer")]
+    Lost,
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        let sort = match &error {
+            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => Sort::TimedOut,
+            DbErr::ConnectionAcquire(_) => Sort::Unavailable,
+            DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) => sort(cause),
+            // What SeaORM itself finds wrong with a statement or a row.
+            _ => Sort::Statement,
+        };
+        match sort {
+            Sort::Unavailable => Self::Unavailable(error),
+            Sort::TimedOut => Self::TimedOut(error),
+            Sort::Statement => Self::Statement(error),
+        }
+    }
+}
+
+enum Sort {
+    Unavailable,
+    TimedOut,
+    Statement,
+}
+
+fn sort(cause: &RuntimeErr) -> Sort {
+    let RuntimeErr::SqlxError(error) = cause else {
+        return Sort::Statement;
+    };
+    // sqlx's enum is open for additions: what is new there is a refused statement until someone decides.
+    if let sqlx::Error::Database(error) = &**error {
+        return sort_code(&**error);
+    }
+    if matches!(**error, sqlx::Error::PoolTimedOut) {
+        return Sort::TimedOut;
+    }
+    let broken = matches!(
+        **error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+    );
+    if broken {
+        Sort::Unavailable
+    } else {
+        Sort::Statement
+    }
+}
+
+/// PostgreSQL's codes have five characters (its manual, appendix A), SQLite's are numbers whose low
+/// byte is the primary code (sqlite.org/rescode.html).
+fn sort_code(error: &dyn DatabaseError) -> Sort {
+    let code = error.code().unwrap_or_default();
+    if let Ok(code) = code.parse::<u32>()
+        && code < 10_000
+    {
+        return match code & 0xff {
+            5 | 6 => Sort::TimedOut,
+            3 | 7 | 8 | 10 | 11 | 13 | 14 | 23 | 26 => Sort::Unavailable,
+            _ => Sort::Statement,
+        };
+    }
+    match &*code {
+        "57014" | "55P03" | "25P03" | "25P04" => Sort::TimedOut,
+        "25006" => Sort::Unavailable,
+        code if ["08", "40", "53", "57", "58"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            Sort::Unavailable
+        }
+        _ => Sort::Statement,
+    }
+}

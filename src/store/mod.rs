@@ -1,0 +1,36 @@
+//! The database: the one transaction that writes, the queries that read, and the log.
+//!
+//! In come sealed versions and commands; out go rows as domain types. No function here takes a value in
+//! the clear. Writes go through the [`Committer`]; a read runs as a task of its own, so its caller may be
+//! dropped at any time, and has a deadline.
+
+mod apply;
+mod chain;
+mod commit;
+mod committer;
+mod connection;
+mod cursor;
+mod dialect;
+mod entity;
+mod error;
+mod gate;
+mod keys;
+mod log;
+mod operator;
+mod readers;
+mod rows;
+mod secrets;
+mod tokens;
+
+pub use apply::Limits;
+pub use chain::Head;
+pub use committer::{Answer, Committer, CommitterSettings, Permit, Submission};
+pub use connection::{Missing, Target, UnsafeDatabase};
+pub use cursor::{CursorState, CursorStep};
+pub use error::StoreError;
+pub use gate::Gate;
+pub use keys::StoredKey;
+pub use log::{History, LoggedEvent};
+pub use operator::{MigrationState, Operator, SchemaError};
+pub use readers::{Check, Readiness, Store};
+pub use tokens::{StoredToken, TokenKind};

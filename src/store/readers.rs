@@ -1,0 +1,271 @@
+//! The readers' pool, and all that the service reads.
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sea_orm::DatabaseConnection;
+use tokio::{runtime::Handle, time::timeout};
+
+use super::{
+    StoreError, Target, UnsafeDatabase,
+    chain::Head,
+    connection::{self, Pool},
+    keys::{self, StoredKey},
+    log::{self, History, LoggedEvent},
+    operator::{self, SchemaError},
+    secrets, tokens,
+    tokens::StoredToken,
+};
+use crate::domain::{Cursor, Owner, SealedMask, Secret, SecretId, SecretName};
+
+/// After so many deadlines missed in a row the pool is replaced as a whole.
+const MISSES: u32 = 3;
+
+/// How much longer than the database's own timeouts a read may take.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The database as readers see it. Clones share one pool.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    target: Target,
+    runtime: Handle,
+    pool: RwLock<Arc<Pool>>,
+    misses: AtomicU32,
+}
+
+/// The state of one thing that readiness depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// As it should be.
+    Ok,
+    /// Not as it should be.
+    Failed,
+    /// Not used by this configuration.
+    Off,
+}
+
+/// Whether the database can serve requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// It answers.
+    pub database: Check,
+    /// Every migration that this binary needs is there.
+    pub schema: Check,
+}
+
+impl Store {
+    /// A store whose pool connects when it must.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL is no good.
+    pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
+        let pool = Pool::open(&target, target.max_connections, runtime).await?;
+        let inner = Inner {
+            target,
+            runtime: runtime.clone(),
+            pool: RwLock::new(Arc::new(pool)),
+            misses: AtomicU32::new(0),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Refuses a database whose settings could lose acknowledged writes.
+    ///
+    /// # Errors
+    /// [`UnsafeDatabase`] names the setting.
+    pub async fn refuse_unsafe(&self) -> Result<(), UnsafeDatabase> {
+        self.read(async |db| Ok(connection::refuse_unsafe(db).await))
+            .await?
+    }
+
+    /// Refuses a schema that lacks a migration which this binary needs.
+    ///
+    /// # Errors
+    /// [`SchemaError`] names the first that is missing.
+    pub async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
+        self.read(async |db| Ok(operator::refuse_old_schema(&db).await))
+            .await?
+    }
+
+    /// The owner's secrets with their masks, by `created_at`, then ID.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(&self, owner: &Owner) -> Result<Vec<(Secret, SealedMask)>, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| secrets::list(&db, &owner).await)
+            .await
+    }
+
+    /// One of the owner's secrets with its mask; nothing when it is absent or somebody else's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get(
+        &self,
+        owner: &Owner,
+        id: SecretId,
+    ) -> Result<Option<(Secret, SealedMask)>, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| secrets::get(&db, &owner, id).await)
+            .await
+    }
+
+    /// The names of the owner's secrets.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn names(&self, owner: &Owner) -> Result<Vec<SecretName>, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| secrets::names(&db, &owner).await)
+            .await
+    }
+
+    /// A page of a living secret's events, newest first; nothing when the secret is absent or somebody
+    /// else's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn history(
+        &self,
+        owner: &Owner,
+        id: SecretId,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Option<History>, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| {
+            if !secrets::exists(&db, &owner, id).await? {
+                return Ok(None);
+            }
+            log::history(&db, (&owner, id), before, limit)
+                .await
+                .map(Some)
+        })
+        .await
+    }
+
+    /// The events after a position in position order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_after(
+        &self,
+        position: u64,
+        limit: u64,
+    ) -> Result<Vec<LoggedEvent>, StoreError> {
+        self.read(async move |db| log::after(db, position, limit).await)
+            .await
+    }
+
+    /// The head of the log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_head(&self) -> Result<Head, StoreError> {
+        self.read(async |db| log::head(&db).await).await
+    }
+
+    /// The API token of that ID.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn token(&self, id: &str) -> Result<Option<StoredToken>, StoreError> {
+        let id = id.to_owned();
+        self.read(async move |db| tokens::find(&db, &id).await)
+            .await
+    }
+
+    /// All keys that the database knows, and which of them is the primary one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        self.read(async |db| keys::all(&db).await).await
+    }
+
+    /// Whether the database answers and has the schema that this binary needs.
+    pub async fn ready(&self) -> Readiness {
+        let schema = self
+            .read(async |db| Ok(operator::refuse_old_schema(&db).await))
+            .await;
+        match schema {
+            Ok(Ok(())) => Readiness {
+                database: Check::Ok,
+                schema: Check::Ok,
+            },
+            Ok(Err(SchemaError::Missing(_))) => Readiness {
+                database: Check::Ok,
+                schema: Check::Failed,
+            },
+            Ok(Err(SchemaError::Store(_) | SchemaError::Migration(_))) | Err(_) => Readiness {
+                database: Check::Failed,
+                schema: Check::Failed,
+            },
+        }
+    }
+
+    /// Closes the pool, as far as that is possible within `deadline`.
+    pub async fn close(&self, deadline: Duration) {
+        let pool = Arc::clone(
+            &self
+                .inner
+                .pool
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        pool.close(deadline).await;
+    }
+
+    /// Runs a query as a task of its own. When it misses its deadline the task goes on; after three in a
+    /// row the pool is given up with all its tasks (a black-holed connection frees nothing by itself).
+    async fn read<F, W, T>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(DatabaseConnection) -> W,
+        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let inner = &self.inner;
+        let pool = Arc::clone(&inner.pool.read().unwrap_or_else(PoisonError::into_inner));
+        let task = pool.spawn(query);
+        match timeout(inner.target.timeout + GRACE, task).await {
+            Ok(Ok(result)) => {
+                inner.misses.store(0, Ordering::Relaxed);
+                result
+            }
+            Ok(Err(_panicked)) => Err(StoreError::Lost),
+            Err(_elapsed) => {
+                if inner.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES {
+                    self.replace(&pool).await?;
+                }
+                Err(StoreError::Deadline)
+            }
+        }
+    }
+
+    async fn replace(&self, missed: &Arc<Pool>) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let fresh = Pool::open(&inner.target, inner.target.max_connections, &inner.runtime).await?;
+        let mut held = inner.pool.write().unwrap_or_else(PoisonError::into_inner);
+        // Another reader may have replaced it already.
+        if Arc::ptr_eq(&held, missed) {
+            *held = Arc::new(fresh);
+            inner.misses.store(0, Ordering::Relaxed);
+            missed.condemn();
+            tracing::warn!("the readers' connections were replaced: they missed their deadlines");
+        }
+        Ok(())
+    }
+}

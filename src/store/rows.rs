@@ -1,0 +1,99 @@
+//! Rows that several queries share, and their way into domain types.
+
+use sea_orm::{FromQueryResult, prelude::Uuid};
+
+use super::StoreError;
+use crate::domain::{
+    KeyId, Owner, Provider, SealedMask, Secret, SecretId, SecretName, Timestamp, VersionId,
+};
+
+/// The columns that [`SecretRow`] reads, from `secrets s` joined with the present version `v`.
+pub(super) const SECRET_COLUMNS: &str = "s.id, s.owner, s.name, s.provider, s.version, v.version_id, s.sequence, s.created_at, s.updated_at";
+
+/// A secret with the ID of its present version.
+#[derive(Debug, FromQueryResult)]
+pub(super) struct SecretRow {
+    id: Uuid,
+    owner: String,
+    name: String,
+    provider: Option<String>,
+    version: i64,
+    version_id: Uuid,
+    sequence: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<SecretRow> for Secret {
+    type Error = StoreError;
+
+    fn try_from(row: SecretRow) -> Result<Self, StoreError> {
+        // Every column by name: a new one does not compile until someone decides.
+        let SecretRow {
+            id,
+            owner,
+            name,
+            provider,
+            version,
+            version_id,
+            sequence,
+            created_at,
+            updated_at,
+        } = row;
+        let corrupt = |_| StoreError::Corrupt("secrets");
+        Ok(Self {
+            id: SecretId::new(id),
+            owner: Owner::parse(&owner).map_err(corrupt)?,
+            name: SecretName::parse(&name).map_err(corrupt)?,
+            provider: provider
+                .as_deref()
+                .map(Provider::parse)
+                .transpose()
+                .map_err(corrupt)?,
+            version: unsigned(version, "secrets")?,
+            version_id: VersionId::new(version_id),
+            sequence: unsigned(sequence, "secrets")?,
+            created_at: Timestamp::from_micros(created_at),
+            updated_at: Timestamp::from_micros(updated_at),
+        })
+    }
+}
+
+/// The parts of a version that its mask is opened with.
+#[derive(Debug, FromQueryResult)]
+pub(super) struct MaskRow {
+    version_id: Uuid,
+    kek_id: String,
+    wrapped_key: Vec<u8>,
+    sealed_mask: Vec<u8>,
+}
+
+impl TryFrom<MaskRow> for SealedMask {
+    type Error = StoreError;
+
+    fn try_from(row: MaskRow) -> Result<Self, StoreError> {
+        let MaskRow {
+            version_id,
+            kek_id,
+            wrapped_key,
+            sealed_mask,
+        } = row;
+        Ok(Self {
+            version_id: VersionId::new(version_id),
+            kek_id: KeyId::parse(&kek_id).map_err(|_| StoreError::Corrupt("secret_versions"))?,
+            wrapped_key,
+            sealed_mask,
+        })
+    }
+}
+
+/// A number that rekey only ever writes as a non-negative one.
+pub(super) fn unsigned(number: i64, table: &'static str) -> Result<u64, StoreError> {
+    u64::try_from(number).or(Err(StoreError::Corrupt(table)))
+}
+
+/// A number as the databases hold it. Versions, sequences and positions count single commits: none
+/// comes near 2^63.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,46 @@
+//! Keeps the process's memory, which holds keys and values, out of core files and debuggers.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// No core files and, on Linux, no `ptrace` by processes of the same user. Before the first key
+/// is read.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn harden_process() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, getrlimit};
+
+    use super::*;
+
+    #[test]
+    fn a_hardened_process_leaves_no_core() {
+        harden_process().unwrap();
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{DumpableBehavior, dumpable_behavior};
+            assert!(matches!(
+                dumpable_behavior(),
+                Ok(DumpableBehavior::NotDumpable)
+            ));
+        }
+    }
+}

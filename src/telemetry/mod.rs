@@ -1,0 +1,236 @@
+//! The log on stderr, the panic hook, the protection of the process's memory.
+//! In: `log.format`, `RUST_LOG`. Out: one line an event, JSON or for people.
+//!
+//! Promise: whatever `RUST_LOG` says, only rekey's own targets get below `warn`: libraries log
+//! what they carry (statements, frames, bodies), so the cap is compiled in. A panic shows its
+//! place, never its message: messages quote values.
+//!
+//! What it does not do: redact. What must not be logged has types that cannot be printed.
+
+mod harden;
+mod panic;
+
+use std::io::{self, IsTerminal as _};
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt, registry};
+
+use crate::settings::LogFormat;
+
+pub use harden::harden_process;
+
+/// Rekey's own targets begin with the crate's name; `RUST_LOG` alone decides on them.
+const OWN: &str = "rekey";
+/// The most that other crates may log, and those that quote what they carry even there. The
+/// first that fits counts.
+const CAP: LevelFilter = LevelFilter::WARN;
+const CAPS: [(&str, LevelFilter); 4] = [
+    // Panic messages; our hook has the place.
+    ("lapin::thread", LevelFilter::OFF),
+    // At warn a returned message, payload and all.
+    ("lapin", LevelFilter::ERROR),
+    ("amq_protocol", LevelFilter::ERROR),
+    // At warn the value of each parameter of `database.url` that it does not know.
+    ("sqlx_postgres::options", LevelFilter::ERROR),
+];
+
+#[derive(Clone, Copy)]
+enum Look {
+    Coloured,
+    Plain,
+    Json,
+}
+
+/// Starts the log on stderr and sets the panic hook. Later calls change nothing.
+///
+/// Not for tests in the process: a failed assertion would show its place only. They take
+/// [`subscriber`].
+pub fn init(format: LogFormat) {
+    let coloured = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let look = match (format, io::stderr().is_terminal()) {
+        (LogFormat::Auto | LogFormat::Pretty, true) if coloured => Look::Coloured,
+        (LogFormat::Auto, true) | (LogFormat::Pretty, _) => Look::Plain,
+        (LogFormat::Auto, false) | (LogFormat::Json, _) => Look::Json,
+    };
+    let directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let writer = BoxMakeWriter::new(io::stderr);
+    // An error says that a log is there already.
+    let _ = lines(look, &directives, writer).try_init();
+    panic::set_hook();
+}
+
+/// What [`init`] starts, with `RUST_LOG`'s text and a writer that is no terminal;
+/// [`LogFormat::Auto`] is [`LogFormat::Json`] here.
+#[must_use]
+pub fn subscriber(
+    format: LogFormat,
+    directives: &str,
+    writer: BoxMakeWriter,
+) -> impl Subscriber + Send + Sync + use<> {
+    let look = match format {
+        LogFormat::Pretty => Look::Plain,
+        LogFormat::Auto | LogFormat::Json => Look::Json,
+    };
+    lines(look, directives, writer)
+}
+
+fn lines(
+    look: Look,
+    directives: &str,
+    writer: BoxMakeWriter,
+) -> impl Subscriber + Send + Sync + use<> {
+    let lines = fmt::layer()
+        .with_writer(writer)
+        // Else an error of the writer is written to stderr, which panics when that is closed.
+        .log_internal_errors(false);
+    let lines = match look {
+        Look::Coloured => lines.with_ansi(true).boxed(),
+        Look::Plain => lines.with_ansi(false).boxed(),
+        Look::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.with_span_list(false).boxed()
+        }
+    };
+    let wanted = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse_lossy(directives);
+    registry().with(lines.with_filter(wanted.and(filter_fn(is_allowed))))
+}
+
+fn is_allowed(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= cap(metadata.target())
+}
+
+fn cap(target: &str) -> LevelFilter {
+    if is_within(target, OWN) {
+        return LevelFilter::TRACE;
+    }
+    let mut caps = CAPS.iter();
+    let special = caps.find(|(module, _)| is_within(target, module));
+    special.map_or(CAP, |(_, cap)| *cap)
+}
+
+fn is_within(target: &str, module: &str) -> bool {
+    let rest = target.strip_prefix(module);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, directives: &str, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = {
+            let lines = lines.clone();
+            BoxMakeWriter::new(move || lines.clone())
+        };
+        with_default(subscriber(format, directives, writer), log);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn log_everywhere() {
+        tracing::trace!(target: "rekey::actor", "own-trace");
+        tracing::info!(target: "rekey", "own-info");
+        tracing::info!(target: "rekeyed", "stranger-info");
+        tracing::info!(target: "sqlx::query", "sqlx-info");
+        tracing::warn!(target: "sqlx::query", "sqlx-warn");
+        tracing::warn!(target: "sqlx_postgres::options::parse", "parameter-warn");
+        tracing::warn!(target: "lapin::returned_messages", "lapin-warn");
+        tracing::error!(target: "lapin::channels", "lapin-error");
+        tracing::error!(target: "lapin::thread", "lapin-panic");
+        tracing::info_span!(target: "sqlx::query", "sqlx-span").in_scope(|| {
+            tracing::info!(target: "rekey", "in-span");
+        });
+    }
+
+    #[test]
+    fn no_directive_lets_a_library_log_what_it_carries() {
+        for directives in ["trace", "sqlx=trace,lapin=trace,rekey=trace,rekeyed=trace"] {
+            let log = logged(LogFormat::Pretty, directives, log_everywhere);
+            for shown in ["own-trace", "own-info", "in-span"] {
+                assert!(log.contains(shown), "{shown} in {log}");
+            }
+            let hidden = [
+                "stranger-info",
+                "sqlx-info",
+                "sqlx-span",
+                "parameter-warn",
+                "lapin-warn",
+                "lapin-panic",
+            ];
+            for hidden in hidden {
+                assert!(!log.contains(hidden), "{hidden} in {log}");
+            }
+        }
+        let log = logged(LogFormat::Pretty, "trace", log_everywhere);
+        assert!(
+            log.contains("sqlx-warn") && log.contains("lapin-error"),
+            "{log}"
+        );
+    }
+
+    #[test]
+    fn without_a_directive_it_is_info() {
+        let log = logged(LogFormat::Pretty, "", log_everywhere);
+        assert!(
+            log.contains("own-info") && !log.contains("own-trace"),
+            "{log}"
+        );
+    }
+
+    #[test]
+    fn a_directive_can_silence_rekey() {
+        assert_eq!(logged(LogFormat::Pretty, "off", log_everywhere), "");
+    }
+
+    #[test]
+    fn json_is_one_flat_object_a_line() {
+        let log = logged(LogFormat::Json, "", || {
+            tracing::info!(secret.id = "a\nb", "two\nlines");
+        });
+        let line: serde_json::Value = serde_json::from_str(&log).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["target"], "rekey::telemetry::tests");
+        assert_eq!(line["message"], "two\nlines");
+        assert_eq!(line["secret.id"], "a\nb");
+        assert_eq!(log.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_panic_shows_its_place_only() {
+        let log = logged(LogFormat::Pretty, "", || {
+            let before = std::panic::take_hook();
+            panic::set_hook();
+            let caught = std::panic::catch_unwind(|| panic!("hunter2"));
+            std::panic::set_hook(before);
+            assert!(caught.is_err());
+        });
+        assert!(log.contains(concat!("place=", file!(), ":")), "{log}");
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+}

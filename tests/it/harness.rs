@@ -1,0 +1,7 @@
+//! Proof that the support does what the other tests take for granted.
+
+mod broker;
+mod canary;
+mod endings;
+mod postgres;
+mod proxy;

@@ -1,0 +1,13 @@
+//! The integration tests: one binary, so that every test shares one `PostgreSQL` and one `RabbitMQ`.
+//!
+//! `support` runs the servers and the service, `harness` proves that it does what its users take for granted.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod harness;
+mod support;

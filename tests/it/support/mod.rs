@@ -1,0 +1,26 @@
+//! What the tests stand on: real servers, the real binary, faults between them, and eyes on what comes out.
+//!
+//! | module | gives |
+//! | --- | --- |
+//! | `postgres`, `rabbitmq` | a private server per suite, and more for tests that kill them |
+//! | `service` | the binary with its settings, keyring, schema and tokens, and an HTTP client |
+//! | `proxy` | a TCP link that can be cut, reset, stalled, or broken at a given statement |
+//! | `broker` | a consumer that records every delivery |
+//! | `canary` | the search for a plaintext where none may be |
+//! | `process`, `folder`, `port`, `reaper`, `background` | what the servers have in common |
+#![allow(
+    dead_code,
+    reason = "the harness is whole; which part a test needs changes with the tests"
+)]
+
+pub(crate) mod background;
+pub(crate) mod broker;
+pub(crate) mod canary;
+pub(crate) mod folder;
+pub(crate) mod port;
+pub(crate) mod postgres;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod rabbitmq;
+pub(crate) mod reaper;
+pub(crate) mod service;

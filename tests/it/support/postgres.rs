@@ -1,0 +1,277 @@
+//! A private `PostgreSQL`: one for the whole suite, more for tests that kill it.
+//!
+//! Comes in: nothing but the server's programs. Goes out: a URL per fresh database. It listens on a free loopback
+//! port and on a Unix socket in its own folder, syncs like a real one (the service refuses a server that does not),
+//! and goes away with the test process.
+
+use super::folder::Folder;
+use super::port;
+use super::process::Process;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const ACCOUNT: &str = "postgres";
+
+/// Shared memory in the server's folder, where it disappears with it.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=127.0.0.1",
+    "max_connections=300",
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "ssl=off",
+    "dynamic_shared_memory_type=mmap",
+    "timezone=UTC",
+    "lc_messages=C",
+];
+
+pub(crate) struct Postgres {
+    // First, so that it is dropped before the folder.
+    process: Process,
+    folder: Folder,
+    port: u16,
+    settings: Vec<String>,
+}
+
+impl Postgres {
+    /// The suite's own, started at the first call.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(Self::start_private)
+    }
+
+    /// One for this test alone: it may be killed.
+    pub(crate) fn start_private() -> Self {
+        Self::start_private_with(&[])
+    }
+
+    /// `settings` are `name=value` and win over the harness's own.
+    pub(crate) fn start_private_with(settings: &[&str]) -> Self {
+        let folder = Folder::new("pg");
+        own(folder.path());
+        initialise(&folder);
+        let port = port::free();
+        let settings: Vec<_> = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(ToString::to_string)
+            .collect();
+        let process = spawn(&folder, port, &settings);
+        let mut server = Self {
+            process,
+            folder,
+            port,
+            settings,
+        };
+        assert!(
+            server.is_up(Duration::from_secs(30)),
+            "PostgreSQL does not start:\n{}",
+            server.log()
+        );
+        server
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The folder that holds everything the server writes, its log included.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://{ACCOUNT}@{}/{database}?sslmode=disable",
+            self.address()
+        )
+    }
+
+    /// A fresh, empty database.
+    pub(crate) fn database(&self) -> String {
+        let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+        psql(&self.url("postgres"), &format!("CREATE DATABASE {name}"));
+        self.url(&name)
+    }
+
+    /// Kills the postmaster; its children notice and follow.
+    pub(crate) fn kill_9(&mut self) {
+        self.process.kill_9();
+    }
+
+    /// Starts it again on the same port and files, and waits until it accepts connections.
+    pub(crate) fn restart(&mut self) {
+        self.process.end();
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            self.process = spawn(&self.folder, self.port, &self.settings);
+            // The old shared memory is in use until the last of the killed server's children is gone.
+            if self.is_up(Duration::from_secs(30)) {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "PostgreSQL does not start again:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// False: it ended instead.
+    fn is_up(&mut self, deadline: Duration) -> bool {
+        let own = self.process.id().to_string();
+        let end = Instant::now() + deadline;
+        while self.process.status().is_none() && Instant::now() < end {
+            let state = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))
+                .unwrap_or_default();
+            let mut lines = state.lines();
+            if lines.next() == Some(&own) && lines.nth(6).map(str::trim) == Some("ready") {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+/// What the statements print: unaligned, without headers.
+pub(crate) fn psql(url: &str, sql: &str) -> String {
+    try_psql(url, sql).unwrap_or_else(|error| panic!("psql: {error}"))
+}
+
+pub(crate) fn try_psql(url: &str, sql: &str) -> Result<String, String> {
+    let output = Command::new(find("psql"))
+        .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])
+        .output()
+        .expect("psql runs");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// A dump, for the search for plaintext: in the server's own files a long value may be compressed.
+pub(crate) fn dump(url: &str) -> Vec<u8> {
+    let output = Command::new(find("pg_dump"))
+        .args(["--inserts", "-d", url])
+        .output()
+        .expect("pg_dump runs");
+    assert!(
+        output.status.success(),
+        "pg_dump: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+fn initialise(folder: &Folder) {
+    let output = server_program("initdb")
+        .args([
+            "--auth=trust",
+            "--no-sync",
+            "--no-instructions",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--username",
+            ACCOUNT,
+        ])
+        .arg("-D")
+        .arg(folder.join("data"))
+        .current_dir(folder.path())
+        .output()
+        .expect("initdb runs");
+    assert!(
+        output.status.success(),
+        "initdb: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn spawn(folder: &Folder, port: u16, settings: &[String]) -> Process {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("a log file");
+    let mut command = server_program("postgres");
+    command
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-p", &port.to_string()])
+        .arg("-k")
+        .arg(folder.path());
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
+    let errors = log.try_clone().expect("a second handle");
+    Process::spawn(
+        command
+            .current_dir(folder.path())
+            .stdout(log)
+            .stderr(errors),
+    )
+}
+
+/// `PostgreSQL` refuses to run as root; `setpriv` replaces itself, so the child's ID is the server's own.
+fn server_program(name: &str) -> Command {
+    let path = find(name);
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(path);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
+        .arg(path);
+    command
+}
+
+/// As root, the folder must belong to the account that the server runs as.
+fn own(folder: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let accounts = std::fs::read_to_string("/etc/passwd").expect("accounts");
+        let mut fields = accounts
+            .lines()
+            .find(|line| line.starts_with("postgres:"))
+            .expect("the account postgres, which Debian's package makes")
+            .split(':')
+            .skip(2)
+            .map(|field| field.parse().expect("a number"));
+        std::os::unix::fs::chown(folder, fields.next(), fields.next())
+            .expect("root may give a folder away");
+    }
+}
+
+/// Debian keeps a folder per major version; the highest wins.
+fn find(name: &str) -> PathBuf {
+    let debian = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin").join(name)))
+        });
+    let newest = debian
+        .filter(|(_, path)| path.is_file())
+        .max_by_key(|(version, _)| *version);
+    newest
+        .map(|(_, path)| path)
+        .or_else(|| super::process::on_path(name))
+        .unwrap_or_else(|| {
+            panic!(
+                "{name} is missing: apt-get install postgresql (or, as root: scripts/test packages)"
+            )
+        })
+}
