@@ -1,9 +1,23 @@
-//! rekey.
-pub mod actor;
+//! rekey: user secrets whose rotations nobody misses.
+//!
+//! The modules in the order in which data meets them. `docs/architecture.md` walks through one PUT.
+
+pub mod app;
+pub mod cli;
+pub mod http;
+
 pub mod auth;
+
+pub mod actor;
 pub mod crypto;
+pub mod keys;
+
+pub mod store;
+
+pub mod broker;
+pub mod relay;
+
 pub mod domain;
 mod faults;
 pub mod settings;
-pub mod store;
 pub mod telemetry;

@@ -232,9 +232,12 @@ fn new_entry(now: Timestamp) -> Result<KeyEntry, KeyringError> {
 }
 
 fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
-    let fail = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => KeyringError::Absent(path.to_owned()),
-        _ => KeyringError::File(path.to_owned(), error),
+    let fail = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            KeyringError::Absent(path.to_owned())
+        } else {
+            KeyringError::File(path.to_owned(), error)
+        }
     };
     let mode = fs::metadata(path).map_err(fail)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -250,9 +253,10 @@ fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Err(error) = fs::remove_file(&aside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
     }
     let mut file = fs::OpenOptions::new()
         .write(true)

@@ -30,12 +30,15 @@ pub enum StoreError {
 
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
-        let sort = match &error {
-            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => Sort::TimedOut,
-            DbErr::ConnectionAcquire(_) => Sort::Unavailable,
-            DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) => sort(cause),
+        let sort = if let DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) = &error {
+            sort(cause)
+        } else if matches!(&error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) {
+            Sort::TimedOut
+        } else if matches!(&error, DbErr::ConnectionAcquire(_)) {
+            Sort::Unavailable
+        } else {
             // What SeaORM itself finds wrong with a statement or a row.
-            _ => Sort::Statement,
+            Sort::Statement
         };
         match sort {
             Sort::Unavailable => Self::Unavailable(error),

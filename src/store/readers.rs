@@ -61,6 +61,8 @@ pub struct Readiness {
     pub database: Check,
     /// Every migration that this binary needs is there.
     pub schema: Check,
+    /// It names a primary key. (That this process holds it was checked at the start.)
+    pub keys: Check,
 }
 
 impl Store {
@@ -196,24 +198,21 @@ impl Store {
         self.read(async |db| keys::all(&db).await).await
     }
 
-    /// Whether the database answers and has the schema that this binary needs.
+    /// Whether the database answers, has the schema that this binary needs, and names a key.
     pub async fn ready(&self) -> Readiness {
-        let schema = self
-            .read(async |db| Ok(operator::refuse_old_schema(&db).await))
+        let checked = self
+            .read(async |db| match operator::refuse_old_schema(&db).await {
+                Ok(()) => Ok(Some(keys::all(&db).await?.iter().any(|key| key.primary))),
+                Err(SchemaError::Missing(_)) => Ok(None),
+                Err(SchemaError::Migration(error)) => Err(error.into()),
+                Err(SchemaError::Store(error)) => Err(error),
+            })
             .await;
-        match schema {
-            Ok(Ok(())) => Readiness {
-                database: Check::Ok,
-                schema: Check::Ok,
-            },
-            Ok(Err(SchemaError::Missing(_))) => Readiness {
-                database: Check::Ok,
-                schema: Check::Failed,
-            },
-            Ok(Err(SchemaError::Store(_) | SchemaError::Migration(_))) | Err(_) => Readiness {
-                database: Check::Failed,
-                schema: Check::Failed,
-            },
+        let is = |good| if good { Check::Ok } else { Check::Failed };
+        Readiness {
+            database: is(checked.is_ok()),
+            schema: is(matches!(checked, Ok(Some(_)))),
+            keys: is(matches!(checked, Ok(Some(true)))),
         }
     }
 

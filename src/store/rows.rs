@@ -80,7 +80,7 @@ impl TryFrom<MaskRow> for SealedMask {
         } = row;
         Ok(Self {
             version_id: VersionId::new(version_id),
-            kek_id: KeyId::parse(&kek_id).map_err(|_| StoreError::Corrupt("secret_versions"))?,
+            kek_id: KeyId::parse(&kek_id).or(Err(StoreError::Corrupt("secret_versions")))?,
             wrapped_key,
             sealed_mask,
         })

@@ -1,0 +1,170 @@
+//! One connection to the broker, with one channel that one task owns.
+
+use std::{fmt, pin::Pin, time::Duration};
+
+use lapin::{
+    Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    types::{FieldTable, ShortString},
+    uri::AMQPUri,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+
+use super::Message;
+
+/// How long connecting, or handing one message over, may take. (lapin itself has no limit: a frozen broker
+/// would hold it for ever.)
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Seconds between heartbeats: a silent broker is noticed after two of them.
+const HEARTBEAT: u16 = 10;
+
+/// A broker and the exchange on it.
+#[derive(Debug, Clone)]
+pub struct BrokerTarget {
+    /// `amqp://…` or `amqps://…`.
+    pub url: SecretString,
+    /// The topic exchange that events are published to.
+    pub exchange: String,
+}
+
+/// What can go wrong between rekey and the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The URL is not one of AMQP. (Its text may hold a password, so it is not shown.)
+    #[error("broker.url is not an AMQP URL")]
+    Url,
+    /// The broker did not answer in time.
+    #[error("the broker did not answer in time")]
+    Deadline,
+    /// The broker refused a message.
+    #[error("the broker refused a message")]
+    Refused,
+    /// The broker refused, or the connection broke.
+    #[error("the broker refused, or the connection broke")]
+    Broken(#[source] lapin::Error),
+}
+
+/// What the broker says of one message, in time.
+pub type Confirm = Pin<Box<dyn Future<Output = Result<Verdict, BrokerError>> + Send>>;
+
+/// The broker's word for one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has it. lapin may attribute an unroutable message to the wrong publish: that only feeds a counter.
+    Taken {
+        /// Whether some message came back as unroutable.
+        unroutable: bool,
+    },
+    /// It refused it.
+    Refused,
+}
+
+/// A connection with its channel.
+pub struct Publisher {
+    connection: Connection,
+    channel: Channel,
+    exchange: ShortString,
+}
+
+impl Publisher {
+    /// Connects, declares the exchange (topic, durable) and switches confirms on.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
+        let mut uri: AMQPUri = target
+            .url
+            .expose_secret()
+            .parse()
+            .or(Err(BrokerError::Url))?;
+        uri.query.heartbeat = Some(HEARTBEAT);
+        let exchange = ShortString::from(target.exchange.as_str());
+        timeout(DEADLINE, Self::open(uri, exchange))
+            .await
+            .or(Err(BrokerError::Deadline))?
+    }
+
+    async fn open(uri: AMQPUri, exchange: ShortString) -> Result<Self, BrokerError> {
+        let properties = ConnectionProperties::default().with_connection_name("rekey relay".into());
+        let connection = Connection::connect_uri(uri, properties)
+            .await
+            .map_err(BrokerError::Broken)?;
+        let channel = connection
+            .create_channel()
+            .await
+            .map_err(BrokerError::Broken)?;
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        channel
+            .exchange_declare(
+                exchange.clone(),
+                ExchangeKind::Topic,
+                options,
+                FieldTable::default(),
+            )
+            .await
+            .map_err(BrokerError::Broken)?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(BrokerError::Broken)?;
+        Ok(Self {
+            connection,
+            channel,
+            exchange,
+        })
+    }
+
+    /// Hands a message over. The future in the answer ends with the broker's verdict.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; whether the broker has the message is then unknown.
+    pub async fn publish(&self, message: Message) -> Result<Confirm, BrokerError> {
+        let Message {
+            routing_key,
+            properties,
+            body,
+        } = message;
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let handed = self.channel.basic_publish(
+            self.exchange.clone(),
+            routing_key,
+            options,
+            &body,
+            properties,
+        );
+        let confirm = timeout(DEADLINE, handed)
+            .await
+            .or(Err(BrokerError::Deadline))?
+            .map_err(BrokerError::Broken)?;
+        Ok(Box::pin(async move {
+            match confirm.await.map_err(BrokerError::Broken)? {
+                Confirmation::Ack(returned) => Ok(Verdict::Taken {
+                    unroutable: returned.is_some(),
+                }),
+                Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Verdict::Refused),
+            }
+        }))
+    }
+
+    /// Closes the connection in good order, as far as that is possible in time.
+    pub async fn close(self) {
+        let closed = self.connection.close(200, "".into());
+        let _ = timeout(DEADLINE, closed).await;
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("exchange", &self.exchange)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line: one file a command. Data goes to stdout, talk and logs to stderr.
+
+mod database;
+mod embedded;
+mod events;
+mod healthcheck;
+mod keys;
+mod migrate;
+mod serve;
+mod token;
+
+use std::{
+    error::Error,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::LazyLock,
+};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::settings::Settings;
+
+/// Version and commit; the commit is what `REKEY_COMMIT` held when the binary was built.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("REKEY_COMMIT").unwrap_or("unknown");
+    format!("{} (commit {commit})", env!("CARGO_PKG_VERSION"))
+});
+
+/// A command's failure: its chain of causes is printed, and the exit code is 1.
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// User secrets whose rotations nobody misses.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rekey",
+    after_help = "Without a command: rekey serve.\n\nExample: rekey --config rekey.toml serve"
+)]
+struct Line {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// A settings file, over the defaults and below the environment.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    #[command(after_help = "Example: REKEY__SERVER__PORT=9000 rekey serve")]
+    Serve,
+    /// The database's schema.
+    #[command(after_help = "Example: rekey migrate up")]
+    Migrate {
+        #[command(subcommand)]
+        action: migrate::Action,
+    },
+    /// API tokens.
+    #[command(
+        after_help = "Example: rekey token create --owner alice --scope secrets:read --expires-in 90d"
+    )]
+    Token {
+        #[command(subcommand)]
+        action: token::Action,
+    },
+    /// Key-encryption keys.
+    #[command(after_help = "Example: rekey keys generate")]
+    Keys {
+        #[command(subcommand)]
+        action: keys::Action,
+    },
+    /// The log of changes.
+    #[command(after_help = "Example: rekey events head --json")]
+    Events {
+        #[command(subcommand)]
+        action: events::Action,
+    },
+    /// Exit code 0 when the service is ready: a container's health check.
+    #[command(after_help = "Example: rekey healthcheck http://127.0.0.1:8080")]
+    Healthcheck {
+        /// The service's address; that of the settings unless given.
+        url: Option<String>,
+    },
+}
+
+/// Runs the command line of this process. Exit code 0: done, 1: failed, 2: wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = Line::command().version(VERSION.as_str());
+    let matches = command.get_matches();
+    match Line::from_arg_matches(&matches)
+        .map_err(Failed::from)
+        .and_then(run)
+    {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(line: Line) -> Result<ExitCode, Failed> {
+    let Common { config, json } = line.common;
+    let settings = load(config.as_deref())?;
+    crate::telemetry::init(settings.log.format);
+    crate::telemetry::harden_process()?;
+    // Whatever rekey makes is its own: databases, keys, tokens.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match line.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(settings),
+        Command::Migrate { action } => database::block_on(migrate::run(&settings, action, json)),
+        Command::Token { action } => database::block_on(token::run(&settings, action, json)),
+        Command::Keys { action } => database::block_on(keys::run(&settings, action, json)),
+        Command::Events { action } => database::block_on(events::run(&settings, action, json)),
+        Command::Healthcheck { url } => database::block_on(healthcheck::run(&settings, url)),
+    }
+}
+
+fn load(config: Option<&Path>) -> Result<Settings, Failed> {
+    Ok(Settings::load(config)?)
+}
+
+/// Prints data on stdout.
+fn print(text: &str) -> Result<(), Failed> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Prints an error and its causes on stderr.
+fn complain(error: &dyn Error) {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        below = error.source();
+    }
+    // Nothing can be done about a closed stderr.
+    let _ = writeln!(std::io::stderr(), "rekey: {text}");
+}

@@ -1,0 +1,504 @@
+//! The envelope: every error that leaves, with its status, type, fixed text and headers.
+//!
+//! In come the refusals and failures of the rooms below; out goes
+//! `{"code", "detail", "type", "errors"?}`. Every text here is fixed: no part of a request, of a
+//! database's or a parser's message can reach a body. Every error but
+//! [`ApiError::OutcomeUnknown`] means that this attempt was not applied.
+
+use std::error::Error;
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+
+use super::{conditional::etag, json, limit::Refill};
+use crate::{
+    auth::AuthError,
+    domain::{Failure, ParseError, Refusal},
+    store::StoreError,
+};
+
+/// What lies behind an error of the service's own: for the log, never for an answer.
+pub(super) type Cause = Box<dyn Error + Send + Sync>;
+
+/// An error as the caller sees it.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// The request can't be read.
+    InvalidRequest(Malformed),
+    /// No credential, or not a good one.
+    Unauthenticated,
+    /// A good credential without the scope, or of the wrong kind.
+    Forbidden,
+    /// Absent, deleted, not the caller's; or no such route.
+    NotFound,
+    /// The route has no such method.
+    MethodNotAllowed {
+        /// The methods that it has.
+        allow: String,
+    },
+    /// The name is taken.
+    AlreadyExists,
+    /// `If-Match` does not hold.
+    PreconditionFailed {
+        /// The present version.
+        version: u64,
+    },
+    /// The body is over the limit.
+    PayloadTooLarge,
+    /// The body, the path or the query breaks a rule.
+    Validation(Vec<ErrorItem>),
+    /// The client is too old, or speaks plain HTTP where TLS is required.
+    UpgradeRequired {
+        /// What to upgrade to.
+        upgrade: header::HeaderValue,
+    },
+    /// A bucket is empty.
+    RateLimited(Refill),
+    /// The service sheds load.
+    Overloaded,
+    /// A bug. Once a change was handed in, [`ApiError::or_unknown`] makes it an unknown outcome.
+    Internal(Cause),
+    /// The database refuses or breaks.
+    BadGateway(Cause),
+    /// The database did not answer in time.
+    GatewayTimeout(Cause),
+    /// COMMIT may have been sent.
+    OutcomeUnknown(Cause),
+}
+
+/// Why a request can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// Not exactly one `Content-Type: application/json`, or a charset other than UTF-8.
+    ContentType,
+    /// Any `Content-Encoding`.
+    ContentEncoding,
+    /// Not UTF-8, not JSON, or not an object.
+    Body,
+    /// A key twice in the body's top-level object.
+    RepeatedKey,
+    /// The body did not come in full, or not in time.
+    Incomplete,
+    /// `If-Match` is not a list of entity tags.
+    IfMatch,
+}
+
+impl Malformed {
+    const fn detail(self) -> &'static str {
+        match self {
+            Self::ContentType => "The Content-Type must be application/json in UTF-8",
+            Self::ContentEncoding => "A Content-Encoding is not accepted",
+            Self::Body => "The body is not a JSON object",
+            Self::RepeatedKey => "The body holds a key more than once",
+            Self::Incomplete => "The body did not arrive in full within the time limit",
+            Self::IfMatch => "The If-Match header is malformed",
+        }
+    }
+}
+
+/// The fixed part of an answer with an error.
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    detail: &'static str,
+}
+
+impl ApiError {
+    /// The table of http.md.
+    fn row(&self) -> Row {
+        let (status, kind, detail) = match self {
+            Self::InvalidRequest(why) => (
+                StatusCode::BAD_REQUEST,
+                "invalid_request_error",
+                why.detail(),
+            ),
+            Self::Unauthenticated => (
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                "Authentication failed",
+            ),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "permission_error",
+                "Access forbidden",
+            ),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found_error", "Not found"),
+            Self::MethodNotAllowed { .. } => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed_error",
+                "Method not allowed",
+            ),
+            Self::AlreadyExists => (
+                StatusCode::CONFLICT,
+                "already_exists_error",
+                "A secret of that name already exists",
+            ),
+            Self::PreconditionFailed { .. } => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed_error",
+                "The If-Match precondition does not hold",
+            ),
+            Self::PayloadTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload_too_large_error",
+                "The body is too large",
+            ),
+            Self::Validation(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "validation_error",
+                "Validation failed",
+            ),
+            Self::UpgradeRequired { .. } => (
+                StatusCode::UPGRADE_REQUIRED,
+                "upgrade_required_error",
+                "Upgrade required",
+            ),
+            Self::RateLimited(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "Too many requests",
+            ),
+            Self::Overloaded => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "The service is busy",
+            ),
+            Self::Internal(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_server_error",
+                "Internal server error",
+            ),
+            Self::BadGateway(_) => (
+                StatusCode::BAD_GATEWAY,
+                "bad_gateway_error",
+                "A service behind this one failed; nothing was changed",
+            ),
+            Self::GatewayTimeout(_) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "gateway_timeout_error",
+                "A service behind this one did not answer in time; nothing was changed",
+            ),
+            Self::OutcomeUnknown(_) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "outcome_unknown_error",
+                "It is not known whether the change was made",
+            ),
+        };
+        Row {
+            status,
+            kind,
+            detail,
+        }
+    }
+
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    /// The `type`.
+    pub(super) fn kind(&self) -> &'static str {
+        self.row().kind
+    }
+
+    /// What the log says beyond the type.
+    pub(super) fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Internal(cause)
+            | Self::BadGateway(cause)
+            | Self::GatewayTimeout(cause)
+            | Self::OutcomeUnknown(cause) => Some(cause),
+            Self::InvalidRequest(_)
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed { .. }
+            | Self::AlreadyExists
+            | Self::PreconditionFailed { .. }
+            | Self::PayloadTooLarge
+            | Self::Validation(_)
+            | Self::UpgradeRequired { .. }
+            | Self::RateLimited(_)
+            | Self::Overloaded => None,
+        }
+    }
+
+    /// What a bug is once a change was handed in and no refusal came back: the change may stand.
+    pub(super) fn or_unknown(self) -> Self {
+        match self {
+            Self::Internal(cause) => Self::OutcomeUnknown(cause),
+            Self::InvalidRequest(_)
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed { .. }
+            | Self::AlreadyExists
+            | Self::PreconditionFailed { .. }
+            | Self::PayloadTooLarge
+            | Self::Validation(_)
+            | Self::UpgradeRequired { .. }
+            | Self::RateLimited(_)
+            | Self::Overloaded
+            | Self::BadGateway(_)
+            | Self::GatewayTimeout(_)
+            | Self::OutcomeUnknown(_) => self,
+        }
+    }
+
+    /// The answer, without what every answer has.
+    pub(super) fn into_response(self) -> HttpResponse {
+        let Row {
+            status,
+            kind,
+            detail,
+        } = self.row();
+        let mut answer = HttpResponse::build(status);
+        let mut errors = Vec::new();
+        match self {
+            Self::Unauthenticated => {
+                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            }
+            Self::MethodNotAllowed { allow } => {
+                answer.insert_header((header::ALLOW, allow));
+            }
+            Self::PreconditionFailed { version } => {
+                answer.insert_header((header::ETAG, etag(version)));
+            }
+            Self::UpgradeRequired { upgrade } => {
+                // actix-http adds `Connection: upgrade` itself when it sees this header (and drops a
+                // hand-set one); its `upgrade()` would also end the connection.
+                answer.insert_header((header::UPGRADE, upgrade));
+            }
+            Self::RateLimited(refill) => {
+                answer.insert_header((header::RETRY_AFTER, refill.wait_seconds));
+            }
+            Self::Overloaded
+            | Self::BadGateway(_)
+            | Self::GatewayTimeout(_)
+            | Self::OutcomeUnknown(_) => {
+                answer.insert_header((header::RETRY_AFTER, 1));
+            }
+            Self::InvalidRequest(Malformed::Incomplete) => {
+                answer.force_close();
+            }
+            Self::Validation(items) => errors = items,
+            Self::InvalidRequest(_)
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::AlreadyExists
+            | Self::PayloadTooLarge
+            | Self::Internal(_) => {}
+        }
+        let envelope = ErrorEnvelope {
+            code: status.as_u16(),
+            detail,
+            r#type: kind,
+            errors,
+        };
+        // Strings and numbers only: `serde_json` cannot fail on it.
+        json(&mut answer, &envelope).unwrap_or_else(|_impossible| answer.finish())
+    }
+}
+
+/// A failure that has no more to it than its name.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Bug {
+    /// The work panicked; the panic's own line in the log says where.
+    #[error("the request's work panicked")]
+    Panicked,
+    /// The commit answered with another outcome than the command can have.
+    #[error("the outcome is not one of this command's")]
+    WrongOutcome,
+}
+
+impl From<Bug> for ApiError {
+    fn from(bug: Bug) -> Self {
+        Self::Internal(bug.into())
+    }
+}
+
+impl From<serde_json::Error> for ApiError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl From<Malformed> for ApiError {
+    fn from(why: Malformed) -> Self {
+        Self::InvalidRequest(why)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => Self::NotFound,
+            Refusal::NameTaken => Self::AlreadyExists,
+            Refusal::LimitReached => {
+                Self::Validation(vec![ErrorItem::new([Place::BODY], ItemKind::LimitReached)])
+            }
+            Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
+            refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Overloaded => Self::Overloaded,
+            Failure::Internal => Self::Internal(failure.into()),
+            Failure::Unavailable => Self::BadGateway(failure.into()),
+            Failure::TimedOut => Self::GatewayTimeout(failure.into()),
+            Failure::Unknown => Self::OutcomeUnknown(failure.into()),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::BadGateway(error.into()),
+            StoreError::TimedOut(_) | StoreError::Deadline => Self::GatewayTimeout(error.into()),
+            StoreError::Statement(_) | StoreError::Corrupt(_) | StoreError::Lost => {
+                Self::Internal(error.into())
+            }
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Refused => Self::Unauthenticated,
+            AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Every error has this form.
+#[derive(Debug, Serialize)]
+pub(super) struct ErrorEnvelope {
+    /// The HTTP status.
+    code: u16,
+    /// A fixed text.
+    detail: &'static str,
+    /// The kind of error.
+    r#type: &'static str,
+    /// The faults of a request that breaks the schema or a rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ErrorItem>,
+}
+
+/// Every `type` that an envelope of the contract may carry.
+pub(super) const ERROR_TYPES: [&str; 16] = [
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "method_not_allowed_error",
+    "already_exists_error",
+    "position_gone_error",
+    "precondition_failed_error",
+    "payload_too_large_error",
+    "validation_error",
+    "upgrade_required_error",
+    "rate_limit_error",
+    "internal_server_error",
+    "bad_gateway_error",
+    "gateway_timeout_error",
+    "outcome_unknown_error",
+];
+
+/// One fault of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct ErrorItem {
+    /// Where it is.
+    loc: Vec<Place>,
+    /// A fixed text.
+    msg: &'static str,
+    /// The kind of fault.
+    r#type: ItemKind,
+}
+
+impl ErrorItem {
+    /// A fault at a place.
+    pub(super) fn new<const N: usize>(loc: [Place; N], kind: ItemKind) -> Self {
+        Self {
+            loc: loc.to_vec(),
+            msg: kind.message(),
+            r#type: kind,
+        }
+    }
+}
+
+/// A step on the way to a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct Place(pub(super) &'static str);
+
+impl Place {
+    /// The body.
+    pub(super) const BODY: Self = Self("body");
+    /// The path.
+    pub(super) const PATH: Self = Self("path");
+    /// The query.
+    pub(super) const QUERY: Self = Self("query");
+}
+
+/// The kinds of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ItemKind {
+    /// A required field is absent.
+    Missing,
+    /// Not a string.
+    StringType,
+    /// Not a whole number.
+    IntType,
+    /// Too few characters.
+    StringTooShort,
+    /// Too many characters or bytes.
+    StringTooLong,
+    /// A character that may not be there.
+    StringPatternMismatch,
+    /// None of the values that there are.
+    Enum,
+    /// Not a UUID in its 36-character form.
+    UuidParsing,
+    /// Of the right form, and still not allowed.
+    ValueError,
+    /// The owner's limit is reached.
+    LimitReached,
+}
+
+impl ItemKind {
+    const fn message(self) -> &'static str {
+        match self {
+            Self::Missing => "Field required",
+            Self::StringType => "Input should be a string",
+            Self::IntType => "Input should be a whole number",
+            Self::StringTooShort => "Input is too short",
+            Self::StringTooLong => "Input is too long",
+            Self::StringPatternMismatch => "Input does not match the pattern",
+            Self::Enum => "Input is none of the permitted values",
+            Self::UuidParsing => "Input should be a UUID of 36 characters",
+            Self::ValueError => "Input is not allowed",
+            Self::LimitReached => "The limit is reached",
+        }
+    }
+}
+
+impl From<ParseError> for ItemKind {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::TooShort => Self::StringTooShort,
+            ParseError::TooLong => Self::StringTooLong,
+            ParseError::Pattern => Self::StringPatternMismatch,
+            ParseError::NotAllowed => Self::ValueError,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Who may pass: TLS and client version, failed credentials, credential, scope.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest,
+    http::header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+
+use super::{
+    client::{self, Network},
+    error::ApiError,
+    serve::{Edge, Progress},
+};
+use crate::{
+    auth::{AuthError, Principal, PrincipalKind, Scope},
+    domain::Owner,
+    settings::Http,
+};
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Whose bucket a call is taken from: all tokens of an owner share one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Caller {
+    /// An owner.
+    Owner(Owner),
+    /// A service, by its name.
+    Service(String),
+}
+
+impl Caller {
+    /// Who a principal is.
+    pub(super) fn of(principal: &Principal) -> Self {
+        match &principal.kind {
+            PrincipalKind::Owner(owner) => Self::Owner(owner.clone()),
+            PrincipalKind::Service { name, .. } => Self::Service(name.clone()),
+        }
+    }
+}
+
+/// Refuses plain HTTP where TLS is required, then a client below its least version. Both go for the API
+/// alone: `/health`, `/ready` and `/openapi.json` answer everybody.
+///
+/// # Errors
+/// [`ApiError::UpgradeRequired`], before any credential is looked at.
+pub(super) fn upgrade(http: &Http, request: &HttpRequest, path: &str) -> Result<(), ApiError> {
+    if !path.starts_with("/api/") {
+        return Ok(());
+    }
+    if http.require_tls && !over_tls(http, request) {
+        let upgrade = HeaderValue::from_static("TLS/1.2, HTTP/1.1");
+        return Err(ApiError::UpgradeRequired { upgrade });
+    }
+    let Some(least) = client::outdated(&http.min_client_versions, request.headers()) else {
+        return Ok(());
+    };
+    let (major, minor, fix) = least.version;
+    let upgrade = format!("{}/{major}.{minor}.{fix}", least.name);
+    let upgrade =
+        HeaderValue::from_str(&upgrade).map_err(|error| ApiError::Internal(error.into()))?;
+    Err(ApiError::UpgradeRequired { upgrade })
+}
+
+fn over_tls(http: &Http, request: &HttpRequest) -> bool {
+    request.app_config().secure()
+        || request
+            .peer_addr()
+            .is_some_and(|peer| client::forwarded_tls(http, peer.ip(), request.headers()))
+}
+
+/// Finds out who calls.
+///
+/// # Errors
+/// [`ApiError::RateLimited`] when too many credentials from there have failed, before this one is looked
+/// at; [`ApiError::Unauthenticated`]; or what became of the look-up.
+pub(super) async fn authenticate(
+    edge: &Edge,
+    request: &HttpRequest,
+    progress: &Progress,
+) -> Result<Arc<Principal>, ApiError> {
+    let headers = request.headers();
+    let network = request.peer_addr().map(|peer| {
+        Network::of(client::caller(
+            &edge.state.settings.http,
+            peer.ip(),
+            headers,
+        ))
+    });
+    if let Some(network) = network {
+        edge.failed.check(network).map_err(|(level, refill)| {
+            progress.level.set(Some(level));
+            ApiError::RateLimited(refill)
+        })?;
+    }
+    let failed = || {
+        if let Some(network) = network {
+            edge.failed.record(network);
+        }
+        ApiError::Unauthenticated
+    };
+    match presented(headers) {
+        // Nothing was guessed: a probe without a credential does not use up its network's bucket.
+        Presented::Nothing => Err(ApiError::Unauthenticated),
+        Presented::Malformed => Err(failed()),
+        Presented::Token(token) => match edge.state.authenticator.authenticate(token).await {
+            Ok(principal) => Ok(principal),
+            Err(AuthError::Refused) => Err(failed()),
+            Err(error @ AuthError::Store(_)) => Err(error.into()),
+        },
+    }
+}
+
+/// The credential in a request's headers.
+#[derive(Debug, PartialEq, Eq)]
+enum Presented<'a> {
+    Nothing,
+    Malformed,
+    Token(&'a str),
+}
+
+/// Reads `Authorization: Bearer` and `X-API-Key`. The same token may stand in both, or in several lines.
+fn presented(headers: &HeaderMap) -> Presented<'_> {
+    let bearers = headers.get_all(header::AUTHORIZATION).map(bearer);
+    let keys = headers
+        .get_all(API_KEY)
+        .map(|line| line.to_str().ok().filter(|token| is_token(token)));
+    let mut found = Presented::Nothing;
+    for token in bearers.chain(keys) {
+        found = match (token, found) {
+            (Some(token), Presented::Nothing) => Presented::Token(token),
+            (Some(token), Presented::Token(other)) if token == other => Presented::Token(token),
+            _ => return Presented::Malformed,
+        };
+    }
+    found
+}
+
+/// `Bearer <token>`, the scheme in any letter case (RFC 9110 section 11.1).
+fn bearer(line: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = line.to_str().ok()?.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && is_token(token)).then_some(token)
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// The owner for whom a principal may do what needs a scope.
+///
+/// # Errors
+/// [`ApiError::Forbidden`] without the scope, and for a service's token whatever its scopes.
+pub(super) fn permit(principal: &Principal, scope: Scope) -> Result<&Owner, ApiError> {
+    match &principal.kind {
+        PrincipalKind::Owner(owner) if principal.scopes.contains(&scope) => Ok(owner),
+        PrincipalKind::Owner(_) | PrincipalKind::Service { .. } => Err(ApiError::Forbidden),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn a_token_is_found_in_either_header() {
+        for good in [
+            &[("authorization", "Bearer t")][..],
+            &[("authorization", "bEARER   t ")],
+            &[("x-api-key", "t")],
+            &[("authorization", "Bearer t"), ("x-api-key", "t")],
+            &[("x-api-key", "t"), ("x-api-key", "t")],
+            &[("authorization", "Bearer t"), ("authorization", "bearer t")],
+        ] {
+            assert_eq!(presented(&headers(good)), Presented::Token("t"), "{good:?}");
+        }
+        assert_eq!(presented(&headers(&[])), Presented::Nothing);
+    }
+
+    #[test]
+    fn what_is_not_one_token_is_malformed() {
+        for bad in [
+            &[("authorization", "t")][..],
+            &[("authorization", "")],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearer ")],
+            &[("authorization", "Bearer a b")],
+            &[("authorization", "Basic dDp0")],
+            &[("x-api-key", "")],
+            &[("x-api-key", "a b")],
+            &[("authorization", "Bearer t"), ("x-api-key", "u")],
+            &[("authorization", "Basic dDp0"), ("x-api-key", "t")],
+            &[("x-api-key", "t"), ("x-api-key", "u")],
+            &[("x-api-key", "t"), ("x-api-key", "u"), ("x-api-key", "t")],
+            &[("authorization", "Bearer t"), ("authorization", "Bearer u")],
+        ] {
+            assert_eq!(presented(&headers(bad)), Presented::Malformed, "{bad:?}");
+        }
+    }
+}

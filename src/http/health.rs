@@ -1,0 +1,71 @@
+//! Whether the service lives, and whether it can serve.
+
+use actix_web::HttpResponse;
+use serde::Serialize;
+
+use super::{LinkState, json, request::Answer, serve::Edge};
+use crate::store::{self, Check};
+
+/// `GET /health`
+pub(super) fn alive() -> Answer {
+    Ok(json(&mut HttpResponse::Ok(), &Health { status: "ok" })?)
+}
+
+/// `GET /ready`: 503 while the database, its schema or the keys are not as they should be, and once the
+/// service drains. Broker and relay are reported and change nothing: writes do without them.
+pub(super) async fn ready(edge: &Edge) -> Answer {
+    let state = &edge.state;
+    let store::Readiness {
+        database,
+        schema,
+        keys,
+    } = state.store.ready().await;
+    let LinkState { broker, relay } = *state.links.borrow();
+    let good = [database, schema, keys]
+        .iter()
+        .all(|check| *check == Check::Ok);
+    let checks = Checks {
+        database: name(database),
+        schema: name(schema),
+        keys: name(keys),
+        broker: name(broker),
+        relay: name(relay),
+    };
+    let (mut answer, status) = if good && *state.serving.borrow() {
+        (HttpResponse::Ok(), "ready")
+    } else {
+        (HttpResponse::ServiceUnavailable(), "unready")
+    };
+    Ok(json(&mut answer, &Readiness { status, checks })?)
+}
+
+fn name(check: Check) -> &'static str {
+    match check {
+        Check::Ok => "ok",
+        Check::Failed => "failed",
+        Check::Off => "off",
+    }
+}
+
+/// The service lives.
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+}
+
+/// Whether the service can serve, and what that rests on.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    status: &'static str,
+    checks: Checks,
+}
+
+/// Each `ok`, `failed` or `off`.
+#[derive(Debug, Serialize)]
+struct Checks {
+    database: &'static str,
+    schema: &'static str,
+    keys: &'static str,
+    broker: &'static str,
+    relay: &'static str,
+}

@@ -1,0 +1,247 @@
+//! Token buckets, per process: one for each caller, and one for each address that presents credentials
+//! which fail.
+//!
+//! `governor` keeps the buckets; it does not forget a key by itself, so each limiter sweeps out the full
+//! buckets once a minute, on some caller's way.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    num::NonZeroU32,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+    middleware::StateInformationMiddleware,
+    state::keyed::DefaultKeyedStateStore,
+};
+
+use super::client::Network;
+
+/// How often full buckets are swept out.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// When there will be something in a bucket again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refill {
+    /// Whole seconds, at least one.
+    pub(super) wait_seconds: u64,
+}
+
+impl Refill {
+    fn after(wait: Duration) -> Self {
+        Self {
+            wait_seconds: whole_seconds(wait).max(1),
+        }
+    }
+}
+
+/// How full a bucket is: the `RateLimit` and `RateLimit-Policy` of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Level {
+    policy: &'static str,
+    quota: Quota,
+    left: u32,
+}
+
+impl Level {
+    /// `"<policy>";q=<the bucket's size>;w=<seconds in which an empty one fills>`
+    pub(super) fn policy(&self) -> String {
+        let window = whole_seconds(self.quota.burst_size_replenished_in()).max(1);
+        format!(
+            "\"{}\";q={};w={window}",
+            self.policy,
+            self.quota.burst_size()
+        )
+    }
+
+    /// `"<policy>";r=<what is left>;t=<seconds until it is full>`
+    pub(super) fn state(&self) -> String {
+        let missing = self.quota.burst_size().get().saturating_sub(self.left);
+        let reset = whole_seconds(self.quota.replenish_interval().saturating_mul(missing));
+        format!("\"{}\";r={};t={reset}", self.policy, self.left)
+    }
+}
+
+/// Rounded up.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// A bucket for each key.
+pub(super) struct Buckets<K: Clone + Hash + Eq> {
+    policy: &'static str,
+    quota: Quota,
+    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>,
+    swept: Mutex<Instant>,
+}
+
+impl<K: Clone + Hash + Eq> Buckets<K> {
+    /// Buckets of `burst` tokens, into which one comes back each `interval`.
+    pub(super) fn new(policy: &'static str, interval: Duration, burst: NonZeroU32) -> Self {
+        let one = Duration::from_nanos(1);
+        let quota = Quota::with_period(interval.max(one))
+            .unwrap_or(Quota::per_second(NonZeroU32::MIN))
+            .allow_burst(burst);
+        Self {
+            policy,
+            quota,
+            limiter: RateLimiter::keyed(quota).with_middleware(),
+            swept: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Takes a token, and says how many are left; or when to come again.
+    pub(super) fn take(&self, key: &K) -> (Level, Result<(), Refill>) {
+        self.sweep();
+        match self.limiter.check_key(key) {
+            Ok(state) => (self.level(state.remaining_burst_capacity()), Ok(())),
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(self.limiter.clock().now());
+                (self.level(0), Err(Refill::after(wait)))
+            }
+        }
+    }
+
+    fn level(&self, left: u32) -> Level {
+        Level {
+            policy: self.policy,
+            quota: self.quota,
+            left,
+        }
+    }
+
+    fn sweep(&self) {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.elapsed() < SWEEP {
+            return;
+        }
+        *swept = Instant::now();
+        drop(swept);
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+}
+
+/// Failed credentials, counted by the network that they came from.
+///
+/// A bucket of `governor` can't be looked at without taking from it, and a good credential takes
+/// nothing: so a network whose bucket has run empty is closed until a token is back.
+pub(super) struct FailedCredentials {
+    buckets: Buckets<Network>,
+    closed: Mutex<HashMap<Network, Instant>>,
+}
+
+impl FailedCredentials {
+    /// Room for so many failures in a minute.
+    pub(super) fn new(per_minute: NonZeroU32) -> Self {
+        let interval = Duration::from_mins(1) / per_minute.get();
+        Self {
+            buckets: Buckets::new("failed-credentials", interval, per_minute),
+            closed: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Whether a network may present a credential; if not, the bucket and when to come again.
+    pub(super) fn check(&self, network: Network) -> Result<(), (Level, Refill)> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(until) = closed.get(&network) else {
+            return Ok(());
+        };
+        let wait = until.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            closed.remove(&network);
+            return Ok(());
+        }
+        Err((self.buckets.level(0), Refill::after(wait)))
+    }
+
+    /// Counts a failure.
+    pub(super) fn record(&self, network: Network) {
+        let (level, verdict) = self.buckets.take(&network);
+        if level.left > 0 {
+            return;
+        }
+        let wait = verdict.err().map_or(
+            self.buckets.quota.replenish_interval(),
+            |Refill { wait_seconds }| Duration::from_secs(wait_seconds),
+        );
+        let now = Instant::now();
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.retain(|_, until| *until > now);
+        closed.insert(network, now + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn count(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    #[test]
+    fn a_caller_has_a_burst_and_is_told_what_is_left() {
+        let buckets = Buckets::new("caller", Duration::from_millis(500), count(2));
+        let (level, verdict) = buckets.take(&"alice");
+        assert_eq!(verdict, Ok(()));
+        assert_eq!(level.policy(), "\"caller\";q=2;w=1");
+        assert_eq!(level.state(), "\"caller\";r=1;t=1");
+        assert_eq!(buckets.take(&"alice").1, Ok(()));
+        let (level, verdict) = buckets.take(&"alice");
+        assert_eq!(verdict, Err(Refill { wait_seconds: 1 }));
+        assert_eq!(level.state(), "\"caller\";r=0;t=1");
+        assert_eq!(buckets.take(&"bob").1, Ok(()));
+    }
+
+    #[test]
+    fn the_default_policy_reads_as_documented() {
+        let buckets = Buckets::new("caller", Duration::from_secs(1) / 200, count(400));
+        let (level, _) = buckets.take(&1);
+        assert_eq!(level.policy(), "\"caller\";q=400;w=2");
+        assert_eq!(level.state(), "\"caller\";r=399;t=1");
+    }
+
+    #[test]
+    fn a_network_is_closed_when_its_failures_are_used_up() {
+        let failed = FailedCredentials::new(count(3));
+        let network = |n| Network::of(Ipv4Addr::new(192, 0, 2, n).into());
+        for _ in 0..3 {
+            assert_eq!(failed.check(network(1)), Ok(()));
+            failed.record(network(1));
+        }
+        let (level, refill) = failed.check(network(1)).unwrap_err();
+        assert_eq!(level.policy(), "\"failed-credentials\";q=3;w=60");
+        assert!((19..=20).contains(&refill.wait_seconds));
+        assert_eq!(failed.check(network(2)), Ok(()));
+    }
+
+    #[test]
+    fn a_closed_network_opens_again() {
+        let failed = FailedCredentials::new(count(6000));
+        let network = Network::of(Ipv4Addr::LOCALHOST.into());
+        while failed.check(network).is_ok() {
+            failed.record(network);
+        }
+        std::thread::sleep(Duration::from_millis(1100));
+        assert_eq!(failed.check(network), Ok(()));
+    }
+
+    #[test]
+    fn full_buckets_are_forgotten() {
+        let buckets = Buckets::new("caller", Duration::from_nanos(1), count(1));
+        for n in 0..1000 {
+            buckets.take(&n).1.unwrap();
+        }
+        *buckets.swept.lock().unwrap() = Instant::now().checked_sub(SWEEP).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        buckets.sweep();
+        assert_eq!(buckets.limiter.len(), 0);
+    }
+}

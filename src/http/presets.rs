@@ -1,0 +1,92 @@
+//! Presets: providers whose secret has a known name.
+
+use actix_web::HttpResponse;
+use serde::Serialize;
+
+use super::{
+    body::{Faults, Fields},
+    error::{ApiError, ItemKind},
+    json,
+    request::{Answer, Call},
+    secrets,
+};
+use crate::{
+    domain::{Provider, SecretName, SecretValue},
+    settings::Preset,
+};
+
+/// `GET /api/v1/user/secrets/presets`
+pub(super) async fn list(call: Call<'_>) -> Answer {
+    let names = call.state.store.names(&call.owner).await?;
+    let presets = &call.state.settings.presets;
+    let presets = presets
+        .iter()
+        .map(|preset| ProviderPreset {
+            configured: names.iter().any(|name| name.as_str() == preset.name),
+            provider: &preset.provider,
+            env_var_name: &preset.name,
+        })
+        .collect();
+    let list = ProviderPresetList { presets };
+    Ok(json(&mut HttpResponse::Ok(), &list)?)
+}
+
+/// `POST /api/v1/user/secrets/preset`
+pub(super) async fn create(mut call: Call<'_>) -> Answer {
+    call.json_only()?;
+    let fields = call.object().await?;
+    let presets = &call.state.settings.presets;
+    let CreateSecretFromPresetRequest {
+        provider: (provider, name),
+        value,
+    } = CreateSecretFromPresetRequest::read(fields, presets)?;
+    secrets::create_as(&call, name, Some(provider), value).await
+}
+
+/// A preset.
+#[derive(Debug, Serialize)]
+pub(super) struct ProviderPreset<'a> {
+    /// The provider.
+    provider: &'a str,
+    /// The name of its secret.
+    env_var_name: &'a str,
+    /// The caller has a secret of that name.
+    configured: bool,
+}
+
+/// All presets, in a fixed order.
+#[derive(Debug, Serialize)]
+pub(super) struct ProviderPresetList<'a> {
+    /// The presets.
+    presets: Vec<ProviderPreset<'a>>,
+}
+
+/// The body of `create_secret_from_preset`.
+#[derive(Debug)]
+pub(super) struct CreateSecretFromPresetRequest {
+    /// With the name that goes with it.
+    provider: (Provider, SecretName),
+    value: SecretValue,
+}
+
+impl CreateSecretFromPresetRequest {
+    fn read(mut fields: Fields, presets: &[Preset]) -> Result<Self, ApiError> {
+        let mut faults = Faults::default();
+        let provider = fields.required("provider", &mut faults, |text| preset(&text, presets));
+        let value = fields.required("value", &mut faults, SecretValue::parse);
+        match (provider, value) {
+            (Some(provider), Some(value)) => Ok(Self { provider, value }),
+            _ => Err(faults.into()),
+        }
+    }
+}
+
+/// The preset of a provider.
+fn preset(text: &str, presets: &[Preset]) -> Result<(Provider, SecretName), ItemKind> {
+    let provider = Provider::parse(text)?;
+    let preset = presets
+        .iter()
+        .find(|preset| preset.provider == provider.as_str())
+        .ok_or(ItemKind::Enum)?;
+    Ok((provider, SecretName::parse(&preset.name)?))
+}

@@ -1,0 +1,224 @@
+//! The caller's secrets: list, create, get, update, delete.
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    body::{Faults, Fields},
+    conditional::etag,
+    error::{ApiError, Bug, ItemKind},
+    json,
+    request::{Answer, Call},
+};
+use crate::{
+    actor::Wanted,
+    domain::{Applied, Mask, Provider, SealedMask, Secret, SecretId, SecretName, SecretValue},
+    settings::ReservedName,
+};
+
+/// `GET /api/v1/user/secrets`
+pub(super) async fn list(call: Call<'_>) -> Answer {
+    let rows = call.state.store.list(&call.owner).await?;
+    let secrets = rows
+        .into_iter()
+        .map(|(secret, sealed)| {
+            let mask = open(&call, &secret, &sealed)?;
+            Ok(UserSecret::new(secret, &mask))
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    let total = secrets.len();
+    let list = UserSecretList { secrets, total };
+    Ok(json(&mut HttpResponse::Ok(), &list)?)
+}
+
+/// `GET /api/v1/user/secrets/{secret_id}`
+pub(super) async fn get(call: Call<'_>) -> Answer {
+    let id = call.secret_id()?;
+    let row = call.state.store.get(&call.owner, id).await?;
+    let (secret, sealed) = row.ok_or(ApiError::NotFound)?;
+    let mask = open(&call, &secret, &sealed)?;
+    show(StatusCode::OK, secret, &mask)
+}
+
+/// `POST /api/v1/user/secrets`
+pub(super) async fn create(mut call: Call<'_>) -> Answer {
+    call.json_only()?;
+    let fields = call.object().await?;
+    let reserved = &call.state.settings.limits.reserved_names;
+    let CreateSecretRequest {
+        name,
+        value,
+        provider,
+    } = CreateSecretRequest::read(fields, reserved)?;
+    create_as(&call, name, provider, value).await
+}
+
+/// Creates a secret whose parts are known to be good.
+pub(super) async fn create_as(
+    call: &Call<'_>,
+    name: SecretName,
+    provider: Option<Provider>,
+    value: SecretValue,
+) -> Answer {
+    let mask = Mask::of(&value);
+    let id = SecretId::new(Uuid::now_v7());
+    let wanted = Wanted::Create {
+        name,
+        provider,
+        value,
+        mask: mask.clone(),
+    };
+    match call.submit(id, wanted).await? {
+        Applied::Created(secret) => show(StatusCode::CREATED, secret, &mask),
+        Applied::Updated(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
+    }
+}
+
+/// `PUT /api/v1/user/secrets/{secret_id}`
+pub(super) async fn update(mut call: Call<'_>) -> Answer {
+    let id = call.secret_id()?;
+    call.json_only()?;
+    let if_match = call.if_match()?;
+    let UpdateSecretRequest { value } = UpdateSecretRequest::read(call.object().await?)?;
+    let mask = Mask::of(&value);
+    let wanted = Wanted::Update {
+        value,
+        mask: mask.clone(),
+        if_match,
+    };
+    match call.submit(id, wanted).await? {
+        Applied::Updated(secret) => show(StatusCode::OK, secret, &mask),
+        Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
+    }
+}
+
+/// `DELETE /api/v1/user/secrets/{secret_id}`; a body is not looked at.
+pub(super) async fn delete(call: Call<'_>) -> Answer {
+    let id = call.secret_id()?;
+    let if_match = call.if_match()?;
+    match call.submit(id, Wanted::Delete { if_match }).await? {
+        Applied::Deleted => Ok(HttpResponse::NoContent().finish()),
+        Applied::Created(_) | Applied::Updated(_) => Err(Bug::WrongOutcome.into()),
+    }
+}
+
+fn open(call: &Call<'_>, secret: &Secret, sealed: &SealedMask) -> Result<Mask, ApiError> {
+    let mask = call.state.sealer.open_mask(&call.owner, secret.id, sealed);
+    mask.map_err(|error| ApiError::Internal(error.into()))
+}
+
+/// The answer that shows one secret.
+fn show(status: StatusCode, secret: Secret, mask: &Mask) -> Answer {
+    let mut answer = HttpResponse::build(status);
+    answer.insert_header((header::ETAG, etag(secret.version)));
+    if status == StatusCode::CREATED {
+        let location = format!("/api/v1/user/secrets/{}", secret.id);
+        answer.insert_header((header::LOCATION, location));
+    }
+    Ok(json(&mut answer, &UserSecret::new(secret, mask))?)
+}
+
+/// A secret as it is shown: never its value.
+#[derive(Debug, Serialize)]
+pub(super) struct UserSecret {
+    /// When it was made.
+    created_at: String,
+    /// Its ID.
+    id: SecretId,
+    /// What may be shown of its value.
+    masked_value: String,
+    /// Environment variable name, stored upper-cased
+    name: SecretName,
+    /// The service that it is for.
+    provider: Option<Provider>,
+    /// When it last changed.
+    updated_at: String,
+}
+
+impl UserSecret {
+    fn new(secret: Secret, mask: &Mask) -> Self {
+        // Exhaustive: a new field of a secret does not compile until someone decides about it.
+        let Secret {
+            id,
+            owner: _,
+            name,
+            provider,
+            version: _,
+            version_id: _,
+            sequence: _,
+            created_at,
+            updated_at,
+        } = secret;
+        Self {
+            created_at: created_at.to_string(),
+            id,
+            masked_value: mask.as_str().to_owned(),
+            name,
+            provider,
+            updated_at: updated_at.to_string(),
+        }
+    }
+}
+
+/// All secrets of the caller.
+#[derive(Debug, Serialize)]
+pub(super) struct UserSecretList {
+    /// By `created_at`, then `id`.
+    secrets: Vec<UserSecret>,
+    /// How many there are.
+    total: usize,
+}
+
+/// The body of `create_secret`.
+#[derive(Debug)]
+pub(super) struct CreateSecretRequest {
+    name: SecretName,
+    value: SecretValue,
+    provider: Option<Provider>,
+}
+
+impl CreateSecretRequest {
+    fn read(mut fields: Fields, reserved: &[ReservedName]) -> Result<Self, ApiError> {
+        let mut faults = Faults::default();
+        let name = fields.required("name", &mut faults, |text| free_name(&text, reserved));
+        let value = fields.required("value", &mut faults, SecretValue::parse);
+        let provider = fields.optional("provider", &mut faults, |text| Provider::parse(&text));
+        match (name, value, provider) {
+            (Some(name), Some(value), Some(provider)) => Ok(Self {
+                name,
+                value,
+                provider,
+            }),
+            _ => Err(faults.into()),
+        }
+    }
+}
+
+/// A name that a secret may have.
+fn free_name(text: &str, reserved: &[ReservedName]) -> Result<SecretName, ItemKind> {
+    let name = SecretName::parse(text)?;
+    if reserved.iter().any(|entry| entry.covers(name.as_str())) {
+        return Err(ItemKind::ValueError);
+    }
+    Ok(name)
+}
+
+/// The body of `update_secret`.
+#[derive(Debug)]
+pub(super) struct UpdateSecretRequest {
+    value: SecretValue,
+}
+
+impl UpdateSecretRequest {
+    fn read(mut fields: Fields) -> Result<Self, ApiError> {
+        let mut faults = Faults::default();
+        let value = fields.required("value", &mut faults, SecretValue::parse);
+        value
+            .map(|value| Self { value })
+            .ok_or_else(|| faults.into())
+    }
+}

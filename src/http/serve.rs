@@ -1,0 +1,209 @@
+//! One request, from its head to its answer, in the order of the contract.
+
+use std::{cell::Cell, panic::AssertUnwindSafe, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{HeaderMap, HeaderName, HeaderValue},
+    web,
+};
+use futures_util::FutureExt as _;
+use uuid::Uuid;
+
+use super::{
+    AppState,
+    body::Incoming,
+    cors,
+    error::{ApiError, Bug},
+    guard,
+    limit::{Buckets, FailedCredentials, Level},
+    request::Call,
+    routes::{self, Operations, OwnedHandler},
+};
+use crate::domain::RequestId;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What all requests of the process share.
+pub(super) struct Edge {
+    /// The rooms below.
+    pub(super) state: AppState,
+    /// The callers' buckets, by owner or service.
+    pub(super) callers: Buckets<guard::Caller>,
+    /// The addresses' buckets.
+    pub(super) failed: FailedCredentials,
+}
+
+impl Edge {
+    /// Full buckets over the rooms given.
+    pub(super) fn new(state: AppState) -> Self {
+        let limits = &state.settings.limits;
+        let interval = Duration::from_secs(1) / limits.rate_per_second.get();
+        Self {
+            callers: Buckets::new("caller", interval, limits.burst),
+            failed: FailedCredentials::new(limits.failed_per_minute),
+            state,
+        }
+    }
+}
+
+/// What is known of a request so far: its answer and its line in the log need it, however it ends.
+pub(super) struct Progress {
+    /// Its ID.
+    pub(super) request_id: RequestId,
+    /// The route's pattern, once there is one.
+    route: Cell<&'static str>,
+    /// The bucket that it was counted in.
+    pub(super) level: Cell<Option<Level>>,
+    /// A change was handed in, and no refusal came back: it may stand.
+    pub(super) may_stand: Cell<bool>,
+}
+
+/// Takes every request of every route.
+pub(super) async fn entry(
+    edge: web::Data<Edge>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let progress = Progress {
+        request_id: request_id(request.headers()),
+        route: Cell::new(""),
+        level: Cell::new(None),
+        may_stand: Cell::new(false),
+    };
+    let mut incoming = Incoming::new(&request, payload.into_inner());
+    let work = answer(&edge, &request, &progress, &mut incoming);
+    // The panic's own line, without its message, comes from the hook.
+    let result = match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(result) => result,
+        Err(_panic) => Err(Bug::Panicked.into()),
+    };
+    let mut response = result.unwrap_or_else(|error| {
+        let error = if progress.may_stand.get() {
+            error.or_unknown()
+        } else {
+            error
+        };
+        log(&request, &progress, &error);
+        error.into_response()
+    });
+    finish(&edge, &request, &progress, response.headers_mut());
+    incoming.answer(response)
+}
+
+/// The checks, in the order of the contract; a handler goes on with path, media type, conditional
+/// headers, size and JSON, and fields.
+async fn answer(
+    edge: &Edge,
+    request: &HttpRequest,
+    progress: &Progress,
+    incoming: &mut Incoming,
+) -> Result<HttpResponse, ApiError> {
+    let http = &edge.state.settings.http;
+    let path = request.match_info().as_str();
+    guard::upgrade(http, request, path)?;
+    if let Some(preflight) = cors::preflight(http, request) {
+        return Ok(preflight);
+    }
+    let found = routes::find(path);
+    progress
+        .route
+        .set(found.map_or("", |(route, _)| route.path));
+    if let Some((route, _)) = found
+        && let Operations::Public(operations) = route.operations
+    {
+        return (routes::operation(operations, request.method())?.handler)(edge).await;
+    }
+
+    let principal = guard::authenticate(edge, request, progress).await?;
+    let (level, within_limit) = edge.callers.take(&guard::Caller::of(&principal));
+    progress.level.set(Some(level));
+    let (operations, secret_id) = found
+        .and_then(|(route, secret_id)| route.owned().map(|owned| (owned, secret_id)))
+        .ok_or(ApiError::NotFound)?;
+    let OwnedHandler { scope, run } = routes::operation(operations, request.method())?.handler;
+    within_limit.map_err(ApiError::RateLimited)?;
+    let owner = guard::permit(&principal, scope)?.clone();
+    run(Call {
+        state: &edge.state,
+        request,
+        secret_id,
+        owner,
+        agent: principal.agent.clone(),
+        progress,
+        incoming,
+    })
+    .await
+}
+
+/// The caller's ID when it is sane and the only one, else a new one.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let mut lines = headers.get_all(REQUEST_ID);
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => line
+            .to_str()
+            .ok()
+            .and_then(|text| RequestId::parse(text).ok()),
+        _ => None,
+    }
+    .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+}
+
+/// What every answer has.
+fn finish(edge: &Edge, request: &HttpRequest, progress: &Progress, headers: &mut HeaderMap) {
+    use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let mut insert = |name, text: &str| {
+        // IDs, numbers and names of ours: always a good header value.
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    };
+    insert(REQUEST_ID, progress.request_id.as_str());
+    if let Some(level) = progress.level.get() {
+        insert(RATE_LIMIT, &level.state());
+        insert(RATE_LIMIT_POLICY, &level.policy());
+    }
+    cors::expose(&edge.state.settings.http, request, headers);
+}
+
+/// One line for each request that fails: where it went wrong, never what was in it.
+fn log(request: &HttpRequest, progress: &Progress, error: &ApiError) {
+    let status = error.status();
+    let method = request.method().as_str();
+    if status.is_server_error() {
+        tracing::error!(
+            request.id = progress.request_id.as_str(),
+            http.method = method,
+            http.route = progress.route.get(),
+            http.status = status.as_u16(),
+            error.r#type = error.kind(),
+            error.cause = error.cause().map(|cause| chain(cause.as_ref())),
+            "request failed"
+        );
+    } else {
+        tracing::debug!(
+            request.id = progress.request_id.as_str(),
+            http.method = method,
+            http.route = progress.route.get(),
+            http.status = status.as_u16(),
+            error.r#type = error.kind(),
+            "request refused"
+        );
+    }
+}
+
+/// An error and what lies below it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        below = error.source();
+    }
+    text
+}

@@ -1,0 +1,236 @@
+//! The relay: follows the committed log with a cursor and publishes it in position order.
+//!
+//! The log is the outbox: there is no flag on an event, only the cursor, which moves over what the broker
+//! confirmed. At most one relay holds the cursor's lease. Delivery is at least once; the first delivery of
+//! position n + 1 always follows that of n, because each connection publishes a contiguous stretch that
+//! begins at or before the first unconfirmed event.
+
+mod session;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+use crate::{
+    broker::{BrokerTarget, Publisher},
+    store::{Check, Committer, CursorState, CursorStep, Store},
+};
+use session::{Ended, Session};
+
+/// How long a relay without a broker keeps its lease.
+const WITHOUT_BROKER: Duration = Duration::from_secs(5);
+/// How long it then waits before it asks for the lease again, so that a replica with a broker gets it.
+const STAND_BACK: Duration = Duration::from_secs(10);
+/// How often a relay without the lease asks for it.
+const ASK: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How the relay and its broker do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayState {
+    /// The connection to the broker.
+    pub broker: Check,
+    /// The relay: it publishes, or another replica's does.
+    pub relay: Check,
+    /// Messages that no queue took, since the start.
+    pub unroutable: u64,
+}
+
+/// The lease of the cursor, and how far it got.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    number: u64,
+    confirmed: u64,
+    renewed: Instant,
+}
+
+/// A relay of the log `changes`.
+#[derive(Debug)]
+pub struct Relay {
+    store: Store,
+    committer: Committer,
+    target: BrokerTarget,
+    holder: Uuid,
+    lease: Option<Lease>,
+    /// Up to this position one event at a time: a window in it was refused or timed out.
+    careful_until: u64,
+    state: watch::Sender<RelayState>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Relay {
+    /// A relay that runs until `stopping` says so.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        committer: Committer,
+        target: BrokerTarget,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let state = RelayState {
+            broker: Check::Failed,
+            relay: Check::Failed,
+            unroutable: 0,
+        };
+        Self {
+            store,
+            committer,
+            target,
+            holder: Uuid::now_v7(),
+            lease: None,
+            careful_until: 0,
+            state: watch::Sender::new(state),
+            stopping,
+        }
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<RelayState> {
+        self.state.subscribe()
+    }
+
+    /// Publishes until it is stopped; then moves the cursor a last time and lets the lease go.
+    pub async fn run(mut self) {
+        let mut lost_at = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        while !*self.stopping.borrow() {
+            match Publisher::connect(&self.target).await {
+                Ok(publisher) => {
+                    pause = Duration::from_millis(100);
+                    self.set(Check::Ok);
+                    self.serve(publisher).await;
+                    lost_at = Instant::now();
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "no connection to the broker"
+                    );
+                    self.set(Check::Failed);
+                    if self.lease.is_some() && lost_at.elapsed() >= WITHOUT_BROKER {
+                        self.release().await;
+                        self.rest(STAND_BACK).await;
+                    }
+                    self.rest(jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        self.release().await;
+    }
+
+    /// Publishes on one connection until it breaks, or the relay is stopped.
+    async fn serve(&mut self, publisher: Publisher) {
+        while !*self.stopping.borrow() {
+            let Some(lease) = self.acquire().await else {
+                self.rest(ASK).await;
+                continue;
+            };
+            let exchange = self.target.exchange.clone();
+            let mut session = Session::new((&publisher, &exchange), lease, self.careful_until);
+            let ended = loop {
+                if *self.stopping.borrow() {
+                    break Ended::Stopped;
+                }
+                if let Err(ended) = session
+                    .step(&self.store, &self.committer, &mut self.stopping)
+                    .await
+                {
+                    break ended;
+                }
+                self.count(session.take_unroutable());
+            };
+            self.lease = Some(session.lease());
+            self.careful_until = session.careful_until(&ended);
+            match ended {
+                Ended::Stopped => {}
+                Ended::LeaseLost => self.lease = None,
+                Ended::BrokerLost(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the connection to the broker is dropped"
+                    );
+                    self.set(Check::Failed);
+                    break;
+                }
+            }
+        }
+        publisher.close().await;
+    }
+
+    /// The lease that the relay holds, or takes now.
+    async fn acquire(&mut self) -> Option<Lease> {
+        if self.lease.is_none() {
+            let step = CursorStep::Acquire {
+                exchange: self.target.exchange.clone(),
+                holder: self.holder,
+            };
+            if let Ok(CursorState::Held {
+                lease_number,
+                position,
+            }) = self.committer.cursor(step).await
+            {
+                tracing::info!(
+                    relay.lease = lease_number,
+                    event.position = position,
+                    "the relay has the lease"
+                );
+                self.lease = Some(Lease {
+                    number: lease_number,
+                    confirmed: position,
+                    renewed: Instant::now(),
+                });
+            }
+        }
+        self.lease
+    }
+
+    async fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            let step = CursorStep::Release {
+                exchange: self.target.exchange.clone(),
+                lease_number: lease.number,
+                position: lease.confirmed,
+            };
+            // A lease that is not let go ends by itself.
+            let _ = self.committer.cursor(step).await;
+        }
+    }
+
+    /// Waits, unless the relay is stopped.
+    async fn rest(&mut self, time: Duration) {
+        tokio::select! {
+            () = sleep(time) => {}
+            _ = self.stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    fn set(&self, broker: Check) {
+        self.state.send_modify(|state| {
+            state.broker = broker;
+            state.relay = broker;
+        });
+    }
+
+    fn count(&self, unroutable: u64) {
+        if unroutable > 0 {
+            self.state
+                .send_modify(|state| state.unroutable += unroutable);
+        }
+    }
+}
+
+/// Between half and the whole of a pause, so that replicas don't come back all at once.
+fn jittered(pause: Duration) -> Duration {
+    let share = u32::try_from(RandomState::new().hash_one(0) % 512).unwrap_or(0);
+    pause * (512 + share) / 1024
+}

@@ -1,0 +1,198 @@
+//! One connection's worth of relaying: a window of unconfirmed events, moved step by step.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::Lease;
+use crate::{
+    broker::{BrokerError, Confirm, Message, Publisher, Verdict},
+    faults,
+    store::{Committer, CursorState, CursorStep, LoggedEvent, Store},
+};
+
+/// Events that may be unconfirmed.
+const WINDOW: usize = 500;
+/// How long a confirm may take.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// How often lease and cursor are written.
+const RENEW: Duration = Duration::from_secs(1);
+/// A lease that was not renewed for so long is not relied on.
+const STALE: Duration = Duration::from_secs(4);
+/// How often the log is looked at without being woken: other replicas write too.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The relay is stopped.
+    Stopped,
+    /// The lease is somebody else's, or could not be renewed.
+    LeaseLost,
+    /// The connection is no good any more.
+    BrokerLost(BrokerError),
+}
+
+/// Publishes on one connection under one lease.
+pub(super) struct Session<'a> {
+    publisher: &'a Publisher,
+    exchange: &'a str,
+    lease: Lease,
+    careful_until: u64,
+    /// The last position that was published.
+    published: u64,
+    read: VecDeque<LoggedEvent>,
+    window: VecDeque<(u64, Instant, Confirm)>,
+    unroutable: u64,
+}
+
+/// What a step waits for.
+enum Woken {
+    Confirmed(Result<Verdict, BrokerError>),
+    Late,
+    Nothing,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        (publisher, exchange): (&'a Publisher, &'a str),
+        lease: Lease,
+        careful_until: u64,
+    ) -> Self {
+        Self {
+            publisher,
+            exchange,
+            lease,
+            careful_until,
+            published: lease.confirmed,
+            read: VecDeque::new(),
+            window: VecDeque::new(),
+            unroutable: 0,
+        }
+    }
+
+    pub(super) fn lease(&self) -> Lease {
+        self.lease
+    }
+
+    pub(super) fn take_unroutable(&mut self) -> u64 {
+        std::mem::take(&mut self.unroutable)
+    }
+
+    /// Up to where the next session goes one event at a time.
+    pub(super) fn careful_until(&self, ended: &Ended) -> u64 {
+        match ended {
+            Ended::BrokerLost(_) => self.published.max(self.careful_until),
+            Ended::Stopped | Ended::LeaseLost => self.careful_until,
+        }
+    }
+
+    /// Publishes what the window has room for, then waits for the next thing to happen: a confirm, a
+    /// commit, the time to renew. Renews the lease and moves the cursor when it is time.
+    pub(super) async fn step(
+        &mut self,
+        store: &Store,
+        committer: &Committer,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Result<(), Ended> {
+        let renew_at = self.lease.renewed + RENEW;
+        if Instant::now() >= renew_at {
+            self.renew(committer).await?;
+        }
+        // Subscribed before the log is read: a commit in between wakes the next step.
+        let mut commits = committer.committed();
+        self.publish(store).await?;
+        let woken = if let Some((_, since, confirm)) = self.window.front_mut() {
+            let late = *since + CONFIRM;
+            tokio::select! {
+                biased;
+                verdict = confirm => Woken::Confirmed(verdict),
+                () = sleep_until(late) => Woken::Late,
+                () = sleep_until(renew_at) => Woken::Nothing,
+            }
+        } else {
+            tokio::select! {
+                _ = commits.changed() => Woken::Nothing,
+                () = sleep_until(Instant::now() + POLL) => Woken::Nothing,
+                _ = stopping.wait_for(|stopping| *stopping) => return Err(Ended::Stopped),
+            }
+        };
+        match woken {
+            Woken::Nothing => Ok(()),
+            Woken::Confirmed(Ok(Verdict::Taken { unroutable })) => {
+                self.unroutable += u64::from(unroutable);
+                if let Some((position, ..)) = self.window.pop_front() {
+                    self.lease.confirmed = position;
+                }
+                faults::point("after-confirm").await;
+                Ok(())
+            }
+            Woken::Confirmed(Ok(Verdict::Refused)) => Err(Ended::BrokerLost(BrokerError::Refused)),
+            Woken::Late => Err(Ended::BrokerLost(BrokerError::Deadline)),
+            Woken::Confirmed(Err(error)) => Err(Ended::BrokerLost(error)),
+        }
+    }
+
+    async fn publish(&mut self, store: &Store) -> Result<(), Ended> {
+        let room = if self.lease.confirmed < self.careful_until {
+            1
+        } else {
+            WINDOW
+        };
+        if self.read.is_empty() && self.window.len() < room {
+            match store.log_after(self.published, WINDOW as u64).await {
+                Ok(events) => self.read = events.into(),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the relay can't read the log"
+                    );
+                }
+            }
+        }
+        while self.window.len() < room
+            && let Some(LoggedEvent { position, body, .. }) = self.read.pop_front()
+        {
+            self.published = position;
+            let Ok(message) = Message::of_change(body) else {
+                // Only a hand in the database can have written it: it can't be sent, and must not stop
+                // what follows. The log keeps it.
+                tracing::error!(
+                    event.position = position,
+                    "an event that can't be read is passed over"
+                );
+                continue;
+            };
+            let confirm = self
+                .publisher
+                .publish(message)
+                .await
+                .map_err(Ended::BrokerLost)?;
+            self.window.push_back((position, Instant::now(), confirm));
+            faults::point("after-publish").await;
+        }
+        Ok(())
+    }
+
+    /// One statement renews the lease and moves the cursor over the confirmed prefix.
+    async fn renew(&mut self, committer: &Committer) -> Result<(), Ended> {
+        let step = CursorStep::Advance {
+            exchange: self.exchange.to_owned(),
+            lease_number: self.lease.number,
+            position: self.lease.confirmed,
+        };
+        match committer.cursor(step).await {
+            Ok(CursorState::Held { .. }) => {
+                self.lease.renewed = Instant::now();
+                faults::point("after-cursor").await;
+                Ok(())
+            }
+            Ok(CursorState::Lost) => Err(Ended::LeaseLost),
+            Err(_) if self.lease.renewed.elapsed() >= STALE => Err(Ended::LeaseLost),
+            Err(_) => Ok(()),
+        }
+    }
+}
