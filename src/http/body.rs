@@ -167,6 +167,10 @@ impl Fields {
     }
 
     /// Takes a string that may be absent or `null`, and reads it; `None` only when it is at fault.
+    #[expect(
+        clippy::option_option,
+        reason = "at fault, absent, and there are three things to tell apart"
+    )]
     pub(super) fn optional<T, E: Into<ItemKind>>(
         &mut self,
         name: &'static str,
@@ -188,8 +192,8 @@ impl Faults {
     fn note<T>(&mut self, name: &'static str, value: Result<T, ItemKind>) -> Option<T> {
         value
             .map_err(|kind| {
-                self.0
-                    .push(ErrorItem::new([Place::BODY, Place(name)], kind))
+                let item = ErrorItem::new([Place::BODY, Place(name)], kind);
+                self.0.push(item);
             })
             .ok()
     }

@@ -96,6 +96,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "what `parse` answers")]
     fn versions(list: &[u64]) -> Option<IfMatch> {
         Some(IfMatch::Versions(list.to_vec()))
     }

@@ -107,7 +107,8 @@ struct Row {
 }
 
 impl ApiError {
-    /// The table of http.md.
+    /// The table of the contract.
+    #[expect(clippy::too_many_lines, reason = "a table of one row for each error")]
     fn row(&self) -> Row {
         let (status, kind, detail) = match self {
             Self::InvalidRequest(why) => (

@@ -71,6 +71,7 @@ pub(super) enum Parameter {
 }
 
 /// `GET /openapi.json`
+#[expect(clippy::unnecessary_wraps, reason = "the type of a handler")]
 pub(super) fn serve() -> Answer {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
     let document = DOCUMENT.get_or_init(|| Bytes::from(document().to_string()));

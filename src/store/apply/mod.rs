@@ -298,3 +298,6 @@ impl State {
         writes
     }
 }
+
+#[cfg(test)]
+mod tests;

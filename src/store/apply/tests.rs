@@ -1,0 +1,290 @@
+//! Given a present state, when changes are applied, then these outcomes and rows follow.
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    crypto::blake2b_256,
+    domain::{AgentKind, EventId, HASH_BYTES, RequestId, VersionId},
+};
+
+const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+
+fn owner(name: &str) -> Owner {
+    Owner::parse(name).unwrap()
+}
+
+fn id(number: u128) -> SecretId {
+    SecretId::new(Uuid::from_u128(number))
+}
+
+fn sealed(version: u128) -> SealedVersion {
+    SealedVersion {
+        version_id: VersionId::new(Uuid::from_u128(version)),
+        kek_id: KeyId::parse("k").unwrap(),
+        wrapped_key: vec![1],
+        sealed_value: vec![2],
+        sealed_mask: vec![3],
+    }
+}
+
+fn change(owner_name: &str, secret: u128, action: Action) -> Change {
+    Change {
+        owner: owner(owner_name),
+        secret_id: id(secret),
+        action,
+        event_id: EventId::new(Uuid::from_u128(secret)),
+        agent: Agent {
+            id: Some("t".to_owned()),
+            kind: AgentKind::Token,
+        },
+        request_id: RequestId::parse("r").unwrap(),
+    }
+}
+
+fn create(secret: u128, name: &str) -> Change {
+    let name = SecretName::parse(name).unwrap();
+    change(
+        "alice",
+        secret,
+        Action::Create {
+            name,
+            provider: None,
+            sealed: sealed(secret * 100),
+        },
+    )
+}
+
+fn update(secret: u128, version: u128, if_match: Option<IfMatch>) -> Change {
+    change(
+        "alice",
+        secret,
+        Action::Update {
+            sealed: sealed(version),
+            if_match,
+        },
+    )
+}
+
+fn delete(secret: u128) -> Change {
+    change("alice", secret, Action::Delete { if_match: None })
+}
+
+/// A stored secret of alice at a version, with as many changes.
+fn stored(secret: u128, name: &str, version: u64) -> Secret {
+    Secret {
+        id: id(secret),
+        owner: owner("alice"),
+        name: SecretName::parse(name).unwrap(),
+        provider: None,
+        version,
+        version_id: VersionId::new(Uuid::from_u128(7)),
+        sequence: version,
+        created_at: Timestamp::from_micros(1),
+        updated_at: Timestamp::from_micros(2),
+    }
+}
+
+fn given(secrets: Vec<Secret>) -> Present {
+    let count = u64::try_from(secrets.len()).unwrap();
+    Present {
+        head: Head {
+            epoch: 3,
+            last_epoch: 3,
+            position: 10,
+            hash: [9; HASH_BYTES],
+        },
+        active_keys: [KeyId::parse("k").unwrap()].into(),
+        names: secrets
+            .iter()
+            .map(|s| (s.owner.clone(), s.name.clone()))
+            .collect(),
+        counts: [(owner("alice"), count)].into(),
+        secrets: secrets
+            .into_iter()
+            .map(|secret| (secret.id, secret))
+            .collect(),
+    }
+}
+
+fn when(present: Present, changes: &[Change]) -> Plan {
+    apply(
+        present,
+        changes,
+        Limits {
+            secrets_per_owner: 3,
+            versions: 3,
+        },
+        NOW,
+    )
+}
+
+fn versions_written(plan: &Plan) -> Vec<u64> {
+    plan.writes
+        .versions
+        .iter()
+        .map(|version| version.version)
+        .collect()
+}
+
+/// (position, sequence, version, previous) of each event.
+fn events(plan: &Plan) -> Vec<(u64, u64, u64, Option<u64>)> {
+    let events = plan.writes.events.iter().map(|entry| &entry.event);
+    events
+        .map(|e| (e.position, e.sequence, e.version, e.previous_version))
+        .collect()
+}
+
+#[test]
+fn a_new_secret_is_version_one_and_follows_the_head() {
+    let plan = when(given(vec![]), &[create(1, "A")]);
+    assert!(matches!(&plan.outcomes[0], Ok(Applied::Created(s)) if s.version == 1));
+    assert_eq!(plan.writes.created.len(), 1);
+    assert_eq!(events(&plan), [(11, 1, 1, None)]);
+    assert_eq!(plan.writes.events[0].event.epoch, 3);
+}
+
+#[test]
+fn events_form_a_chain_over_their_canonical_bodies() {
+    let plan = when(
+        given(vec![stored(1, "A", 1)]),
+        &[update(1, 8, None), update(1, 9, None)],
+    );
+    let mut previous = [9; HASH_BYTES];
+    for entry in &plan.writes.events {
+        let mut body: serde_json::Value = serde_json::from_slice(&entry.body).unwrap();
+        let object = body.as_object_mut().unwrap();
+        assert_eq!(object.remove("prev_hash").unwrap(), hex::encode(previous));
+        assert_eq!(object.remove("hash").unwrap(), hex::encode(entry.hash));
+        // serde_json's map is sorted, and so are the struct's fields: both forms are RFC 8785.
+        let canonical = serde_json::to_vec(&body).unwrap();
+        assert_eq!(blake2b_256(&[&previous, &canonical]), entry.hash);
+        previous = entry.hash;
+    }
+}
+
+#[test]
+fn of_two_writers_with_the_same_precondition_one_wins() {
+    let expected = || Some(IfMatch::Versions(vec![4]));
+    let plan = when(
+        given(vec![stored(1, "A", 4)]),
+        &[update(1, 8, expected()), update(1, 9, expected())],
+    );
+    assert!(matches!(&plan.outcomes[0], Ok(Applied::Updated(s)) if s.version == 5));
+    assert_eq!(
+        plan.outcomes[1],
+        Err(Refusal::PreconditionFailed { version: 5 })
+    );
+    assert_eq!(events(&plan), [(11, 5, 5, Some(4))]);
+}
+
+#[test]
+fn a_name_is_created_once() {
+    let plan = when(given(vec![]), &[create(1, "A"), create(2, "a")]);
+    assert!(plan.outcomes[0].is_ok());
+    assert_eq!(plan.outcomes[1], Err(Refusal::NameTaken));
+    assert_eq!(plan.writes.created.len(), 1);
+}
+
+#[test]
+fn a_deleted_name_is_free_in_the_same_batch() {
+    let plan = when(
+        given(vec![stored(1, "A", 2)]),
+        &[delete(1), create(2, "A"), update(1, 9, None)],
+    );
+    assert_eq!(plan.outcomes[0], Ok(Applied::Deleted));
+    assert!(matches!(plan.outcomes[1], Ok(Applied::Created(_))));
+    assert_eq!(plan.outcomes[2], Err(Refusal::NotFound));
+    assert_eq!(plan.writes.deleted, [id(1)]);
+    assert_eq!(plan.writes.created[0].id, id(2));
+    // A deletion keeps the version and its ID, and counts as a change.
+    assert_eq!(events(&plan), [(11, 3, 2, Some(2)), (12, 1, 1, None)]);
+    assert_eq!(
+        plan.writes.events[0].event.version_id.get(),
+        Uuid::from_u128(7)
+    );
+}
+
+#[test]
+fn what_is_made_and_destroyed_in_one_batch_leaves_its_events_alone() {
+    let plan = when(
+        given(vec![]),
+        &[create(1, "A"), update(1, 8, None), delete(1)],
+    );
+    assert!(plan.outcomes.iter().all(Result::is_ok));
+    assert_eq!(
+        events(&plan),
+        [(11, 1, 1, None), (12, 2, 2, Some(1)), (13, 3, 2, Some(2))]
+    );
+    let rest = Writes {
+        events: plan.writes.events.clone(),
+        ..Writes::default()
+    };
+    assert_eq!(plan.writes, rest);
+}
+
+#[test]
+fn refusals_stand_beside_successes() {
+    let foreign = change("bob", 1, Action::Delete { if_match: None });
+    let plan = when(
+        given(vec![stored(1, "A", 1)]),
+        &[foreign, update(2, 8, None), update(1, 9, None)],
+    );
+    assert_eq!(plan.outcomes[0], Err(Refusal::NotFound));
+    assert_eq!(plan.outcomes[1], Err(Refusal::NotFound));
+    assert!(plan.outcomes[2].is_ok());
+    assert_eq!(events(&plan), [(11, 2, 2, Some(1))]);
+}
+
+#[test]
+fn more_updates_than_are_kept_write_the_last_and_push_out_the_rest() {
+    let updates: Vec<Change> = (0..5).map(|n| update(1, 20 + n, None)).collect();
+    let plan = when(given(vec![stored(1, "A", 2)]), &updates);
+    assert_eq!(versions_written(&plan), [5, 6, 7]);
+    assert_eq!(plan.writes.pushed_out, [(id(1), 4)]);
+    assert_eq!(plan.writes.updated[0].version, 7);
+    assert_eq!(plan.writes.events.len(), 5);
+}
+
+#[test]
+fn updated_at_strictly_rises_whatever_the_clock_says() {
+    let ahead = Secret {
+        updated_at: Timestamp::from_micros(5_000_000),
+        ..stored(1, "A", 1)
+    };
+    let plan = when(
+        given(vec![ahead]),
+        &[update(1, 8, None), update(1, 9, None)],
+    );
+    let times: Vec<i64> = plan
+        .writes
+        .events
+        .iter()
+        .map(|e| e.event.occurred_at.micros())
+        .collect();
+    assert_eq!(times, [5_000_001, 5_000_002]);
+}
+
+#[test]
+fn the_limit_of_an_owner_holds_inside_a_batch() {
+    let present = given(vec![stored(1, "A", 1), stored(2, "B", 1)]);
+    let plan = when(
+        present,
+        &[create(3, "C"), create(4, "D"), delete(1), create(5, "E")],
+    );
+    assert!(plan.outcomes[0].is_ok());
+    assert_eq!(plan.outcomes[1], Err(Refusal::LimitReached));
+    assert!(plan.outcomes[2].is_ok() && plan.outcomes[3].is_ok());
+}
+
+#[test]
+fn a_key_that_is_not_active_seals_nothing() {
+    let mut present = given(vec![stored(1, "A", 1)]);
+    present.active_keys.clear();
+    let plan = when(present, &[update(1, 8, None), delete(1)]);
+    assert_eq!(
+        plan.outcomes[0],
+        Err(Refusal::KeyNotActive(KeyId::parse("k").unwrap()))
+    );
+    assert_eq!(plan.outcomes[1], Ok(Applied::Deleted));
+}
