@@ -14,6 +14,7 @@ use super::{
 use crate::{
     actor::{Request, Wanted},
     domain::{Agent, Applied, IfMatch, Owner, SecretId},
+    faults,
 };
 
 /// A handler's answer.
@@ -110,6 +111,7 @@ impl Call<'_> {
         let outcome = pending.outcome().await;
         let applied = matches!(outcome, Ok(Ok(_)));
         self.progress.may_stand.set(applied);
+        faults::point("render").await;
         Ok(outcome??)
     }
 }
