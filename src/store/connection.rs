@@ -86,7 +86,7 @@ impl Target {
                 // As connection options they cost no round trip. The keepalives are the server's: they
                 // end a session whose client is gone within some 20 s.
                 o.application_name("rekey").options([
-                    ("default_transaction_isolation", "read\\ committed"),
+                    ("default_transaction_isolation", "read committed"),
                     ("synchronous_commit", "on"),
                     ("statement_timeout", &timeout),
                     ("lock_timeout", &timeout),

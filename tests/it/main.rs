@@ -9,5 +9,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod api;
+mod architecture;
+mod contract;
 mod harness;
+mod secrecy;
 mod support;
