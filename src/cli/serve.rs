@@ -28,10 +28,10 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failed> {
     };
     let application = Application::build(settings).await?;
     let address = application.address();
-    print(&format!("listening on http://{address}"))?;
     if let Some(token) = token {
         embedded::welcome(address, &token);
     }
+    print(&format!("listening on http://{address}"))?;
     application
         .run_until(async {
             tokio::select! {

@@ -1,0 +1,1 @@
+//! The HTTP contract, call by call, against the real binary.

@@ -1,0 +1,1 @@
+//! No value where none may be.
