@@ -38,6 +38,9 @@ pub enum BrokerError {
     /// The broker did not answer in time.
     #[error("the broker did not answer in time")]
     Deadline,
+    /// The connection is gone.
+    #[error("the connection to the broker is gone")]
+    Gone,
     /// The broker refused a message.
     #[error("the broker refused a message")]
     Refused,
@@ -152,6 +155,12 @@ impl Publisher {
                 Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Verdict::Refused),
             }
         }))
+    }
+
+    /// Whether the connection is still there, as far as is known.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
     }
 
     /// Closes the connection in good order, as far as that is possible in time.

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::Lease;
@@ -20,6 +20,8 @@ const WINDOW: usize = 500;
 const CONFIRM: Duration = Duration::from_secs(10);
 /// How often lease and cursor are written.
 const RENEW: Duration = Duration::from_secs(1);
+/// The pause after a renewal that failed.
+const RETRY: Duration = Duration::from_millis(100);
 /// A lease that was not renewed for so long is not relied on.
 const STALE: Duration = Duration::from_secs(4);
 /// How often the log is looked at without being woken: other replicas write too.
@@ -98,6 +100,9 @@ impl<'a> Session<'a> {
         committer: &Committer,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), Ended> {
+        if !self.publisher.is_connected() {
+            return Err(Ended::BrokerLost(BrokerError::Gone));
+        }
         let renew_at = self.lease.renewed + RENEW;
         if Instant::now() >= renew_at {
             self.renew(committer).await?;
@@ -192,7 +197,10 @@ impl<'a> Session<'a> {
             }
             Ok(CursorState::Lost) => Err(Ended::LeaseLost),
             Err(_) if self.lease.renewed.elapsed() >= STALE => Err(Ended::LeaseLost),
-            Err(_) => Ok(()),
+            Err(_) => {
+                sleep(RETRY).await;
+                Ok(())
+            }
         }
     }
 }
