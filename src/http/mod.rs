@@ -3,7 +3,7 @@
 //! In come connections; down go commands whose values are already wiped from every buffer of this room;
 //! out go answers that never repeat any part of a request but its ID. The order of the checks is that of
 //! the contract and stands in one function, `serve::answer`; which routes there are, what they need and
-//! how OpenAPI describes them is one table, `routes::RESOURCES`.
+//! how OpenAPI describes them is one table, `routes::ROUTES`.
 //!
 //! What it does not do: nothing that must finish lives here (a client that resets its connection drops
 //! the handler's future midway), and what actix-http refuses below HTTP's semantics (bad framing, a head
@@ -45,7 +45,7 @@ use crate::{
     store::{Check, Store},
 };
 
-/// How long an idle connection is kept, and how long a first head may take.
+/// How long an idle connection of an authenticated caller is kept, and how long a first head may take.
 const IDLE: Duration = Duration::from_secs(75);
 const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection whose request was not read to its end is read on, so that the answer arrives.

@@ -4,7 +4,10 @@ use std::{cell::Cell, panic::AssertUnwindSafe, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::{HeaderMap, HeaderName, HeaderValue},
+    http::{
+        ConnectionType,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
     web,
 };
 use futures_util::FutureExt as _;
@@ -18,7 +21,7 @@ use super::{
     guard,
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
-    routes::{self, Operations, OwnedHandler},
+    routes::{self, Operations, OwnedHandler, Verb},
 };
 use crate::domain::RequestId;
 
@@ -55,6 +58,8 @@ pub(super) struct Progress {
     pub(super) request_id: RequestId,
     /// The route's pattern, once there is one.
     route: Cell<&'static str>,
+    /// The caller has shown a good credential.
+    authenticated: Cell<bool>,
     /// The bucket that it was counted in.
     pub(super) level: Cell<Option<Level>>,
     /// A change was handed in, and no refusal came back: it may stand.
@@ -70,6 +75,7 @@ pub(super) async fn entry(
     let progress = Progress {
         request_id: request_id(request.headers()),
         route: Cell::new(""),
+        authenticated: Cell::new(false),
         level: Cell::new(None),
         may_stand: Cell::new(false),
     };
@@ -90,6 +96,14 @@ pub(super) async fn entry(
         error.into_response()
     });
     finish(&edge, &request, &progress, response.headers_mut());
+    // actix-http times the first head of a connection alone: a later one that never ends holds its
+    // connection for good. So strangers get no later one. (With an `Upgrade` the connection is kept, as
+    // that header's `Connection: upgrade` says.)
+    if !progress.authenticated.get() && !response.headers().contains_key(header::UPGRADE) {
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
+    }
     incoming.answer(response)
 }
 
@@ -118,6 +132,7 @@ async fn answer(
     }
 
     let principal = guard::authenticate(edge, request, progress).await?;
+    progress.authenticated.set(true);
     let (level, within_limit) = edge.callers.take(&guard::Caller::of(&principal));
     progress.level.set(Some(level));
     let (operations, secret_id) = found
@@ -153,9 +168,11 @@ fn request_id(headers: &HeaderMap) -> RequestId {
 
 /// What every answer has.
 fn finish(edge: &Edge, request: &HttpRequest, progress: &Progress, headers: &mut HeaderMap) {
-    use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     let mut insert = |name, text: &str| {
         // IDs, numbers and names of ours: always a good header value.
         if let Ok(value) = HeaderValue::from_str(text) {
@@ -173,7 +190,8 @@ fn finish(edge: &Edge, request: &HttpRequest, progress: &Progress, headers: &mut
 /// One line for each request that fails: where it went wrong, never what was in it.
 fn log(request: &HttpRequest, progress: &Progress, error: &ApiError) {
     let status = error.status();
-    let method = request.method().as_str();
+    // A method may be any word: one that is not ours is the caller's text.
+    let method = Verb::of(request.method()).map_or("", |_| request.method().as_str());
     if status.is_server_error() {
         tracing::error!(
             request.id = progress.request_id.as_str(),
