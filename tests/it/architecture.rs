@@ -130,6 +130,26 @@ fn the_store_never_sees_a_value() {
     }
 }
 
+#[test]
+fn a_name_is_seen_in_imports_paths_and_macros_and_not_in_strings() {
+    let text = r#"
+        use crate::{one::Thing, two::{self, Other as Renamed}};
+        use super::super::three;
+        use super::sibling;
+        fn f(x: &crate::four::Type) -> Result<(), lapin::Error> {
+            println!("{} crate::never sqlx::never", crate::five::SIX);
+            super::sibling::call()
+        }
+        mod tests {
+            use super::super::super::six;
+        }
+    "#;
+    let named = named("room/file.rs", text);
+    let rooms: Vec<_> = named.rooms.iter().map(String::as_str).collect();
+    assert_eq!(rooms, ["five", "four", "one", "six", "three", "two"]);
+    assert!(named.crates.contains("lapin") && !named.crates.contains("sqlx"));
+}
+
 /// What a file names.
 #[derive(Default)]
 struct Named {
@@ -197,7 +217,9 @@ impl<'ast> Visit<'ast> for Named {
 
     /// The insides of a macro are tokens: each `a :: b :: c` in them is taken as a path.
     fn visit_macro(&mut self, called: &'ast Macro) {
-        let text = called.tokens.to_string().replace(" :: ", "::");
+        let text = called.tokens.to_string().replace("\\\"", "");
+        let outside_strings: String = text.split('"').step_by(2).collect();
+        let text = outside_strings.replace(" :: ", "::");
         for word in text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
             let segments: Vec<_> = word.split("::").map(str::to_owned).collect();
             if segments.len() > 1 {
@@ -229,16 +251,20 @@ fn sources_in(folder: &str) -> Vec<(String, Named)> {
         .map(|path| {
             let relative = path.strip_prefix(&root).unwrap().to_str().unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
-            let parsed =
-                syn::parse_file(&text).unwrap_or_else(|error| panic!("{relative}: {error}"));
-            let mut named = Named {
-                depth: depth(relative),
-                ..Named::default()
-            };
-            named.visit_file(&parsed);
+            let named = named(relative, &text);
             (relative.to_owned(), named)
         })
         .collect()
+}
+
+fn named(file: &str, text: &str) -> Named {
+    let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let mut named = Named {
+        depth: depth(file),
+        ..Named::default()
+    };
+    named.visit_file(&parsed);
+    named
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -1,3 +1,4 @@
+use crate::support::postgres::{Postgres, psql, try_psql};
 use crate::support::proxy::{Ending, Fault, Moment, Proxy, Reach, Trigger};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -207,4 +208,25 @@ fn start() -> (Server, Proxy) {
     let server = Server::start();
     let proxy = Proxy::start(server.address);
     (server, proxy)
+}
+
+#[tokio::test]
+async fn a_real_commit_is_kept_or_not_by_the_moment_of_the_break() {
+    let server = Postgres::shared();
+    let database = server.database();
+    psql(&database, "CREATE TABLE notes (text text)");
+    let proxy = Proxy::start(server.address());
+    for (moment, kept) in [(Moment::Before, "0"), (Moment::Answered, "1")] {
+        let mut fired = proxy.arm(trigger(moment, Fault::Reset));
+        let lost = try_psql(
+            &proxy.url(&database),
+            "BEGIN; INSERT INTO notes VALUES ('x'); COMMIT",
+        );
+        assert!(lost.is_err() && fired.wait(SOON).await, "{lost:?}");
+        assert_eq!(
+            psql(&database, "SELECT count(*) FROM notes"),
+            kept,
+            "{moment:?}"
+        );
+    }
 }

@@ -1,0 +1,219 @@
+//! What is written arrives at the broker: whole, in order, whatever happens to the broker.
+
+use crate::faults::ledger::{self, Load, SCOPES, Told};
+use crate::support::broker::{Delivery, Recorder, Whole, assert_in_order, first_deliveries};
+use crate::support::postgres::{Postgres, psql};
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::service::{Client, Deployment, Replica};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+const LATE: Duration = Duration::from_secs(90);
+
+fn exchange() -> String {
+    format!("t.{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Waits for the log's last event; everything before it has come by then, or never comes first.
+pub(crate) async fn delivered(
+    recorder: &Recorder,
+    last: usize,
+    deadline: Duration,
+) -> Vec<Delivery> {
+    let last = last as u64;
+    let what = format!("position {last}");
+    recorder
+        .wait_until(&what, deadline, |record| {
+            let newest = record
+                .last()
+                .map(|delivery| delivery.json()["position"].clone());
+            newest.is_some_and(|position| position.as_u64() == Some(last))
+        })
+        .await
+}
+
+/// Panics unless the first deliveries are these secrets' whole log, byte for byte, from its first position.
+pub(crate) async fn assert_delivers(client: &Client, secrets: &[String], record: &[Delivery]) {
+    assert_in_order(record, Whole::Yes);
+    let mut log = HashMap::new();
+    for secret in secrets {
+        for (event, bytes) in ledger::history(client, secret).await {
+            log.insert(event["position"].as_u64(), bytes);
+        }
+    }
+    let first = first_deliveries(record);
+    assert_eq!(first.len(), log.len());
+    assert_eq!(first[0].json()["position"], 1);
+    for delivery in first {
+        let position = delivery.json()["position"].as_u64();
+        assert_eq!(log.get(&position), Some(&delivery.body));
+    }
+}
+
+fn started(deployment: &Deployment) -> (Replica, Client) {
+    let token = deployment.token("alice", SCOPES);
+    let replica = deployment.serve();
+    let client = replica.client(&token);
+    (replica, client)
+}
+
+fn assert_cloud_event(delivery: &Delivery, event: &Value) {
+    let text = |name: &str| event[name].as_str().unwrap().to_owned();
+    let id = text("secret_id");
+    let wanted = [
+        ("specversion", "1.0".to_owned()),
+        ("id", text("id")),
+        ("type", text("type")),
+        ("source", format!("/secrets/{id}")),
+        ("subject", text("name")),
+        ("time", text("occurred_at")),
+        (
+            "sequence",
+            format!("{:020}", event["sequence"].as_u64().unwrap()),
+        ),
+        ("partitionkey", id),
+        ("dataschema", "urn:rekey:secret-event:1".to_owned()),
+    ];
+    for (name, value) in wanted {
+        let header = delivery.header(&format!("cloudEvents:{name}"));
+        assert_eq!(header.as_deref(), Some(&*value), "{name}");
+    }
+    let properties = &delivery.properties;
+    let short = |value: &Option<lapin::types::ShortString>| value.as_ref().unwrap().to_string();
+    assert_eq!(short(properties.content_type()), "application/json");
+    assert_eq!(short(properties.message_id()), text("id"));
+    assert_eq!(short(properties.kind()), text("type"));
+    assert_eq!(short(properties.app_id()), "rekey");
+    assert_eq!(properties.delivery_mode(), &Some(2));
+    let seconds = chrono::DateTime::parse_from_rfc3339(&text("occurred_at")).unwrap();
+    assert_eq!(
+        properties.timestamp(),
+        &u64::try_from(seconds.timestamp()).ok()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_event_of_a_put_stands_in_the_broker_exactly_as_in_the_log() {
+    let broker = RabbitMq::shared().url();
+    for deployment in ledger::both() {
+        let exchange = exchange();
+        let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
+        let updates = Recorder::start(&broker, &exchange, "secret.updated.alice.*").await;
+        let deployment = deployment.broker(&broker, &exchange);
+        let (_replica, client) = started(&deployment);
+        let secrets = ledger::create(&client, 1).await;
+        let answer = client
+            .put(&secrets[0], "sk-second")
+            .await
+            .unwrap()
+            .expect(200);
+        assert_eq!(answer.header("etag"), Some("\"2\""));
+        let record = delivered(&recorder, 2, SOON).await;
+        assert_delivers(&client, &secrets, &record).await;
+        let keys: Vec<_> = record
+            .iter()
+            .map(|delivery| delivery.routing_key.as_str())
+            .collect();
+        let key = |verb: &str| format!("secret.{verb}.alice.{}", secrets[0]);
+        assert_eq!(keys, [key("created"), key("updated")]);
+        let history = ledger::history(&client, &secrets[0]).await;
+        for (delivery, (event, _)) in record.iter().zip(&history) {
+            assert_cloud_event(delivery, event);
+        }
+        assert_eq!(history[1].0["type"], "secret.updated");
+        let updates = updates.wait_for(1, SOON).await;
+        assert_eq!(updates[0].body, history[1].1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_url_no_relay_runs() {
+    let url = Postgres::shared().database();
+    let deployment = Deployment::postgres(&url).raised_limits().prepare();
+    let (mut replica, client) = started(&deployment);
+    let secrets = ledger::create(&client, 1).await;
+    client
+        .put(&secrets[0], "sk-second")
+        .await
+        .unwrap()
+        .expect(200);
+    let ready = client.fetch("/ready").await.unwrap().expect(200).json();
+    assert_eq!(ready["checks"]["broker"], "off", "{ready}");
+    assert_eq!(ready["checks"]["relay"], "off", "{ready}");
+    assert_eq!(replica.terminate(), Some(0));
+    // Also the drain has written no cursor.
+    assert_eq!(psql(&url, "SELECT count(*) FROM relay_cursors"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_the_broker_is_down_arrives_when_it_is_up() {
+    let _alone = ledger::alone().await;
+    let mut broker = RabbitMq::start_private();
+    let (url, exchanges) = (broker.url(), [exchange(), exchange()]);
+    let mut runs = Vec::new();
+    for (deployment, exchange) in ledger::both().into_iter().zip(exchanges) {
+        // Its queue is durable: it is there when the broker is up again.
+        let recorder = Recorder::start(&url, &exchange, "secret.#").await;
+        runs.push((deployment.broker(&url, &exchange), recorder));
+    }
+    broker.kill_9();
+    let mut written = Vec::new();
+    for (deployment, recorder) in runs {
+        let (replica, client) = started(&deployment);
+        let secrets = ledger::create(&client, 4).await;
+        let attempts = Load::start(vec![client.clone(); 4], &secrets, 25)
+            .end()
+            .await;
+        let count = ledger::settle(&client, &secrets, &attempts).await;
+        assert_eq!((count.acknowledged, count.events), (100, 104));
+        assert_eq!(recorder.deliveries().len(), 0);
+        written.push((deployment, replica, client, secrets, recorder));
+    }
+    broker.restart();
+    for (_deployment, _replica, client, secrets, recorder) in &written {
+        let record = delivered(recorder, 104, SOON).await;
+        assert_delivers(client, secrets, &record).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_kills_of_the_broker_within_two_thousand_puts_lose_and_swap_nothing() {
+    let _alone = ledger::alone().await;
+    let mut broker = RabbitMq::start_private();
+    let exchange = exchange();
+    let recorder = Recorder::start(&broker.url(), &exchange, "secret.#").await;
+    let deployment = ledger::postgres().broker(&broker.url(), &exchange);
+    let (_replica, client) = started(&deployment);
+    let secrets = ledger::create(&client, 20).await;
+    // Four stretches of 500 PUTs; the broker dies within the first three, once some of it has come through.
+    let mut attempts = Vec::new();
+    for stretch in 0..4 {
+        let load = Load::start(vec![client.clone(); 10], &secrets, 50);
+        if stretch < 3 {
+            load.reaches(100).await;
+            let come = 20 + stretch * 500 + 1;
+            recorder.wait_for(come, LATE).await;
+            broker.kill_9();
+            attempts.extend(load.end().await);
+            broker.restart();
+        } else {
+            attempts.extend(load.end().await);
+        }
+    }
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| matches!(attempt.told, Told::Applied(_))),
+        "no PUT fails"
+    );
+    let count = ledger::settle(&client, &secrets, &attempts).await;
+    assert_eq!((count.acknowledged, count.events), (2000, 2020));
+    let record = delivered(&recorder, 2020, LATE).await;
+    assert_delivers(&client, &secrets, &record).await;
+    eprintln!(
+        "2020 events, {} deliveries, 3 kills of the broker",
+        record.len()
+    );
+}

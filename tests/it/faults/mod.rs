@@ -1,0 +1,7 @@
+//! Whatever breaks, what was answered is true.
+
+mod clients;
+mod commit;
+mod kills;
+pub(crate) mod ledger;
+mod starts;
