@@ -206,3 +206,12 @@ async fn a_panic_after_commit_is_answered_as_it_stands() {
         eprintln!("after-commit:panic: {:?}", attempt.told);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_while_a_change_that_stands_is_rendered_is_answered_as_unknown() {
+    for deployment in ledger::both() {
+        let attempt = panicking(&deployment, "render:panic").await;
+        assert!(attempt.answered, "{attempt:?}");
+        assert_eq!(attempt.told, Told::Unknown, "{attempt:?}");
+    }
+}

@@ -176,7 +176,11 @@ async fn consume(
         return Ok(());
     };
     let connection = connection?;
-    let mut consumer = subscribe(&connection, route).await?;
+    // A broker that dies or is still recovering may never answer: come back then too.
+    let Ok(consumer) = tokio::time::timeout(CONNECT, subscribe(&connection, route)).await else {
+        return Ok(());
+    };
+    let mut consumer = consumer?;
     ready.send_replace(true);
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery?;
