@@ -13,7 +13,6 @@ use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     StoreError, Target, UnsafeDatabase,
-    chain::Head,
     connection::{self, Pool},
     keys::{self, StoredKey},
     log::{self, History, LoggedEvent},
@@ -170,14 +169,6 @@ impl Store {
     ) -> Result<Vec<LoggedEvent>, StoreError> {
         self.read(async move |db| log::after(db, position, limit).await)
             .await
-    }
-
-    /// The head of the log.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn log_head(&self) -> Result<Head, StoreError> {
-        self.read(async |db| log::head(&db).await).await
     }
 
     /// The API token of that ID.
