@@ -19,7 +19,7 @@ pub use identity::{
 };
 pub use mask::Mask;
 pub use name::{Provider, SecretName};
-pub use sealed::{SealedMask, SealedVersion};
+pub use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
 pub use time::Timestamp;
 pub use value::{SecretValue, VALUE_BYTES};
 

@@ -2,6 +2,9 @@
 
 use super::{KeyId, VersionId};
 
+/// No more versions of a secret are ever kept, whatever `limits.versions` says.
+pub const MOST_VERSIONS: u64 = 1_000;
+
 /// One version's sealed parts (`crypto` says what their bytes are). It holds nothing in the clear, so
 /// it may be queued, stored and moved.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::{
     Broker, Commit, Database, Http, Keyring, Limits, Log, Preset, ReservedName, Server, Settings,
     parse,
 };
+use crate::domain::MOST_VERSIONS;
 
 /// Deadlines of the database, the committer and the edge: none is off, none outlives patience.
 const DEADLINE_MS: RangeInclusive<u64> = 10..=600_000;
@@ -127,7 +128,7 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
 
 fn limits(reader: &mut Reader) -> Option<Limits> {
     let secrets_per_owner = reader.number("limits.secrets_per_owner", 1..=100_000);
-    let versions = reader.number("limits.versions", 1..=1_000);
+    let versions = reader.number("limits.versions", 1..=MOST_VERSIONS);
     let body_bytes = reader.number("limits.body_bytes", BODY_BYTES);
     let rate_per_second = reader.number("limits.rate_per_second", MILLION);
     let burst = reader.number("limits.burst", MILLION);

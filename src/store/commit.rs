@@ -85,10 +85,6 @@ impl Phase {
     pub(super) fn condemn(&self) -> bool {
         self.swap(Self::CONDEMNED)
     }
-
-    pub(super) fn is_sent(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::SENT
-    }
 }
 
 /// Begins a transaction that no other writer can overtake on SQLite.
@@ -100,7 +96,7 @@ pub(super) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction
     Ok(db.begin_with_options(options).await?)
 }
 
-/// Runs the batch. After an error [`Phase::is_sent`] says whether COMMIT may have been sent.
+/// Runs the batch. After an error [`Phase::condemn`] says whether COMMIT may have been sent.
 ///
 /// # Cancel safety
 /// None: it runs as a task of its own.
@@ -331,16 +327,22 @@ async fn write(transaction: &DatabaseTransaction, writes: &Writes) -> Result<(),
 type Step = (Rows, &'static str);
 
 fn delete_versions(writes: &Writes) -> Step {
-    let mut rows = Rows::new(&[("secret_id", Kind::Uuid), ("floor", Kind::Number)]);
+    let mut rows = Rows::new(&[
+        ("secret_id", Kind::Uuid),
+        ("lowest", Kind::Number),
+        ("highest", Kind::Number),
+    ]);
     for id in &writes.deleted {
-        rows.push([id.get().into(), i64::MAX.into()]);
+        rows.push([id.get().into(), 0_i64.into(), i64::MAX.into()]);
     }
-    for (id, floor) in &writes.pushed_out {
-        rows.push([id.get().into(), signed(*floor).into()]);
+    for (id, versions) in &writes.pushed_out {
+        let (lowest, highest) = (signed(*versions.start()), signed(*versions.end()));
+        rows.push([id.get().into(), lowest.into(), highest.into()]);
     }
     let sql = "DELETE FROM secret_versions WHERE (secret_id, version) IN \
                (SELECT v.secret_id, v.version FROM {rows} \
-                JOIN secret_versions v ON v.secret_id = r.secret_id AND v.version <= r.floor)";
+                JOIN secret_versions v ON v.secret_id = r.secret_id \
+                AND v.version BETWEEN r.lowest AND r.highest)";
     (rows, sql)
 }
 

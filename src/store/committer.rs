@@ -330,7 +330,7 @@ impl Worker {
             Err(_elapsed) => StoreError::Deadline,
         };
         // A batch that can be condemned has not sent COMMIT, and never will.
-        if !batch.phase.condemn() && batch.phase.is_sent() {
+        if !batch.phase.condemn() {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the outcome of a COMMIT is in doubt"

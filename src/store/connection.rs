@@ -84,7 +84,9 @@ impl Target {
         options
             .map_sqlx_postgres_opts(move |o| {
                 // As connection options they cost no round trip. The keepalives are the server's: they
-                // end a session whose client is gone within some 20 s.
+                // end a session whose client is gone within some 20 s. Nearly every statement looks
+                // rows up by key, and a plan made while a table is empty would scan it, with all that
+                // VACUUM has not yet removed, until the next ANALYZE.
                 o.application_name("rekey").options([
                     ("default_transaction_isolation", "read committed"),
                     ("synchronous_commit", "on"),
@@ -94,6 +96,8 @@ impl Target {
                     ("tcp_keepalives_idle", "5"),
                     ("tcp_keepalives_interval", "5"),
                     ("tcp_keepalives_count", "3"),
+                    ("enable_seqscan", "off"),
+                    ("jit", "off"),
                 ])
             })
             .map_sqlx_postgres_pool_opts(move |o| close_hard_when(o, condemned.clone()));

@@ -47,10 +47,12 @@ struct HeadRow {
 
 /// The head of `changes`: its last event, or what retention left of it, in one statement.
 pub(super) async fn head(db: &impl ConnectionTrait) -> Result<Head, StoreError> {
+    // ORDER BY and LIMIT, not max(): a plan made while the table is empty must not fall for the index on
+    // (log, owner, position), which would be read from end to end until the next ANALYZE.
     let sql = "SELECT h.epoch, e.epoch AS last_epoch, e.position, e.hash, \
                h.cut_epoch, h.cut_position, h.cut_hash \
-               FROM log_head h LEFT JOIN events e ON e.log = h.log AND e.position = \
-               (SELECT max(position) FROM events WHERE log = 'changes') \
+               FROM log_head h LEFT JOIN (SELECT log, epoch, position, hash FROM events \
+               WHERE log = 'changes' ORDER BY position DESC LIMIT 1) e ON e.log = h.log \
                WHERE h.log = 'changes'";
     let statement = Statement::from_string(db.get_database_backend(), sql);
     let row = HeadRow::find_by_statement(statement)

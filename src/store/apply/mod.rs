@@ -4,12 +4,15 @@
 //! is never written, but the events of all changes are. The caller holds the lock of the log's head, so
 //! nothing here can be overtaken.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::RangeInclusive,
+};
 
 use super::chain::{Entry, Head};
 use crate::domain::{
-    Action, Agent, Applied, Change, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner,
-    Provider, Refusal, SealedVersion, Secret, SecretId, SecretName, Timestamp,
+    Action, Agent, Applied, Change, Event, EventKind, IfMatch, KeyId, Log, MOST_VERSIONS, Outcome,
+    Owner, Provider, Refusal, SealedVersion, Secret, SecretId, SecretName, Timestamp,
 };
 
 /// What the database holds of what a batch is about, as read under the lock.
@@ -51,8 +54,9 @@ pub(super) struct NewVersion {
 pub(super) struct Writes {
     /// Secrets that go, with all their versions.
     pub(super) deleted: Vec<SecretId>,
-    /// Secrets whose versions up to this number go.
-    pub(super) pushed_out: Vec<(SecretId, u64)>,
+    /// Secrets with the version numbers that go. Their start is known too, so that the database does not
+    /// walk through all that it has deleted before.
+    pub(super) pushed_out: Vec<(SecretId, RangeInclusive<u64>)>,
     /// Secrets that stay and changed.
     pub(super) updated: Vec<Secret>,
     /// Secrets that are new.
@@ -289,7 +293,9 @@ impl State {
             let newest = versions.last().map_or(0, |v| v.version);
             let floor = newest.saturating_sub(kept);
             if floor > 0 && self.stored.contains(&id) {
-                writes.pushed_out.push((id, floor));
+                let written = versions.first().map_or(0, |v| v.version);
+                let lowest = written.saturating_sub(MOST_VERSIONS);
+                writes.pushed_out.push((id, lowest..=floor));
             }
             writes
                 .versions

@@ -241,9 +241,17 @@ fn more_updates_than_are_kept_write_the_last_and_push_out_the_rest() {
     let updates: Vec<Change> = (0..5).map(|n| update(1, 20 + n, None)).collect();
     let plan = when(given(vec![stored(1, "A", 2)]), &updates);
     assert_eq!(versions_written(&plan), [5, 6, 7]);
-    assert_eq!(plan.writes.pushed_out, [(id(1), 4)]);
+    assert_eq!(plan.writes.pushed_out, [(id(1), 0..=4)]);
     assert_eq!(plan.writes.updated[0].version, 7);
     assert_eq!(plan.writes.events.len(), 5);
+}
+
+#[test]
+fn versions_that_a_higher_limit_kept_are_pushed_out_too() {
+    let updates: Vec<Change> = (0..5).map(|n| update(1, 20 + n, None)).collect();
+    let plan = when(given(vec![stored(1, "A", 5_000)]), &updates);
+    // Of 4,001 to 5,000 all may be there.
+    assert_eq!(plan.writes.pushed_out, [(id(1), 4_001..=5_002)]);
 }
 
 #[test]

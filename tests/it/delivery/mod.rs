@@ -3,6 +3,7 @@
 use crate::faults::ledger::{self, Load, SCOPES, Told};
 use crate::support::broker::{Delivery, Recorder, Whole, assert_in_order, first_deliveries};
 use crate::support::postgres::{Postgres, psql};
+use crate::support::proxy::{Fault, Moment, Proxy, Reach, Trigger};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment, Replica};
 use serde_json::Value;
@@ -176,6 +177,42 @@ async fn what_is_written_while_the_broker_is_down_arrives_when_it_is_up() {
         let record = delivered(recorder, 104, SOON).await;
         assert_delivers(client, secrets, &record).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_broker_never_saw_is_the_first_on_the_next_connection() {
+    let broker = RabbitMq::shared();
+    let (url, exchange) = (broker.url(), exchange());
+    let recorder = Recorder::start(&url, &exchange, "secret.#").await;
+    let proxy = Proxy::start(broker.address());
+    let deployment = ledger::sqlite().broker(&proxy.url(&url), &exchange);
+    let (_replica, client) = started(&deployment);
+    let secrets = ledger::create(&client, 1).await;
+    let mut position = 1;
+    delivered(&recorder, position, SOON).await;
+    for fault in [Fault::Reset, Fault::Cut, Fault::Reset] {
+        let mut fired = proxy.arm(Trigger {
+            text: "secret.updated.",
+            moment: Moment::Before,
+            fault,
+            reach: Reach::Link,
+        });
+        client
+            .put(&secrets[0], "sk-lost")
+            .await
+            .unwrap()
+            .expect(200);
+        assert!(fired.wait(SOON).await, "{fault:?}");
+        client
+            .put(&secrets[0], "sk-next")
+            .await
+            .unwrap()
+            .expect(200);
+        position += 2;
+        let record = delivered(&recorder, position, SOON).await;
+        assert_delivers(&client, &secrets, &record).await;
+    }
+    assert_eq!(proxy.accepted(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

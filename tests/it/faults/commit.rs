@@ -20,6 +20,10 @@ struct Linked {
 
 impl Linked {
     async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(variables: &[(&str, &str)]) -> Self {
         let server = Postgres::shared();
         let direct = server.database();
         let proxy = Proxy::start(server.address());
@@ -27,7 +31,7 @@ impl Linked {
             .raised_limits()
             .prepare();
         let token = deployment.token("alice", SCOPES);
-        let replica = deployment.serve();
+        let replica = deployment.serve_with(variables);
         let client = replica.client(&token);
         let secret = ledger::create(&client, 1).await.remove(0);
         Self {
@@ -163,6 +167,26 @@ async fn while_no_link_works_an_answer_that_nobody_can_know_is_unknown_in_time()
     let trigger = trigger("BEGIN", Moment::Before, Fault::Stall, Reach::All);
     let attempt = linked.put_into(trigger, false).await;
     assert!(matches!(attempt.told, Told::NotApplied(_)), "{attempt:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_for_the_queue_is_refused_at_once_and_not_applied() {
+    let linked = Linked::with(&[("REKEY__COMMIT__QUEUE", "1")]).await;
+    let mut fired = linked
+        .proxy
+        .arm(trigger("BEGIN", Moment::Before, Fault::Stall, Reach::All));
+    let one_too_many = async {
+        assert!(fired.wait(DEADLINE).await);
+        let began = Instant::now();
+        let attempt = ledger::put(&linked.client, &linked.secret).await;
+        assert!(began.elapsed() < Duration::from_secs(1));
+        linked.proxy.pass();
+        attempt
+    };
+    let (first, refused) = tokio::join!(ledger::put(&linked.client, &linked.secret), one_too_many);
+    assert!(matches!(first.told, Told::Applied(2)), "{first:?}");
+    assert_eq!(refused.told, Told::NotApplied(429));
+    linked.assert_true(&refused, "a full queue");
 }
 
 /// The first PUT after a start with that fault, and a second one; both as the log has them.

@@ -3,7 +3,7 @@
 //! Each attempt has a request ID of its own; the event of a change carries it, so the log tells which
 //! attempts stand.
 
-use crate::support::service::{Client, Deployment};
+use crate::support::service::{Answer, Client, Deployment};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -35,6 +35,46 @@ pub(crate) struct Attempt {
     pub(crate) answered: bool,
 }
 
+const OUTCOME_UNKNOWN: &str = r#"{"code":504,"detail":"It is not known whether the change was made","type":"outcome_unknown_error"}"#;
+
+/// What faults bring about, to the byte.
+const TABLE: [(u16, &str); 5] = [
+    (
+        429,
+        r#"{"code":429,"detail":"The service is busy","type":"rate_limit_error"}"#,
+    ),
+    (
+        500,
+        r#"{"code":500,"detail":"Internal server error","type":"internal_server_error"}"#,
+    ),
+    (
+        502,
+        r#"{"code":502,"detail":"A service behind this one failed; nothing was changed","type":"bad_gateway_error"}"#,
+    ),
+    (
+        504,
+        r#"{"code":504,"detail":"A service behind this one did not answer in time; nothing was changed","type":"gateway_timeout_error"}"#,
+    ),
+    (504, OUTCOME_UNKNOWN),
+];
+
+/// Panics unless an error is one that a fault may bring about, with the headers that it must have.
+fn assert_in_table(answer: &Answer) {
+    let text = answer.text();
+    assert!(
+        TABLE.contains(&(answer.status, &text)),
+        "{}: {text}",
+        answer.status
+    );
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(
+        answer.header("retry-after").is_some(),
+        answer.status != 500,
+        "{text}"
+    );
+}
+
 /// A PUT under a fresh request ID.
 pub(crate) async fn put(client: &Client, secret: &str) -> Attempt {
     let request_id = uuid::Uuid::new_v4().to_string();
@@ -49,8 +89,14 @@ pub(crate) async fn put(client: &Client, secret: &str) -> Attempt {
             let etag = answer.header("etag").expect("an ETag");
             Told::Applied(etag.trim_matches('"').parse().expect("a version"))
         }
-        Ok(answer) if answer.text().contains("outcome_unknown_error") => Told::Unknown,
-        Ok(answer) => Told::NotApplied(answer.status),
+        Ok(answer) => {
+            assert_in_table(&answer);
+            if answer.text() == OUTCOME_UNKNOWN {
+                Told::Unknown
+            } else {
+                Told::NotApplied(answer.status)
+            }
+        }
         Err(_) => Told::Unknown,
     };
     Attempt {
