@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use actix_web::dev::Server;
+use actix_web::dev::{Server, ServerHandle};
+use chrono::Utc;
+use futures_util::future::join_all;
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -15,22 +17,27 @@ use tokio::{
 };
 
 use crate::{
-    actor::{Arbiters, Deadlines, Secrets},
+    actor::{Arbiters, Secrets},
     auth::Authenticator,
     broker::BrokerTarget,
     crypto::{Keyring, KeyringError, Sealer},
-    http::{self, AppState, LinkState},
+    domain::{Log, Timestamp},
+    http::{self, AppState, LinkState, Links},
     keys::{self, KeysError},
     relay::{Relay, RelayState},
     settings::Settings,
     store::{
-        Check, Committer, CommitterSettings, Limits, Missing, SchemaError, Store, StoreError,
-        Target, UnsafeDatabase,
+        Check, Committer, CommitterSettings, Deadlines, Limits, Missing, Retention, SchemaError,
+        Store, StoreError, Tail, Target, UnsafeDatabase,
     },
 };
 
 /// How long each step of the drain may take.
 const STEP: Duration = Duration::from_secs(5);
+
+/// How often old events are looked for, and the pause between two batches of them.
+const RETENTION: Duration = Duration::from_mins(10);
+const BETWEEN_BATCHES: Duration = Duration::from_millis(50);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +70,11 @@ pub struct Application {
     committer: Committer,
     committing: JoinHandle<()>,
     arbiters: Arbiters,
-    relaying: Option<JoinHandle<()>>,
+    relaying: Vec<JoinHandle<()>>,
     stop_relay: watch::Sender<bool>,
+    tailing: Tailing,
+    retaining: JoinHandle<()>,
+    metrics: Option<ServerHandle>,
     serving: watch::Sender<bool>,
     drain_delay: Duration,
 }
@@ -109,33 +119,40 @@ impl Application {
         store.refuse_unsafe().await?;
         let primary = keys::verify(&store, &target, &keyring).await?;
         let sealer = Arc::new(Sealer::new(keyring));
+        let signer = keys::checkpoint_signer(&store, &target, &sealer, &primary).await?;
         let (committer, committing) =
             Committer::start(target, &runtime, committer_settings(&settings), primary);
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let deadlines = Deadlines {
-            queue: settings.commit.timeout,
-            total: settings.http.timeout,
-        };
-        let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer, deadlines);
+        let (secrets, arbiters) =
+            Secrets::start(workers, &sealer, &committer, deadlines(&settings));
         let stop_relay = watch::Sender::new(false);
-        let (relaying, links) = start_relay(&settings, &store, &committer, &stop_relay);
+        let (relaying, relays) = start_relays(&settings, &store, &committer, &stop_relay);
+        let retaining = start_retention(&settings, &committer);
+        let (tails, tailing) = Tailing::start(&store, &committer);
         let serving = watch::Sender::new(true);
-        let listener = listen(&settings)?;
+        let listener = listen(&settings, settings.server.port)?;
         let failed = |error| StartError::Listen(settings.server.host.clone(), error);
         let address = listener.local_addr().map_err(failed)?;
+        let metrics_listener = settings.metrics.port.map(|port| listen(&settings, port));
+        let metrics_listener = metrics_listener.transpose()?;
         let drain_delay = settings.server.drain_delay;
         let drain = settings.http.timeout;
         let state = AppState {
             store: store.clone(),
             sealer,
+            signer: Arc::new(signer),
             secrets,
             authenticator: Arc::new(Authenticator::new(store.clone())),
-            links,
+            links: links(relays),
+            tails,
+            metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),
             serving: serving.subscribe(),
             settings: Arc::new(settings),
         };
-        let server = http::server(listener, state, workers, drain)
-            .map_err(|error| StartError::Listen(address.to_string(), error))?;
+        let failed = |error| StartError::Listen(address.to_string(), error);
+        let metrics = metrics_listener.map(|listener| serve_metrics(listener, state.clone()));
+        let metrics = metrics.transpose().map_err(failed)?;
+        let server = http::server(listener, state, workers, drain).map_err(failed)?;
         Ok(Self {
             address,
             server,
@@ -145,6 +162,9 @@ impl Application {
             arbiters,
             relaying,
             stop_relay,
+            tailing,
+            retaining,
+            metrics,
             serving,
             drain_delay,
         })
@@ -171,9 +191,13 @@ impl Application {
             sleep(Duration::from_millis(5)).await;
         }
         let _ = tokio::task::spawn_blocking(move || self.arbiters.stop(STEP)).await;
+        self.tailing.stop().await;
+        // A batch that it has handed in runs to its end in the committer.
+        self.retaining.abort();
         self.stop_relay.send_replace(true);
-        if let Some(relaying) = self.relaying {
-            let _ = timeout(STEP, relaying).await;
+        let _ = timeout(STEP, join_all(self.relaying)).await;
+        if let Some(metrics) = self.metrics {
+            metrics.stop(false).await;
         }
         self.committer.stop();
         let _ = timeout(STEP, self.committing).await;
@@ -182,7 +206,42 @@ impl Application {
     }
 }
 
-fn committer_settings(settings: &Settings) -> CommitterSettings {
+/// The tailers of both logs, at work.
+struct Tailing {
+    tasks: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Tailing {
+    fn start(store: &Store, committer: &Committer) -> ([Tail; Log::ALL.len()], Self) {
+        let stop = watch::Sender::new(false);
+        let start = |log| {
+            let commits = committer.committed(log);
+            Tail::start(log, store.clone(), commits, stop.subscribe())
+        };
+        let [(changes, one), (activity, other)] = Log::ALL.map(start);
+        let tasks = vec![one, other];
+        ([changes, activity], Self { tasks, stop })
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        let _ = timeout(STEP, join_all(self.tasks)).await;
+    }
+}
+
+/// How long a command waits, as the settings say.
+#[must_use]
+pub fn deadlines(settings: &Settings) -> Deadlines {
+    Deadlines {
+        queue: settings.commit.timeout,
+        total: settings.http.timeout,
+    }
+}
+
+/// What the settings say of the committer.
+#[must_use]
+pub fn committer_settings(settings: &Settings) -> CommitterSettings {
     CommitterSettings {
         limits: Limits {
             secrets_per_owner: settings.limits.secrets_per_owner.into(),
@@ -196,41 +255,86 @@ fn committer_settings(settings: &Settings) -> CommitterSettings {
     }
 }
 
-fn listen(settings: &Settings) -> Result<TcpListener, StartError> {
-    let (host, port) = (settings.server.host.as_str(), settings.server.port);
+/// Removes old events of both logs, at the start and from then on every [`RETENTION`].
+fn start_retention(settings: &Settings, committer: &Committer) -> JoinHandle<()> {
+    let kept = [
+        (Log::Changes, settings.events.retain),
+        (Log::Activity, settings.activity.retain),
+    ];
+    let broker = &settings.broker;
+    let exchange = broker.url.as_ref().map(|_| broker.exchange.clone());
+    let committer = committer.clone();
+    tokio::spawn(async move {
+        loop {
+            for (log, kept) in kept {
+                let Some(kept) = kept else { continue };
+                let retention = Retention {
+                    log,
+                    before: Timestamp::from(Utc::now() - kept),
+                    exchange: exchange.clone(),
+                };
+                while matches!(committer.retain(retention.clone()).await, Ok(1..)) {
+                    sleep(BETWEEN_BATCHES).await;
+                }
+            }
+            sleep(RETENTION).await;
+        }
+    })
+}
+
+/// Serves metrics beside the API, and says where.
+fn serve_metrics(listener: TcpListener, state: AppState) -> std::io::Result<ServerHandle> {
+    let address = listener.local_addr()?;
+    let server = http::metrics_server(listener, state)?;
+    let handle = server.handle();
+    tokio::task::spawn_local(server);
+    tracing::info!(metrics.address = %address, "metrics are served");
+    Ok(handle)
+}
+
+fn listen(settings: &Settings, port: u16) -> Result<TcpListener, StartError> {
+    let host = settings.server.host.as_str();
     TcpListener::bind((host, port))
         .map_err(|error| StartError::Listen(format!("{host} port {port}"), error))
 }
 
-/// The relay, if a broker is set, and how it does as HTTP shows it.
-fn start_relay(
+/// A relay for each log, if a broker is set, and how they do as HTTP shows it.
+fn start_relays(
     settings: &Settings,
     store: &Store,
     committer: &Committer,
     stop: &watch::Sender<bool>,
-) -> (Option<JoinHandle<()>>, watch::Receiver<LinkState>) {
+) -> (Vec<JoinHandle<()>>, Vec<watch::Receiver<RelayState>>) {
     let Some(url) = settings.broker.url.clone() else {
-        let off = LinkState {
-            broker: Check::Off,
-            relay: Check::Off,
-        };
-        return (None, watch::channel(off).1);
+        return (Vec::new(), Vec::new());
     };
     let broker = BrokerTarget {
         url,
         exchange: settings.broker.exchange.clone(),
     };
-    let relay = Relay::new(store.clone(), committer.clone(), broker, stop.subscribe());
-    let mut state = relay.state();
-    let shown = |state: RelayState| LinkState {
-        broker: state.broker,
-        relay: state.relay,
-    };
-    let (sender, links) = watch::channel(shown(*state.borrow()));
-    tokio::spawn(async move {
-        while state.changed().await.is_ok() {
-            sender.send_replace(shown(*state.borrow_and_update()));
-        }
+    let relays = Log::ALL.map(|log| {
+        let rooms = (store.clone(), committer.clone());
+        let relay = Relay::new(log, rooms, broker.clone(), stop.subscribe());
+        let state = relay.state();
+        (tokio::spawn(relay.run()), state)
     });
-    (Some(tokio::spawn(relay.run())), links)
+    relays.into_iter().unzip()
+}
+
+/// How all relays do, taken together.
+fn links(relays: Vec<watch::Receiver<RelayState>>) -> Links {
+    Arc::new(move || {
+        let states: Vec<RelayState> = relays.iter().map(|state| *state.borrow()).collect();
+        let worst = |check: fn(&RelayState) -> Check| match &states[..] {
+            [] => Check::Off,
+            states if states.iter().all(|state| check(state) == Check::Ok) => Check::Ok,
+            _ => Check::Failed,
+        };
+        LinkState {
+            broker: worst(|state| state.broker),
+            relay: worst(|state| state.relay),
+            confirmed: states.iter().map(|s| (s.log, s.confirmed)).collect(),
+            unroutable: states.iter().map(|state| state.unroutable).sum(),
+        }
+    })
 }

@@ -7,7 +7,9 @@ use tokio::sync::oneshot;
 
 use super::secret_actor::SecretActor;
 use crate::{
-    domain::{Agent, IfMatch, Mask, Owner, Provider, RequestId, SecretId, SecretName, SecretValue},
+    domain::{
+        Change, Failure, IfMatch, Mask, Origin, Owner, Provider, SecretId, SecretName, SecretValue,
+    },
     store::{Answer, Gate, Permit},
 };
 
@@ -19,9 +21,7 @@ pub struct Request {
     /// The secret; of a new one, the ID that it will have.
     pub secret_id: SecretId,
     /// Who asks.
-    pub agent: Agent,
-    /// The request's ID.
-    pub request_id: RequestId,
+    pub origin: Origin,
     /// What is to be done.
     pub wanted: Wanted,
 }
@@ -69,14 +69,25 @@ impl Request {
     }
 }
 
-/// A request with its gate and its answer channel, on its way to the router.
+/// A request on its way to the router.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Command {
     pub(super) request: Request,
-    pub(super) gate: Arc<Gate>,
-    pub(super) answer: oneshot::Sender<Answer>,
-    pub(super) permit: Permit,
+    pub(super) then: Then,
+}
+
+/// What is done with a request once it is sealed.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// It is handed to the committer, unless its gate is shut.
+    Commit {
+        gate: Arc<Gate>,
+        answer: oneshot::Sender<Answer>,
+        permit: Permit,
+    },
+    /// It goes back, to become a part of a change set.
+    Return(oneshot::Sender<Result<Change, Failure>>),
 }
 
 /// A command in its secret's mailbox.

@@ -5,7 +5,6 @@
 //! answers whoever waits, so a client that hangs up leaves nothing half done.
 
 mod messages;
-mod pending;
 mod router;
 mod secret_actor;
 
@@ -20,14 +19,13 @@ use actix::{Actor, Addr, Arbiter};
 use tokio::sync::oneshot;
 
 pub use messages::{Request, Wanted};
-pub use pending::{Deadlines, Pending};
 
 use crate::{
     crypto::Sealer,
-    domain::Failure,
-    store::{Committer, Gate},
+    domain::{self, ChangeSetId, Failure, Work},
+    store::{Committer, Deadlines, Gate, Pending},
 };
-use messages::Command;
+use messages::{Command, Then};
 use router::Router;
 
 /// The way to the actors, for all HTTP workers.
@@ -76,20 +74,75 @@ impl Secrets {
         let gate = Arc::new(Gate::default());
         let (answer, receiver) = oneshot::channel();
         let pending = Pending::new(Arc::clone(&gate), receiver, self.deadlines);
+        let then = Then::Commit {
+            gate,
+            answer,
+            permit,
+        };
+        self.send(Command { request, then });
+        Ok(pending)
+    }
+
+    /// Sends a change set on its way, once each secret's actor has sealed its part.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] at once when too much is under way, [`Failure::Internal`] when a part could
+    /// not be sealed; nothing was queued.
+    ///
+    /// # Cancel safety
+    /// Dropped while parts are sealed, nothing is queued.
+    pub async fn submit_set(
+        &self,
+        requests: Vec<Request>,
+        id: ChangeSetId,
+    ) -> Result<Pending, Failure> {
+        let permit = self
+            .committer
+            .admit(requests.iter().map(Request::bytes).sum())?;
+        let parts: Vec<_> = requests
+            .into_iter()
+            .map(|request| {
+                let (part, sealed) = oneshot::channel();
+                let then = Then::Return(part);
+                self.send(Command { request, then });
+                sealed
+            })
+            .collect();
+        let mut changes = Vec::with_capacity(parts.len());
+        for part in parts {
+            changes.push(part.await.or(Err(Failure::Internal))??);
+        }
+        let work = Work::Command(domain::Command {
+            changes,
+            change_set: Some(id),
+        });
+        Ok(self.committer.submit(work, permit, self.deadlines))
+    }
+
+    /// Hands over what is to be recorded; nothing has to be sealed for it.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] at once when too much is under way; nothing was queued.
+    pub fn record(&self, work: Work) -> Result<Pending, Failure> {
+        let permit = self.committer.admit(work.bytes())?;
+        Ok(self.committer.submit(work, permit, self.deadlines))
+    }
+
+    /// How many commands are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.committer.under_way()
+    }
+
+    fn send(&self, command: Command) {
         let mut hasher = DefaultHasher::new();
-        request.secret_id.hash(&mut hasher);
+        command.request.secret_id.hash(&mut hasher);
         let routers = u64::try_from(self.routers.len()).unwrap_or(1).max(1);
         let index = usize::try_from(hasher.finish() % routers).unwrap_or(0);
         if let Some(router) = self.routers.get(index) {
             // Never refused: the permit, not the mailbox, bounds what is under way.
-            router.do_send(Command {
-                request,
-                gate,
-                answer,
-                permit,
-            });
+            router.do_send(command);
         }
-        Ok(pending)
     }
 }
 

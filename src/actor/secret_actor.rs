@@ -5,12 +5,12 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler};
 use uuid::Uuid;
 
-use super::messages::{Command, Mail, Wanted};
+use super::messages::{Command, Mail, Request, Then, Wanted};
 use crate::{
     crypto::{SealError, Sealer},
     domain::{
-        Action, Change, EventId, Failure, Mask, Owner, SealedVersion, SecretId, SecretValue,
-        VersionId,
+        self, Action, Change, EventId, Failure, Mask, Owner, RequestId, SealedVersion, SecretId,
+        SecretValue, VersionId, Work,
     },
     store::{Committer, Submission},
 };
@@ -65,49 +65,65 @@ impl SecretActor {
     }
 }
 
+impl SecretActor {
+    fn change(&self, request: Request) -> Result<Change, Failure> {
+        let place = (&request.owner, request.secret_id);
+        let action = self.action(place, request.wanted).map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                secret.id = %request.secret_id,
+                request.id = request.origin.request_id.as_ref().map(RequestId::as_str),
+                "a value could not be sealed"
+            );
+            Failure::Internal
+        })?;
+        Ok(Change {
+            owner: request.owner,
+            secret_id: request.secret_id,
+            action,
+            event_id: EventId::new(Uuid::now_v7()),
+            origin: request.origin,
+        })
+    }
+}
+
 impl Actor for SecretActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        metrics::gauge!("rekey_secret_actors").increment(1);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        metrics::gauge!("rekey_secret_actors").decrement(1);
+    }
 }
 
 impl Handler<Mail> for SecretActor {
     type Result = ();
 
     fn handle(&mut self, mail: Mail, _: &mut Self::Context) {
-        let Command {
-            request,
-            gate,
-            answer,
-            permit,
-        } = mail.command;
-        if gate.is_abandoned() {
-            return;
+        let Command { request, then } = mail.command;
+        match then {
+            Then::Commit { gate, .. } if gate.is_abandoned() => {}
+            Then::Commit {
+                gate,
+                answer,
+                permit,
+            } => match self.change(request) {
+                Ok(change) => self.committer.enqueue(Submission {
+                    work: Work::Command(domain::Command {
+                        changes: vec![change],
+                        change_set: None,
+                    }),
+                    gate,
+                    answer,
+                    permit,
+                }),
+                Err(failure) => drop(answer.send(Err(failure))),
+            },
+            // Whoever has gone away meanwhile needs no part.
+            Then::Return(part) => drop(part.send(self.change(request))),
         }
-        let action = match self.action((&request.owner, request.secret_id), request.wanted) {
-            Ok(action) => action,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    secret.id = %request.secret_id,
-                    request.id = request.request_id.as_str(),
-                    "a value could not be sealed"
-                );
-                let _ = answer.send(Err(Failure::Internal));
-                return;
-            }
-        };
-        let change = Change {
-            owner: request.owner,
-            secret_id: request.secret_id,
-            action,
-            event_id: EventId::new(Uuid::now_v7()),
-            agent: request.agent,
-            request_id: request.request_id,
-        };
-        self.committer.enqueue(Submission {
-            change,
-            gate,
-            answer,
-            permit,
-        });
     }
 }

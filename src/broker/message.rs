@@ -25,61 +25,92 @@ pub struct Message {
     pub(super) body: Vec<u8>,
 }
 
+/// What routing and headers need of an event of either log.
 #[derive(Deserialize)]
 struct Wire {
     id: String,
+    log: String,
     r#type: String,
-    owner: String,
-    secret_id: String,
-    name: String,
-    sequence: u64,
+    owner: Option<String>,
+    secret_id: Option<String>,
+    token_id: Option<String>,
+    name: Option<String>,
+    sequence: Option<u64>,
     occurred_at: String,
 }
 
+impl Wire {
+    /// What the event is about: the kind of thing, as `source` names it, and its ID.
+    fn subject(&self) -> Result<(&'static str, &str), MessageError> {
+        match (&self.secret_id, &self.token_id) {
+            (Some(id), _) => Ok(("secrets", id)),
+            (None, Some(id)) => Ok(("tokens", id)),
+            (None, None) => Err(MessageError),
+        }
+    }
+
+    /// At most 24 + 3 × 64 + 1 + 36 bytes: a short string holds 255.
+    fn routing_key(&self) -> Result<String, MessageError> {
+        let (_, id) = self.subject()?;
+        let owner = self.owner.as_deref().unwrap_or("_");
+        let owner = utf8_percent_encode(owner, OWNER);
+        Ok(if self.log == "activity" {
+            format!("activity.{}.{owner}.{id}", self.r#type.replace('.', "_"))
+        } else {
+            format!("{}.{owner}.{id}", self.r#type)
+        })
+    }
+
+    fn headers(&self, traceparent: Option<String>) -> Result<FieldTable, MessageError> {
+        let (kind, id) = self.subject()?;
+        let schema = if self.log == "activity" {
+            "urn:rekey:activity-event:1"
+        } else {
+            "urn:rekey:secret-event:1"
+        };
+        let sequence = self.sequence.map(|sequence| format!("{sequence:020}"));
+        let headers = [
+            ("cloudEvents:specversion", Some("1.0".to_owned())),
+            ("cloudEvents:id", Some(self.id.clone())),
+            ("cloudEvents:type", Some(self.r#type.clone())),
+            ("cloudEvents:source", Some(format!("/{kind}/{id}"))),
+            ("cloudEvents:subject", self.name.clone()),
+            ("cloudEvents:time", Some(self.occurred_at.clone())),
+            ("cloudEvents:sequence", sequence),
+            ("cloudEvents:partitionkey", self.secret_id.clone()),
+            ("cloudEvents:dataschema", Some(schema.to_owned())),
+            ("traceparent", traceparent),
+        ];
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            if let Some(value) = value {
+                table.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+            }
+        }
+        Ok(table)
+    }
+}
+
 impl Message {
-    /// The message of an event of the log `changes`, from its canonical bytes.
+    /// The message of an event, from its canonical bytes and the trace that it is part of.
     ///
     /// # Errors
     /// [`MessageError`] when the bytes are not such an event.
-    pub fn of_change(body: Vec<u8>) -> Result<Self, MessageError> {
+    pub fn of(body: Vec<u8>, traceparent: Option<String>) -> Result<Self, MessageError> {
         let event: Wire = serde_json::from_slice(&body).or(Err(MessageError))?;
-        let owner = utf8_percent_encode(&event.owner, OWNER);
-        // At most 15 + 3 × 64 + 1 + 36 bytes: a short string holds 255.
-        let routing_key =
-            ShortString::from(format!("{}.{owner}.{}", event.r#type, event.secret_id));
         let seconds = DateTime::parse_from_rfc3339(&event.occurred_at)
             .ok()
             .and_then(|time| u64::try_from(time.timestamp()).ok())
             .ok_or(MessageError)?;
-        let headers = [
-            ("cloudEvents:specversion", "1.0".to_owned()),
-            ("cloudEvents:id", event.id.clone()),
-            ("cloudEvents:type", event.r#type.clone()),
-            (
-                "cloudEvents:source",
-                format!("/secrets/{}", event.secret_id),
-            ),
-            ("cloudEvents:subject", event.name),
-            ("cloudEvents:time", event.occurred_at),
-            ("cloudEvents:sequence", format!("{:020}", event.sequence)),
-            ("cloudEvents:partitionkey", event.secret_id),
-            (
-                "cloudEvents:dataschema",
-                "urn:rekey:secret-event:1".to_owned(),
-            ),
-        ];
-        let mut table = FieldTable::default();
-        for (name, value) in headers {
-            table.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
-        }
+        let routing_key = ShortString::from(event.routing_key()?);
         let properties = BasicProperties::default()
+            .with_headers(event.headers(traceparent)?)
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_message_id(event.id.into())
             .with_type(event.r#type.into())
             .with_timestamp(seconds)
-            .with_app_id("rekey".into())
-            .with_headers(table);
+            .with_app_id("rekey".into());
         Ok(Self {
             routing_key,
             properties,
@@ -87,7 +118,8 @@ impl Message {
         })
     }
 
-    /// The routing key: `secret.<verb>.<owner>.<secret_id>`.
+    /// The routing key: `secret.<verb>.<owner>.<secret_id>`, or
+    /// `activity.<type with _ for .>.<owner or _>.<secret or token ID>`.
     #[must_use]
     pub fn routing_key(&self) -> &str {
         self.routing_key.as_str()
@@ -100,7 +132,7 @@ mod tests {
 
     fn body(owner: &str) -> Vec<u8> {
         serde_json::to_vec(&serde_json::json!({
-            "id": "0198f3c2-7a10-7cc0-8000-00000000abcd", "type": "secret.updated", "owner": owner,
+            "id": "0198f3c2-7a10-7cc0-8000-00000000abcd", "log": "changes", "type": "secret.updated", "owner": owner,
             "secret_id": "0198f3c2-7a10-7cc0-8000-000000000001", "name": "OPENAI_API_KEY",
             "sequence": 9, "occurred_at": "2026-04-15T12:00:00.000000Z",
         }))
@@ -110,7 +142,7 @@ mod tests {
     #[test]
     fn the_routing_key_names_verb_owner_and_secret() {
         let key = |owner| {
-            Message::of_change(body(owner))
+            Message::of(body(owner), None)
                 .unwrap()
                 .routing_key()
                 .to_owned()
@@ -126,7 +158,7 @@ mod tests {
 
     #[test]
     fn properties_are_those_of_cloud_events_in_binary_mode() {
-        let message = Message::of_change(body("alice")).unwrap();
+        let message = Message::of(body("alice"), None).unwrap();
         let properties = &message.properties;
         assert_eq!(
             properties.kind().as_ref().unwrap().as_str(),
@@ -144,10 +176,39 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_event_is_refused() {
+    fn activity_is_routed_by_type_owner_and_what_it_is_about() {
+        let of = |event: serde_json::Value| {
+            Message::of(serde_json::to_vec(&event).unwrap(), Some("00-t".to_owned())).unwrap()
+        };
+        let token = of(serde_json::json!({
+            "id": "i", "log": "activity", "type": "token.created", "owner": null, "token_id": "T1",
+            "occurred_at": "2026-04-15T12:00:00.000000Z",
+        }));
+        assert_eq!(token.routing_key(), "activity.token_created._.T1");
+        let headers = token.properties.headers().as_ref().unwrap().inner();
+        let header = |name: &str| {
+            headers
+                .get(name)
+                .map(|v| v.as_long_string().unwrap().to_string())
+        };
+        assert_eq!(header("cloudEvents:source").unwrap(), "/tokens/T1");
         assert_eq!(
-            Message::of_change(b"{}".to_vec()).unwrap_err(),
-            MessageError
+            header("cloudEvents:dataschema").unwrap(),
+            "urn:rekey:activity-event:1"
         );
+        assert_eq!(header("traceparent").unwrap(), "00-t");
+        for absent in ["sequence", "subject", "partitionkey"] {
+            assert_eq!(header(&format!("cloudEvents:{absent}")), None);
+        }
+        let access = of(serde_json::json!({
+            "id": "i", "log": "activity", "type": "secret.accessed", "owner": "a b", "secret_id": "S",
+            "name": "N", "occurred_at": "2026-04-15T12:00:00.000000Z",
+        }));
+        assert_eq!(access.routing_key(), "activity.secret_accessed.a%20b.S");
+    }
+
+    #[test]
+    fn a_body_that_is_no_event_is_refused() {
+        assert_eq!(Message::of(b"{}".to_vec(), None).unwrap_err(), MessageError);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     app,
     auth::{Scope, Token, issue},
     crypto::Keyring,
-    domain::{Owner, Timestamp},
+    domain::{Agent, Owner, Timestamp},
     settings::Settings,
     store::{Missing, Operator, TokenKind},
 };
@@ -61,13 +61,10 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, Failed> {
         let kind = TokenKind::Owner(Owner::parse("me")?);
         let times = (Timestamp::from(Utc::now()), None);
         operator
-            .add_token(issue(
-                &token,
-                kind,
-                &Scope::ALL,
-                "first start".to_owned(),
-                times,
-            ))
+            .add_token(
+                issue(&token, kind, &Scope::ALL, "first start".to_owned(), times),
+                Agent::SYSTEM,
+            )
             .await?;
     }
     operator.close().await;

@@ -1,4 +1,4 @@
-//! `rekey events head`: where the log stands.
+//! `rekey events head`: where a log stands.
 
 use std::process::ExitCode;
 
@@ -6,37 +6,44 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failed, database, print};
-use crate::{domain::Cursor, settings::Settings, store::Missing};
+use crate::{domain::Log, settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
-    /// Show position, hash and epoch of the log's last event.
-    Head,
+    /// Show position, hash and epoch of a log's last event.
+    Head {
+        /// The log: `changes` or `activity`.
+        #[arg(long, default_value = "changes", value_parser = log)]
+        log: Log,
+    },
+}
+
+fn log(text: &str) -> Result<Log, &'static str> {
+    Log::parse(text).or(Err("allowed are changes and activity"))
 }
 
 pub(super) async fn run(
     settings: &Settings,
-    Action::Head: Action,
+    Action::Head { log }: Action,
     as_json: bool,
 ) -> Result<ExitCode, Failed> {
     let operator = database::open(settings, Missing::Refuse).await?;
-    let head = operator.log_head().await?;
+    let head = operator.log_head(log).await?;
     operator.close().await;
-    let cursor = Cursor {
-        epoch: head.last_epoch,
-        position: head.position,
-    };
+    let cursor = head.cursor();
     let hash = hex::encode(head.hash);
     if as_json {
         let data = json!({
-            "log": "changes", "epoch": head.last_epoch, "position": head.position,
+            "log": log, "epoch": head.last_epoch, "position": head.position,
             "hash": hash, "cursor": cursor.to_string(),
         });
         print(&data.to_string())?;
     } else {
         print(&format!(
-            "changes  epoch {}  position {}  {hash}",
-            head.last_epoch, head.position
+            "{}  epoch {}  position {}  {hash}",
+            log.as_str(),
+            head.last_epoch,
+            head.position
         ))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,14 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failed, database, print};
-use crate::{crypto::Keyring, domain::Timestamp, settings::Settings, store::Missing};
+use crate::{
+    app,
+    crypto::{Keyring, Sealer},
+    domain::Timestamp,
+    keys::open_signer,
+    settings::Settings,
+    store::{Missing, StoredServiceKey},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
@@ -37,7 +44,9 @@ pub(super) async fn run(
         Action::List => {
             let operator = database::open(settings, Missing::Refuse).await?;
             let keys = operator.keys().await?;
+            let service_keys = operator.service_keys().await?;
             operator.close().await;
+            let public_key = public_key(settings, &service_keys)?;
             if as_json {
                 let list: Vec<_> = keys
                     .iter()
@@ -48,7 +57,8 @@ pub(super) async fn run(
                         })
                     })
                     .collect();
-                print(&json!({"keys": list}).to_string())?;
+                let data = json!({"keys": list, "checkpoint_public_key": public_key});
+                print(&data.to_string())?;
             } else {
                 for (key, versions) in keys {
                     let primary = if key.primary { "  primary" } else { "" };
@@ -57,8 +67,23 @@ pub(super) async fn run(
                         key.id, key.state
                     ))?;
                 }
+                let shown = public_key.as_deref().unwrap_or("none yet");
+                print(&format!("checkpoint public key: {shown}"))?;
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The public key that checkpoints are verified with; nothing before the first `serve`.
+fn public_key(
+    settings: &Settings,
+    service_keys: &[StoredServiceKey],
+) -> Result<Option<String>, Failed> {
+    if service_keys.is_empty() {
+        return Ok(None);
+    }
+    let sealer = Sealer::new(app::keyring(settings)?);
+    let signer = open_signer(&sealer, service_keys)?;
+    Ok(signer.map(|signer| signer.public_key()))
 }

@@ -4,6 +4,7 @@ mod database;
 mod embedded;
 mod events;
 mod healthcheck;
+mod import;
 mod keys;
 mod migrate;
 mod serve;
@@ -84,6 +85,11 @@ enum Command {
         #[command(subcommand)]
         action: events::Action,
     },
+    /// Create and update secrets from a .env file, all or none.
+    #[command(
+        after_help = "In single quotes a value stands as it is; a $ is never substituted.\n\nExample: rekey import prod.env --owner alice"
+    )]
+    Import(import::Import),
     /// Exit code 0 when the service is ready: a container's health check.
     #[command(after_help = "Example: rekey healthcheck http://127.0.0.1:8080")]
     Healthcheck {
@@ -122,6 +128,7 @@ fn run(line: Line) -> Result<ExitCode, Failed> {
         Command::Token { action } => database::block_on(token::run(&settings, action, json)),
         Command::Keys { action } => database::block_on(keys::run(&settings, action, json)),
         Command::Events { action } => database::block_on(events::run(&settings, action, json)),
+        Command::Import(import) => database::block_on(import::run(settings, import, json)),
         Command::Healthcheck { url } => database::block_on(healthcheck::run(&settings, url)),
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{Failed, embedded, print};
-use crate::{app::Application, settings::Settings};
+use crate::{app::Application, settings::Settings, telemetry::metrics};
 
 pub(super) fn run(settings: Settings) -> Result<ExitCode, Failed> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
@@ -18,6 +18,7 @@ pub(super) fn run(settings: Settings) -> Result<ExitCode, Failed> {
 }
 
 async fn serve(settings: Settings) -> Result<ExitCode, Failed> {
+    metrics::install()?;
     // Before anything is opened: a signal that comes meanwhile ends the service in good order.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

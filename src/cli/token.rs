@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Failed, database, print};
 use crate::{
     auth::{Scope, Token, UnknownScope, issue},
-    domain::{Owner, Timestamp},
+    domain::{Agent, Owner, Timestamp},
     settings::Settings,
     store::{Missing, StoredToken, TokenKind},
 };
@@ -88,7 +88,9 @@ pub(super) async fn run(
     match action {
         Action::Create(create) => {
             let token = Token::generate()?;
-            operator.add_token(create.row(&token)?).await?;
+            operator
+                .add_token(create.row(&token)?, Agent::OPERATOR)
+                .await?;
             if as_json {
                 print(&json!({"id": token.id(), "token": token.expose()}).to_string())?;
             } else {
@@ -98,7 +100,7 @@ pub(super) async fn run(
         Action::List => list(&operator.tokens().await?, as_json)?,
         Action::Revoke { id } => {
             if !operator
-                .revoke_token(&id, Timestamp::from(Utc::now()))
+                .revoke_token(&id, Timestamp::from(Utc::now()), Agent::OPERATOR)
                 .await?
             {
                 return Err("no token of that ID that is not revoked".into());

@@ -51,6 +51,8 @@ pub(super) enum Purpose {
     Mask,
     /// A key-encryption key's check value.
     KeyCheck,
+    /// One of the service's own keys.
+    ServiceKey,
 }
 
 impl Purpose {
@@ -60,6 +62,7 @@ impl Purpose {
             Self::Value => "value",
             Self::Mask => "mask",
             Self::KeyCheck => "key-check",
+            Self::ServiceKey => "service-key",
         }
     }
 }
@@ -72,6 +75,7 @@ pub(super) struct Place<'a> {
     pub(super) secret_id: Option<&'a [u8; 16]>,
     pub(super) version_id: Option<&'a [u8; 16]>,
     pub(super) kek_id: Option<&'a str>,
+    pub(super) name: Option<&'a str>,
 }
 
 impl Place<'_> {
@@ -84,8 +88,7 @@ impl Place<'_> {
             self.secret_id.map_or(&[], <[u8; 16]>::as_slice),
             self.version_id.map_or(&[], <[u8; 16]>::as_slice),
             self.kek_id.unwrap_or_default().as_bytes(),
-            // The name of a service key: nothing that is sealed as yet has one.
-            &[],
+            self.name.unwrap_or_default().as_bytes(),
         ];
         let mut bytes = Vec::with_capacity(128);
         for field in fields {
@@ -157,6 +160,7 @@ mod tests {
             secret_id: Some(&[1; 16]),
             version_id: Some(&[2; 16]),
             kek_id: None,
+            name: None,
         }
     }
 
@@ -229,6 +233,10 @@ mod tests {
             },
             Place {
                 kek_id: Some("k"),
+                ..place()
+            },
+            Place {
+                name: Some("k"),
                 ..place()
             },
         ];

@@ -208,6 +208,7 @@ fn check_place(id: &KeyId) -> Place<'_> {
         secret_id: None,
         version_id: None,
         kek_id: Some(id.as_str()),
+        name: None,
     }
 }
 

@@ -1,15 +1,18 @@
-//! Keys and ciphertexts: the only room that names orion.
+//! Keys, ciphertexts and signatures: the only room that names orion and ring.
 //!
 //! In go values, masks and keys; out come sealed bytes that open at their own place alone (envelope
 //! encryption: a key-encryption key wraps one data key per version), digests of the log's chain and of
-//! tokens, and random bytes. Key bytes never leave this room, and none of its types prints them.
+//! tokens, signatures of checkpoints, and random bytes. Key bytes never leave this room, and none of its
+//! types prints them.
 
+mod checkpoint;
 mod digest;
 mod envelope;
 mod keyring;
 mod random;
 mod sealer;
 
+pub use checkpoint::{CheckpointKey, CheckpointSigner};
 pub use digest::{blake2b_256, same_bytes};
 pub use envelope::{OpenError, SealError};
 pub use keyring::{Keyring, KeyringError};

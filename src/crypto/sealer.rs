@@ -4,10 +4,11 @@ use zeroize::Zeroizing;
 
 use super::{
     Keyring,
+    checkpoint::CheckpointSigner,
     envelope::{self, OpenError, Place, Purpose, SealError, SecretKey},
 };
 use crate::domain::{
-    KeyId, Mask, Owner, SealedMask, SealedVersion, SecretId, SecretValue, VersionId,
+    KeyId, Mask, Owner, SealedMask, SealedVersion, SecretId, SecretValue, ServiceKeyName, VersionId,
 };
 
 /// Seals and opens under the keys of the keyring.
@@ -86,6 +87,38 @@ impl Sealer {
         SecretValue::parse(into_text(text)?).or(Err(OpenError::Content))
     }
 
+    /// A fresh key of the service's own: 32 random bytes, sealed under `kek_id` and to their name.
+    ///
+    /// # Errors
+    /// [`SealError`]: no randomness, or a keyring without that key.
+    pub fn generate_service_key(
+        &self,
+        kek_id: &KeyId,
+        name: ServiceKeyName,
+    ) -> Result<Vec<u8>, SealError> {
+        let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
+        let key = SecretKey::generate().or(Err(SealError::Cipher))?;
+        envelope::seal(kek, &service_place(kek_id, name), key.unprotected_as_ref())
+    }
+
+    /// The signer of checkpoints, from the sealed service key of that name.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it was damaged or moved, or the key is not in the keyring.
+    pub fn checkpoint_signer(
+        &self,
+        kek_id: &KeyId,
+        sealed: &[u8],
+    ) -> Result<CheckpointSigner, OpenError> {
+        let kek = self
+            .keyring
+            .get(kek_id)
+            .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
+        let place = service_place(kek_id, ServiceKeyName::CheckpointSigning);
+        let seed = envelope::open(kek, &place, sealed)?;
+        CheckpointSigner::from_seed(&seed).ok_or(OpenError::Content)
+    }
+
     fn data_key(
         &self,
         at: &VersionPlace<'_>,
@@ -98,6 +131,17 @@ impl Sealer {
             .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
         let bytes = envelope::open(kek, &at.data_key(kek_id), wrapped_key)?;
         SecretKey::try_from(bytes.as_slice()).or(Err(OpenError::Content))
+    }
+}
+
+fn service_place(kek_id: &KeyId, name: ServiceKeyName) -> Place<'_> {
+    Place {
+        purpose: Purpose::ServiceKey,
+        owner: None,
+        secret_id: None,
+        version_id: None,
+        kek_id: Some(kek_id.as_str()),
+        name: Some(name.as_str()),
     }
 }
 
@@ -131,6 +175,7 @@ impl<'a> VersionPlace<'a> {
             secret_id: Some(&self.secret_id),
             version_id: Some(&self.version_id),
             kek_id: None,
+            name: None,
         }
     }
 
@@ -261,6 +306,28 @@ mod tests {
                 assert!(!opens(&sealer, "alice", 1, &damaged));
             }
         }
+    }
+
+    #[test]
+    fn a_service_key_opens_under_its_own_key_and_name_alone() {
+        let sealer = sealer();
+        let (a, b) = (KeyId::parse("a").unwrap(), KeyId::parse("b").unwrap());
+        let name = ServiceKeyName::CheckpointSigning;
+        let bytes = sealer.generate_service_key(&a, name).unwrap();
+        let signer = sealer.checkpoint_signer(&a, &bytes).unwrap();
+        let again = sealer.checkpoint_signer(&a, &bytes).unwrap();
+        assert_eq!(signer.public_key(), again.public_key());
+        assert_eq!(
+            sealer.checkpoint_signer(&b, &bytes).unwrap_err(),
+            OpenError::Refused
+        );
+        let other = sealer
+            .generate_service_key(&a, ServiceKeyName::Idempotency)
+            .unwrap();
+        assert_eq!(
+            sealer.checkpoint_signer(&a, &other).unwrap_err(),
+            OpenError::Refused
+        );
     }
 
     #[test]

@@ -1,9 +1,88 @@
 //! What may be asked of a secret, and what may come of it.
 
 use super::{
-    Agent, EventId, KeyId, Owner, Provider, RequestId, SealedVersion, SecretId, SecretName,
-    Timestamp, VersionId,
+    Agent, ChangeSetId, EventId, KeyId, Owner, Provider, RequestId, SealedVersion, SecretId,
+    SecretName, Timestamp, TraceParent, VersionId,
 };
+
+/// Who asked, and by which request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The caller.
+    pub agent: Agent,
+    /// The request; nothing for the command line.
+    pub request_id: Option<RequestId>,
+    /// The trace that the request is part of.
+    pub traceparent: Option<TraceParent>,
+}
+
+/// What the commit is handed: each is committed whole or not at all.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Changes of secrets.
+    Command(Command),
+    /// Values that are about to be handed out: to be recorded before.
+    Accesses(Vec<Access>),
+}
+
+impl Work {
+    /// How many changes or records it counts for in a batch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Command(command) => command.changes.len(),
+            Self::Accesses(accesses) => accesses.len(),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What it takes of a batch's byte limit.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Command(command) => command.changes.iter().map(Change::bytes).sum(),
+            Self::Accesses(accesses) => accesses.len() * EVENT_BYTES,
+        }
+    }
+}
+
+/// What an event counts for among bytes: a round figure.
+const EVENT_BYTES: usize = 1024;
+
+/// Changes that are applied together or not at all: one, or a change set.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The changes, in order; at least one.
+    pub changes: Vec<Change>,
+    /// The set's ID, when it is one.
+    pub change_set: Option<ChangeSetId>,
+}
+
+/// A value that is handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The ID that its event will have.
+    pub event_id: EventId,
+    /// Who gets it.
+    pub origin: Origin,
+    /// The secret's owner.
+    pub owner: Owner,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// Its name.
+    pub name: SecretName,
+    /// Its provider.
+    pub provider: Option<Provider>,
+    /// The version handed out.
+    pub version: u64,
+    /// The ID of that version.
+    pub version_id: VersionId,
+}
 
 /// A change of one secret, sealed and ready for the commit.
 #[derive(Debug, Clone)]
@@ -17,19 +96,18 @@ pub struct Change {
     /// The ID that the change's event will have.
     pub event_id: EventId,
     /// Who asked.
-    pub agent: Agent,
-    /// The request that asked.
-    pub request_id: RequestId,
+    pub origin: Origin,
 }
 
 impl Change {
     /// What the change takes of a batch's byte limit: its sealed parts, and a round figure for its event.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        const EVENT: usize = 1024;
         match &self.action {
-            Action::Create { sealed, .. } | Action::Update { sealed, .. } => sealed.bytes() + EVENT,
-            Action::Delete { .. } => EVENT,
+            Action::Create { sealed, .. } | Action::Update { sealed, .. } => {
+                sealed.bytes() + EVENT_BYTES
+            }
+            Action::Delete { .. } => EVENT_BYTES,
         }
     }
 }
@@ -158,5 +236,17 @@ pub enum Failure {
     Unknown,
 }
 
-/// What came of a change that the commit looked at.
-pub type Outcome = Result<Applied, Refusal>;
+/// The change of a command that was refused, and with it all the others.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("change {index} was refused")]
+pub struct Refused {
+    /// The change's place in its command, from 0.
+    pub index: usize,
+    /// Why.
+    #[source]
+    pub refusal: Refusal,
+}
+
+/// What came of a piece of work that the commit looked at: what became of each change, in order (nothing
+/// for accesses), or the change that was refused.
+pub type Outcome = Result<Vec<Applied>, Refused>;

@@ -50,6 +50,11 @@ uuid_newtype!(
     EventId
 );
 
+uuid_newtype!(
+    /// The ID of a change set: changes that are committed together or not at all.
+    ChangeSetId
+);
+
 impl SecretId {
     /// Reads the 36-character hyphenated form in any letter case (RFC 9562 section 4).
     ///
@@ -129,6 +134,26 @@ impl fmt::Display for KeyId {
     }
 }
 
+/// Which of the service's own keys; each is sealed to its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServiceKeyName {
+    /// The MAC of requests that carry an idempotency key.
+    Idempotency,
+    /// The signature of checkpoints.
+    CheckpointSigning,
+}
+
+impl ServiceKeyName {
+    /// The name in the table and in the associated data.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idempotency => "idempotency",
+            Self::CheckpointSigning => "checkpoint-signing",
+        }
+    }
+}
+
 /// The ID of a request, as the answer's `X-Request-Id` and the event's `request_id` show it:
 /// `[A-Za-z0-9._:-]{1,128}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -167,6 +192,51 @@ impl RequestId {
     }
 }
 
+/// A `traceparent` (W3C Trace Context, version 00): carried from the request to the event and on, as it
+/// came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceParent(String);
+
+impl TraceParent {
+    /// Reads a header's value.
+    ///
+    /// # Errors
+    /// [`ParseError`] when it is not `00-<32 hex>-<16 hex>-<2 hex>` in lower case, or one of its IDs is all
+    /// zeros (section 3.2.2: such a header is ignored).
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut parts = text.split('-');
+        let (version, trace, parent, flags) =
+            (parts.next(), parts.next(), parts.next(), parts.next());
+        let hex = |part: Option<&str>, length| {
+            part.is_some_and(|part| {
+                part.len() == length
+                    && part
+                        .bytes()
+                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            })
+        };
+        let zeros = |part: Option<&str>| part.is_some_and(|part| part.bytes().all(|b| b == b'0'));
+        let good = version == Some("00")
+            && hex(trace, 32)
+            && hex(parent, 16)
+            && hex(flags, 2)
+            && parts.next().is_none();
+        if !good {
+            return Err(ParseError::Pattern);
+        }
+        if zeros(trace) || zeros(parent) {
+            return Err(ParseError::NotAllowed);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The header's value.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What kind of caller did something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -189,6 +259,19 @@ pub struct Agent {
     pub id: Option<String>,
     /// The kind of caller.
     pub kind: AgentKind,
+}
+
+impl Agent {
+    /// The command line.
+    pub const OPERATOR: Self = Self {
+        id: None,
+        kind: AgentKind::Operator,
+    };
+    /// rekey itself.
+    pub const SYSTEM: Self = Self {
+        id: None,
+        kind: AgentKind::System,
+    };
 }
 
 /// A place in a log, `<epoch>-<position>`; `0-0` stands before the first event.
@@ -276,6 +359,23 @@ mod tests {
         assert!(RequestId::parse("Az0._:-").is_ok());
         for bad in ["", "a b", "a\n", "é", &"a".repeat(129)] {
             assert!(RequestId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_taken_over_only_when_it_is_whole() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(TraceParent::parse(good).unwrap().as_str(), good);
+        for bad in [
+            "",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(TraceParent::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! In come bytes and strings from requests, rows and files; out go types whose fields are known to be
 //! good. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
 
+mod checkpoint;
 mod command;
 mod event;
 mod identity;
@@ -12,10 +13,17 @@ mod sealed;
 mod time;
 mod value;
 
-pub use command::{Action, Applied, Change, Failure, IfMatch, Outcome, Refusal, Secret};
-pub use event::{Event, EventKind, HASH_BYTES, Log};
+pub use checkpoint::Checkpoint;
+pub use command::{
+    Access, Action, Applied, Change, Command, Failure, IfMatch, Origin, Outcome, Refusal, Refused,
+    Secret, Work,
+};
+pub use event::{
+    AccessEvent, ChangeEvent, ChangeSet, Event, EventKind, HASH_BYTES, Log, TokenEvent,
+};
 pub use identity::{
-    Agent, AgentKind, Cursor, EventId, KeyId, Owner, RequestId, SecretId, VersionId,
+    Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
+    ServiceKeyName, TraceParent, VersionId,
 };
 pub use mask::Mask;
 pub use name::{Provider, SecretName};

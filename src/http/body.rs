@@ -20,7 +20,7 @@ use actix_web::{
     web::Bytes,
 };
 use futures_util::StreamExt as _;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
@@ -130,15 +130,22 @@ impl MessageBody for Holding {
     }
 }
 
-/// A value of the body's top-level object.
+/// A value of the body's top-level object, as far as anybody asks for it.
 pub(super) enum Field {
     /// `null`
     Null,
     /// A string.
     Text(Zeroizing<String>),
+    /// A list: of strings and objects, and not more of them than [`KEPT`].
+    List(Vec<Field>),
+    /// An object in a list: with its strings; nothing when it holds a key more than once.
+    Object(Option<Fields>),
     /// Anything else.
     Other,
 }
+
+/// So many entries of a list are kept: one more than any call takes.
+const KEPT: usize = 101;
 
 /// The top-level object of a body. Its `Debug` shows no value.
 #[derive(Default)]
@@ -160,10 +167,41 @@ impl Fields {
     ) -> Option<T> {
         let value = match self.0.remove(name) {
             None => Err(ItemKind::Missing),
-            Some(Field::Null | Field::Other) => Err(ItemKind::StringType),
             Some(Field::Text(text)) => read(text).map_err(Into::into),
+            Some(_) => Err(ItemKind::StringType),
         };
         faults.note(name, value)
+    }
+
+    /// Takes a list of 1 to `most` entries that may be absent or `null`, and reads each; `None` only when
+    /// it is at fault.
+    #[expect(
+        clippy::option_option,
+        reason = "at fault, absent, and there are three things to tell apart"
+    )]
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        most: usize,
+        faults: &mut Faults,
+        mut read: impl FnMut(Field, &mut Entry<'_>) -> Option<T>,
+    ) -> Option<Option<Vec<T>>> {
+        let entries = match self.0.remove(name) {
+            None | Some(Field::Null) => return Some(None),
+            Some(Field::List(entries)) if (1..=most).contains(&entries.len()) => entries,
+            Some(_) => return faults.note(name, Err(ItemKind::ValueError)),
+        };
+        let mut values = Vec::with_capacity(entries.len());
+        for (index, field) in entries.into_iter().enumerate() {
+            let mut entry = Entry {
+                list: name,
+                index,
+                faults: &mut *faults,
+            };
+            values.extend(read(field, &mut entry));
+        }
+        // A fault of one entry leaves a hole, and stands in `faults`.
+        Some(Some(values))
     }
 
     /// Takes a string that may be absent or `null`, and reads it; `None` only when it is at fault.
@@ -179,7 +217,7 @@ impl Fields {
     ) -> Option<Option<T>> {
         match self.0.get(name) {
             None | Some(Field::Null) => Some(None),
-            Some(Field::Text(_) | Field::Other) => self.required(name, faults, read).map(Some),
+            Some(_) => self.required(name, faults, read).map(Some),
         }
     }
 }
@@ -188,11 +226,61 @@ impl Fields {
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<ErrorItem>);
 
+/// An entry of a list that is being read.
+pub(super) struct Entry<'a> {
+    list: &'static str,
+    index: usize,
+    faults: &'a mut Faults,
+}
+
+impl Entry<'_> {
+    /// Notes what is wrong with the entry itself.
+    pub(super) fn note<T>(&mut self, value: Result<T, ItemKind>) -> Option<T> {
+        let place = [
+            Place::BODY,
+            Place::Name(self.list),
+            Place::Index(self.index),
+        ];
+        value
+            .map_err(|kind| self.faults.0.push(ErrorItem::new(place, kind)))
+            .ok()
+    }
+
+    /// Takes a string of the entry's object, and reads it.
+    pub(super) fn required<T, E: Into<ItemKind>>(
+        &mut self,
+        fields: &mut Fields,
+        name: &'static str,
+        read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = match fields.0.remove(name) {
+            None => Err(ItemKind::Missing),
+            Some(Field::Text(text)) => read(text).map_err(Into::into),
+            Some(_) => Err(ItemKind::StringType),
+        };
+        let place = [
+            Place::BODY,
+            Place::Name(self.list),
+            Place::Index(self.index),
+            Place::Name(name),
+        ];
+        value
+            .map_err(|kind| self.faults.0.push(ErrorItem::new(place, kind)))
+            .ok()
+    }
+}
+
 impl Faults {
-    fn note<T>(&mut self, name: &'static str, value: Result<T, ItemKind>) -> Option<T> {
+    /// Whether nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes what is wrong with a field of the body.
+    pub(super) fn note<T>(&mut self, name: &'static str, value: Result<T, ItemKind>) -> Option<T> {
         value
             .map_err(|kind| {
-                let item = ErrorItem::new([Place::BODY, Place(name)], kind);
+                let item = ErrorItem::new([Place::BODY, Place::Name(name)], kind);
                 self.0.push(item);
             })
             .ok()
@@ -244,36 +332,54 @@ impl<'de> Visitor<'de> for TopVisitor {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top, A::Error> {
-        // Only the strings are kept; of all else it is enough to know that it was there.
-        let mut fields = HashMap::new();
-        let mut seen = HashSet::new();
-        let mut repeats = false;
-        while let Some((key, field)) = map.next_entry::<String, Field>()? {
-            repeats |= !seen.insert(key.clone());
-            fields.insert(key, field);
-        }
-        Ok(if repeats {
-            Top::Repeats
-        } else {
-            Top::Object(Fields(fields))
-        })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Top, A::Error> {
+        Ok(fields(map, Depth::Field)?.map_or(Top::Repeats, Top::Object))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Top, A::Error> {
-        FieldVisitor.visit_seq(seq).map(|_| Top::Other)
+        FieldVisitor(Depth::Dropped)
+            .visit_seq(seq)
+            .map(|_| Top::Other)
     }
 }
 
-impl<'de> Deserialize<'de> for Field {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor)
+/// Reads an object whose values stand at that depth; nothing when it holds a key more than once.
+fn fields<'de, A: MapAccess<'de>>(mut map: A, depth: Depth) -> Result<Option<Fields>, A::Error> {
+    let mut fields = HashMap::new();
+    let mut seen = HashSet::new();
+    let mut repeats = false;
+    while let Some(key) = map.next_key::<String>()? {
+        let field = map.next_value_seed(depth)?;
+        repeats |= !seen.insert(key.clone());
+        fields.insert(key, field);
+    }
+    Ok((!repeats).then_some(Fields(fields)))
+}
+
+/// How deep a value stands: what of it is kept. Of all else it is enough to know that it was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// In the top-level object: strings and lists.
+    Field,
+    /// In such a list: strings and objects.
+    Entry,
+    /// In such an object: strings.
+    EntryField,
+    /// Anywhere else: nothing.
+    Dropped,
+}
+
+impl<'de> DeserializeSeed<'de> for Depth {
+    type Value = Field;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
+        deserializer.deserialize_any(FieldVisitor(self))
     }
 }
 
 /// Reads any value. Unlike serde's `IgnoredAny`, for which serde_json neither counts the nesting nor
 /// checks surrogates, it is as strict with what it drops as with what it keeps.
-struct FieldVisitor;
+struct FieldVisitor(Depth);
 
 impl<'de> Visitor<'de> for FieldVisitor {
     type Value = Field;
@@ -287,7 +393,12 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Field, E> {
-        Ok(Field::Text(Zeroizing::new(text.to_owned())))
+        Ok(match self.0 {
+            Depth::Dropped => Field::Other,
+            Depth::Field | Depth::Entry | Depth::EntryField => {
+                Field::Text(Zeroizing::new(text.to_owned()))
+            }
+        })
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<Field, E> {
@@ -307,12 +418,27 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
-        while seq.next_element::<Field>()?.is_some() {}
+        if self.0 == Depth::Field {
+            let mut kept = Vec::new();
+            while kept.len() < KEPT
+                && let Some(entry) = seq.next_element_seed(Depth::Entry)?
+            {
+                kept.push(entry);
+            }
+            while seq.next_element_seed(Depth::Dropped)?.is_some() {}
+            return Ok(Field::List(kept));
+        }
+        while seq.next_element_seed(Depth::Dropped)?.is_some() {}
         Ok(Field::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
-        while map.next_entry::<String, Field>()?.is_some() {}
+        if self.0 == Depth::Entry {
+            return Ok(Field::Object(fields(map, Depth::EntryField)?));
+        }
+        while map.next_key::<String>()?.is_some() {
+            map.next_value_seed(Depth::Dropped)?;
+        }
         Ok(Field::Other)
     }
 }
@@ -331,7 +457,7 @@ mod tests {
     fn text(body: &str, name: &str) -> Option<String> {
         match parse_object(body.as_bytes()).unwrap().0.remove(name) {
             Some(Field::Text(text)) => Some(text.to_string()),
-            Some(Field::Null | Field::Other) | None => None,
+            _ => None,
         }
     }
 
@@ -415,7 +541,7 @@ mod tests {
         let read = |text: Zeroizing<String>| Provider::parse(&text);
         assert_eq!(fields.optional("provider", &mut faults, read), None);
         assert_eq!(fields.optional("absent", &mut faults, read), Some(None));
-        let item = |name, kind| ErrorItem::new([Place::BODY, Place(name)], kind);
+        let item = |name, kind| ErrorItem::new([Place::BODY, Place::Name(name)], kind);
         assert_eq!(
             faults.0,
             [

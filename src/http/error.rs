@@ -17,7 +17,7 @@ use super::{conditional::etag, json, limit::Refill};
 use crate::{
     auth::AuthError,
     domain::{Failure, ParseError, Refusal},
-    store::StoreError,
+    store::{Gone, StoreError},
 };
 
 /// What lies behind an error of the service's own: for the log, never for an answer.
@@ -34,6 +34,13 @@ pub(super) enum ApiError {
     Forbidden,
     /// Absent, deleted, not the caller's; or no such route.
     NotFound,
+    /// An entry of a change set names a secret that is absent, deleted or not the caller's.
+    EntryNotFound {
+        /// The entry's place.
+        index: usize,
+    },
+    /// The cursor is not one of the log's (any more).
+    PositionGone(Gone),
     /// The route has no such method.
     MethodNotAllowed {
         /// The methods that it has.
@@ -126,7 +133,14 @@ impl ApiError {
                 "permission_error",
                 "Access forbidden",
             ),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found_error", "Not found"),
+            Self::NotFound | Self::EntryNotFound { .. } => {
+                (StatusCode::NOT_FOUND, "not_found_error", "Not found")
+            }
+            Self::PositionGone(_) => (
+                StatusCode::GONE,
+                "position_gone_error",
+                "The log does not have this position",
+            ),
             Self::MethodNotAllowed { .. } => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed_error",
@@ -216,6 +230,8 @@ impl ApiError {
             | Self::Unauthenticated
             | Self::Forbidden
             | Self::NotFound
+            | Self::EntryNotFound { .. }
+            | Self::PositionGone(_)
             | Self::MethodNotAllowed { .. }
             | Self::AlreadyExists
             | Self::PreconditionFailed { .. }
@@ -235,6 +251,8 @@ impl ApiError {
             | Self::Unauthenticated
             | Self::Forbidden
             | Self::NotFound
+            | Self::EntryNotFound { .. }
+            | Self::PositionGone(_)
             | Self::MethodNotAllowed { .. }
             | Self::AlreadyExists
             | Self::PreconditionFailed { .. }
@@ -250,6 +268,7 @@ impl ApiError {
     }
 
     /// The answer, without what every answer has.
+    #[expect(clippy::too_many_lines, reason = "what each error adds, row by row")]
     pub(super) fn into_response(self) -> HttpResponse {
         let Row {
             status,
@@ -286,6 +305,20 @@ impl ApiError {
                 answer.force_close();
             }
             Self::Validation(items) => errors = items,
+            Self::EntryNotFound { index } => {
+                let entry = Place::Index(index);
+                let place = [
+                    Place::BODY,
+                    Place::Name("updates"),
+                    entry,
+                    Place::Name("id"),
+                ];
+                errors.push(ErrorItem::new(place, ItemKind::NotFound));
+            }
+            Self::PositionGone(Gone { first, head }) => {
+                answer.insert_header(("Rekey-Log-First", first.to_string()));
+                answer.insert_header(("Rekey-Log-Head", head.to_string()));
+            }
             Self::InvalidRequest(_)
             | Self::Forbidden
             | Self::NotFound
@@ -438,16 +471,23 @@ impl ErrorItem {
 
 /// A step on the way to a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub(super) struct Place(pub(super) &'static str);
+#[serde(untagged)]
+pub(super) enum Place {
+    /// A part of the request, a field or a parameter.
+    Name(&'static str),
+    /// A place in a list, from 0.
+    Index(usize),
+}
 
 impl Place {
     /// The body.
-    pub(super) const BODY: Self = Self("body");
+    pub(super) const BODY: Self = Self::Name("body");
     /// The path.
-    pub(super) const PATH: Self = Self("path");
+    pub(super) const PATH: Self = Self::Name("path");
     /// The query.
-    pub(super) const QUERY: Self = Self("query");
+    pub(super) const QUERY: Self = Self::Name("query");
+    /// The header.
+    pub(super) const HEADER: Self = Self::Name("header");
 }
 
 /// The kinds of faults.
@@ -474,6 +514,8 @@ pub(super) enum ItemKind {
     ValueError,
     /// The owner's limit is reached.
     LimitReached,
+    /// Absent, deleted, or not the caller's.
+    NotFound,
 }
 
 impl ItemKind {
@@ -489,6 +531,7 @@ impl ItemKind {
             Self::UuidParsing => "Input should be a UUID of 36 characters",
             Self::ValueError => "Input is not allowed",
             Self::LimitReached => "The limit is reached",
+            Self::NotFound => "Not found",
         }
     }
 }

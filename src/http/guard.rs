@@ -7,6 +7,8 @@ use actix_web::{
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::{
     client::{self, Network},
     error::ApiError,
@@ -17,6 +19,17 @@ use crate::{
     domain::Owner,
     settings::Http,
 };
+
+/// A credential that was good, kept to be looked at again. Its `Debug` shows nothing.
+#[derive(Clone)]
+pub(super) struct Credential(Arc<SecretString>);
+
+impl Credential {
+    /// The credential's text.
+    pub(super) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -78,7 +91,7 @@ pub(super) async fn authenticate(
     edge: &Edge,
     request: &HttpRequest,
     progress: &Progress,
-) -> Result<Arc<Principal>, ApiError> {
+) -> Result<(Arc<Principal>, Credential), ApiError> {
     let headers = request.headers();
     let network = request.peer_addr().map(|peer| {
         Network::of(client::caller(
@@ -104,7 +117,7 @@ pub(super) async fn authenticate(
         Presented::Nothing => Err(ApiError::Unauthenticated),
         Presented::Malformed => Err(failed()),
         Presented::Token(token) => match edge.state.authenticator.authenticate(token).await {
-            Ok(principal) => Ok(principal),
+            Ok(principal) => Ok((principal, Credential(Arc::new(token.into())))),
             Err(AuthError::Refused) => Err(failed()),
             Err(error @ AuthError::Store(_)) => Err(error.into()),
         },
@@ -147,14 +160,26 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// The owner for whom a principal may do what needs a scope.
+/// Sees that a principal has a scope.
 ///
 /// # Errors
-/// [`ApiError::Forbidden`] without the scope, and for a service's token whatever its scopes.
-pub(super) fn permit(principal: &Principal, scope: Scope) -> Result<&Owner, ApiError> {
+/// [`ApiError::Forbidden`] without it.
+pub(super) fn permit(principal: &Principal, scope: Scope) -> Result<(), ApiError> {
+    if principal.scopes.contains(&scope) {
+        Ok(())
+    } else {
+        Err(ApiError::Forbidden)
+    }
+}
+
+/// The owner that a principal is.
+///
+/// # Errors
+/// [`ApiError::Forbidden`] for a service's token, whatever its scopes.
+pub(super) fn owner(principal: &Principal) -> Result<&Owner, ApiError> {
     match &principal.kind {
-        PrincipalKind::Owner(owner) if principal.scopes.contains(&scope) => Ok(owner),
-        PrincipalKind::Owner(_) | PrincipalKind::Service { .. } => Err(ApiError::Forbidden),
+        PrincipalKind::Owner(owner) => Ok(owner),
+        PrincipalKind::Service { .. } => Err(ApiError::Forbidden),
     }
 }
 

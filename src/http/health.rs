@@ -20,7 +20,7 @@ pub(super) async fn ready(edge: &Edge) -> Answer {
         schema,
         keys,
     } = state.store.ready().await;
-    let LinkState { broker, relay } = *state.links.borrow();
+    let LinkState { broker, relay, .. } = (state.links)();
     let good = [database, schema, keys]
         .iter()
         .all(|check| *check == Check::Ok);

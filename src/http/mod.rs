@@ -14,35 +14,45 @@ mod client;
 mod conditional;
 mod cors;
 mod error;
+mod events;
 mod guard;
 mod health;
 mod history;
 mod limit;
 mod media;
+mod metrics;
 pub mod openapi;
 mod presets;
+mod query;
 mod request;
+mod resolve;
 mod routes;
+mod schema;
 mod secrets;
 mod serve;
+mod sets;
+mod stream;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{any::Any, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpResponse, HttpResponseBuilder, HttpServer,
     dev::Server,
     http::header::{self, HeaderValue},
+    rt::net::TcpStream,
     web,
 };
 use serde::Serialize;
+use socket2::SockRef;
 use tokio::sync::watch;
 
 use crate::{
     actor::Secrets,
     auth::Authenticator,
-    crypto::Sealer,
+    crypto::{CheckpointSigner, Sealer},
+    domain::Log,
     settings::Settings,
-    store::{Check, Store},
+    store::{Check, Store, Tail},
 };
 
 /// How long an idle connection of an authenticated caller is kept, and how long a first head may take.
@@ -50,6 +60,8 @@ const IDLE: Duration = Duration::from_secs(75);
 const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection whose request was not read to its end is read on, so that the answer arrives.
 const LINGER: Duration = Duration::from_secs(1);
+
+pub use metrics::metrics_server;
 
 /// What the edge works with.
 #[derive(Clone)]
@@ -60,23 +72,47 @@ pub struct AppState {
     pub store: Store,
     /// Opens masks.
     pub sealer: Arc<Sealer>,
+    /// Signs checkpoints.
+    pub signer: Arc<CheckpointSigner>,
     /// Takes commands.
     pub secrets: Secrets,
     /// Knows tokens.
     pub authenticator: Arc<Authenticator>,
-    /// How broker and relay do.
-    pub links: watch::Receiver<LinkState>,
+    /// How broker and relays do at the moment.
+    pub links: Links,
+    /// Whether `/metrics` is served where the API is.
+    pub metrics_here: bool,
+    /// The tailers of both logs, `changes` first.
+    pub tails: [Tail; Log::ALL.len()],
     /// `false` once the service drains: `/ready` then says so, and everything else still works.
     pub serving: watch::Receiver<bool>,
 }
 
-/// How the links to the outside do, for `/ready`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl AppState {
+    /// The tailer of a log.
+    fn tail(&self, log: Log) -> &Tail {
+        let [changes, activity] = &self.tails;
+        match log {
+            Log::Changes => changes,
+            Log::Activity => activity,
+        }
+    }
+}
+
+/// Tells how the links to the outside do.
+pub type Links = Arc<dyn Fn() -> LinkState + Send + Sync>;
+
+/// How the links to the outside do, for `/ready` and `/metrics`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkState {
-    /// The connection to the broker.
+    /// The connections to the broker.
     pub broker: Check,
-    /// The relay of the log.
+    /// The relays of both logs.
     pub relay: Check,
+    /// How far each log's relay got, where this process has its lease.
+    pub confirmed: Vec<(Log, Option<u64>)>,
+    /// Messages that no queue took, since the start.
+    pub unroutable: u64,
 }
 
 /// Serves on a listener until it is told to stop by its handle. It heeds no signals; a graceful stop
@@ -105,10 +141,20 @@ pub fn server(
     .client_request_timeout(FIRST_HEAD)
     .client_disconnect_timeout(LINGER)
     .tcp_nodelay(true)
+    .on_connect(|connection, _| give_up_on_the_dead(connection))
     .disable_signals()
     .shutdown_timeout(drain.as_secs().max(1))
     .listen(listener)?;
     Ok(server.run())
+}
+
+/// Has the kernel end a connection whose peer takes nothing for so long (`TCP_USER_TIMEOUT`): actix-http
+/// has no deadline for writing, and a stream would hang on for ever.
+fn give_up_on_the_dead(connection: &dyn Any) {
+    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+        // Without it such a connection stays until its peer goes: no reason to refuse it.
+        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(stream::SLOW));
+    }
 }
 
 /// Completes an answer with a JSON body.

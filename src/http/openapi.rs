@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::ERROR_TYPES,
-    history, json_bytes,
+    json_bytes, query,
     request::Answer,
     routes::{Operation, Operations, ROUTES, SECRET_ID, Verb},
 };
+use crate::domain::{EventKind, Log, VALUE_BYTES};
 
 /// The paths of the API are described relative to it.
 const API: &str = "/api/v1";
@@ -49,6 +50,8 @@ impl Described {
 /// What an operation answers when all is well.
 #[derive(Clone, Copy)]
 pub(super) enum Success {
+    /// 200 with a description and plain text.
+    Text(&'static str),
     /// 200 with a description and a schema.
     Body(&'static str, &'static str),
     /// 200 with one secret.
@@ -68,6 +71,14 @@ pub(super) enum Parameter {
     Before,
     /// `limit`
     Limit,
+    /// `after`
+    After,
+    /// `type`
+    Type,
+    /// `log`
+    Log,
+    /// `Last-Event-ID`
+    LastEventId,
 }
 
 /// `GET /openapi.json`
@@ -116,9 +127,9 @@ fn paths() -> Value {
             item.insert("parameters".to_owned(), json!([parameter]));
         }
         match route.operations {
-            Operations::Owned(operations) => {
+            Operations::Guarded(operations) => {
                 for operation in operations {
-                    put(&mut item, operation, &OWNED_REFUSALS);
+                    put(&mut item, operation, &GUARDED_REFUSALS);
                 }
             }
             Operations::Public(operations) => {
@@ -132,8 +143,8 @@ fn paths() -> Value {
     paths.into()
 }
 
-/// The errors that every owner's operation has.
-const OWNED_REFUSALS: [u16; 7] = [401, 403, 426, 429, 500, 502, 504];
+/// The errors that every operation for callers has.
+const GUARDED_REFUSALS: [u16; 7] = [401, 403, 426, 429, 500, 502, 504];
 
 fn put<H>(item: &mut Map<String, Value>, operation: &Operation<H>, common: &[u16]) {
     let described = &operation.described;
@@ -193,6 +204,7 @@ fn refusal(status: u16) -> Value {
         403 => "AccessForbidden",
         404 => "NotFound",
         409 => "AlreadyExists",
+        410 => "PositionGone",
         412 => "PreconditionFailed",
         413 => "PayloadTooLarge",
         422 => "ValidationFailed",
@@ -215,6 +227,13 @@ fn success(success: Success) -> (&'static str, Value) {
             });
             ("200", body)
         }
+        Success::Text(description) => {
+            let text = json!({"text/plain": {"schema": {"type": "string"}}});
+            let body = json!({
+                "description": description, "headers": no_store, "content": text,
+            });
+            ("200", body)
+        }
         Success::Secret => ("200", json!({"$ref": "#/components/responses/Secret"})),
         Success::Created => (
             "201",
@@ -231,18 +250,40 @@ fn parameter(parameter: Parameter) -> Value {
             "description": "The versions that the caller expects (RFC 9110 section 13.1.1)",
         }),
         Parameter::Before => json!({
-            "name": "before", "in": "query",
-            "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]*)-(0|[1-9][0-9]*)$"},
+            "name": "before", "in": "query", "schema": cursor(),
             "description": "The `next` of the page before",
         }),
         Parameter::Limit => json!({
             "name": "limit", "in": "query",
             "schema": {
-                "type": "integer", "minimum": 1, "maximum": history::MOST,
-                "default": history::USUAL,
+                "type": "integer", "minimum": 1, "maximum": query::MOST, "default": query::USUAL,
             },
         }),
+        Parameter::After => json!({
+            "name": "after", "in": "query", "schema": cursor(),
+            "description": "The cursor of the last event seen; without it, from the first one kept",
+        }),
+        Parameter::Type => json!({
+            "name": "type", "in": "query", "description": "Only events of these types",
+            "schema": {
+                "type": "array",
+                "items": {"enum": EventKind::ALL.map(EventKind::as_str)},
+            },
+        }),
+        Parameter::Log => json!({
+            "name": "log", "in": "query",
+            "schema": {"enum": Log::ALL.map(Log::as_str), "default": Log::Changes.as_str()},
+        }),
+        Parameter::LastEventId => json!({
+            "name": "Last-Event-ID", "in": "header", "schema": cursor(),
+            "description": "Where a stream goes on; it wins over `after`",
+        }),
     }
+}
+
+/// `<epoch>-<position>`
+fn cursor() -> Value {
+    json!({"type": "string", "pattern": "^(0|[1-9][0-9]*)-(0|[1-9][0-9]*)$"})
 }
 
 fn headers() -> Value {
@@ -287,6 +328,11 @@ fn responses() -> Value {
         "AccessForbidden": error("Access forbidden"),
         "NotFound": error("Not found (also for another user's secret)"),
         "AlreadyExists": error("Already exists (on update kept for compatibility, never sent)"),
+        "PositionGone": {
+            "description": "The log does not have this position (any more)",
+            "headers": {"Rekey-Log-First": {"schema": cursor()}, "Rekey-Log-Head": {"schema": cursor()}},
+            "content": content("ErrorEnvelope"),
+        },
         "PreconditionFailed": with(
             "If-Match does not hold (only sent to requests that carry it)", "ETag", text.clone(),
         ),
@@ -302,7 +348,12 @@ fn responses() -> Value {
 
 fn schemas() -> Value {
     let mut schemas = request_schemas();
-    let more = [secret_schemas(), error_schemas(), service_schemas()];
+    let more = [
+        secret_schemas(),
+        event_schemas(),
+        error_schemas(),
+        service_schemas(),
+    ];
     if let Some(all) = schemas.as_object_mut() {
         for part in more {
             all.extend(part.as_object().cloned().unwrap_or_default());
@@ -392,6 +443,84 @@ fn secret_schemas() -> Value {
                 "next": {"type": ["string", "null"]},
             },
         },
+    })
+}
+
+#[expect(clippy::too_many_lines, reason = "data")]
+fn event_schemas() -> Value {
+    let uuid = json!({"type": "string", "format": "uuid"});
+    let name = json!({"type": "string", "minLength": 1, "maxLength": 255});
+    json!({
+        "BatchUpdateRequest": {
+            "type": "object",
+            "required": ["updates"],
+            "properties": {"updates": {
+                "type": "array", "minItems": 1, "maxItems": 50,
+                "items": {
+                    "type": "object",
+                    "required": ["id", "value"],
+                    "properties": {
+                        "id": uuid,
+                        "value": {"type": "string", "minLength": 1, "maxLength": VALUE_BYTES},
+                    },
+                },
+            }},
+        },
+        "BatchUpdate": {
+            "type": "object",
+            "required": ["secrets", "total", "change_set"],
+            "properties": {
+                "secrets": {"type": "array", "items": reference("UserSecret")},
+                "total": {"type": "integer"},
+                "change_set": uuid,
+            },
+        },
+        "ResolveRequest": {
+            "type": "object",
+            "description": "Exactly one of `names` and `ids`; a service names the `owner`",
+            "properties": {
+                "owner": {"type": ["string", "null"]},
+                "names": {"type": ["array", "null"], "minItems": 1, "maxItems": 100, "items": name},
+                "ids": {"type": ["array", "null"], "minItems": 1, "maxItems": 100, "items": uuid},
+                "min_cursor": {"anyOf": [cursor(), {"type": "null"}]},
+            },
+        },
+        "Resolved": {
+            "type": "object",
+            "required": ["secrets", "cursor"],
+            "properties": {
+                "secrets": {"type": "array", "items": {
+                    "type": "object",
+                    "required": ["id", "name", "value", "version", "sequence"],
+                    "properties": {
+                        "id": uuid, "name": name, "value": {"type": "string"},
+                        "version": {"type": "integer"}, "sequence": {"type": "integer"},
+                    },
+                }},
+                "cursor": cursor(),
+            },
+        },
+        "EventPage": {
+            "type": "object",
+            "required": ["events", "next"],
+            "properties": {
+                "events": {"type": "array", "items": {"type": "object"}},
+                "next": cursor(),
+            },
+        },
+        "Checkpoint": {
+            "type": "object",
+            "required": ["log", "epoch", "position", "hash", "cursor", "signature"],
+            "properties": {
+                "log": {"enum": Log::ALL.map(Log::as_str)},
+                "epoch": {"type": "integer"},
+                "position": {"type": "integer"},
+                "hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                "cursor": cursor(),
+                "signature": {"type": "string", "contentEncoding": "base64"},
+            },
+        },
+        "JsonSchema": {"type": "object"},
     })
 }
 

@@ -1,5 +1,7 @@
 //! What a handler of an owner's route works on, and the steps in which it reads its request.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::future::LocalBoxFuture;
 
@@ -7,14 +9,17 @@ use super::{
     AppState,
     body::{self, Fields, Incoming},
     conditional,
-    error::{ApiError, ErrorItem, ItemKind, Place},
+    error::{ApiError, Bug, ErrorItem, ItemKind, Place},
+    guard::{self, Credential},
     media,
     serve::Progress,
 };
 use crate::{
     actor::{Request, Wanted},
-    domain::{Agent, Applied, IfMatch, Owner, SecretId},
+    auth::Principal,
+    domain::{Applied, ChangeSetId, IfMatch, Origin, Outcome, Owner, SecretId, TraceParent},
     faults,
+    store::Pending,
 };
 
 /// A handler's answer.
@@ -23,35 +28,37 @@ pub(super) type Answer = Result<HttpResponse, ApiError>;
 /// A handler's future; it stays on its worker's thread.
 pub(super) type Answering<'a> = LocalBoxFuture<'a, Answer>;
 
-/// A call of an owner that may make it.
+/// A call that its caller may make: of an owner, or (`Call<()>`) of any principal.
 ///
 /// A handler reads it in the order of the contract: [`Call::secret_id`], [`Call::json_only`],
 /// [`Call::if_match`], [`Call::object`].
-pub(super) struct Call<'a> {
+pub(super) struct Call<'a, W = Owner> {
     /// The rooms below.
     pub(super) state: &'a AppState,
     /// The head.
     pub(super) request: &'a HttpRequest,
     /// The path's `{secret_id}`, as it came.
     pub(super) secret_id: Option<&'a str>,
-    /// The caller's owner.
-    pub(super) owner: Owner,
-    /// The caller, for events.
-    pub(super) agent: Agent,
+    /// The caller's owner, where only owners call.
+    pub(super) owner: W,
+    /// The caller.
+    pub(super) principal: Arc<Principal>,
+    /// What the caller has shown.
+    pub(super) credential: Credential,
     /// What is known of the request.
     pub(super) progress: &'a Progress,
     /// The body.
     pub(super) incoming: &'a mut Incoming,
 }
 
-impl Call<'_> {
+impl<W> Call<'_, W> {
     /// The secret that the path names.
     ///
     /// # Errors
     /// [`ApiError::Validation`] when it is not of the one spelling that a secret has.
     pub(super) fn secret_id(&self) -> Result<SecretId, ApiError> {
         SecretId::parse(self.secret_id.unwrap_or_default()).map_err(|_malformed| {
-            let place = [Place::PATH, Place("secret_id")];
+            let place = [Place::PATH, Place::Name("secret_id")];
             let item = ErrorItem::new(place, ItemKind::UuidParsing);
             ApiError::Validation(vec![item])
         })
@@ -78,14 +85,66 @@ impl Call<'_> {
     /// # Errors
     /// [`ApiError::PayloadTooLarge`] or [`ApiError::InvalidRequest`].
     pub(super) async fn object(&mut self) -> Result<Fields, ApiError> {
-        let limits = &self.state.settings.limits;
-        let bytes = self
-            .incoming
-            .read(limits.body_bytes, limits.body_time)
-            .await?;
+        self.object_within(self.state.settings.limits.body_bytes)
+            .await
+    }
+
+    /// The object of a body of at most so many bytes.
+    ///
+    /// # Errors
+    /// As [`Call::object`].
+    pub(super) async fn object_within(&mut self, bytes: usize) -> Result<Fields, ApiError> {
+        let within = self.state.settings.limits.body_time;
+        let bytes = self.incoming.read(bytes, within).await?;
         Ok(body::parse_object(&bytes)?)
     }
 
+    /// Waits for what comes of work that was handed in.
+    ///
+    /// # Errors
+    /// As [`Call::submit`].
+    pub(super) async fn settle(&self, pending: Pending) -> Result<Outcome, ApiError> {
+        self.progress.may_stand.set(true);
+        let outcome = pending.outcome().await;
+        let applied = matches!(outcome, Ok(Ok(_)));
+        self.progress.may_stand.set(applied);
+        faults::point("render").await;
+        Ok(outcome?)
+    }
+
+    /// Who asks, for events.
+    pub(super) fn origin(&self) -> Origin {
+        let traceparent = self.request.headers().get("traceparent");
+        Origin {
+            agent: self.principal.agent.clone(),
+            request_id: Some(self.progress.request_id.clone()),
+            traceparent: traceparent
+                .and_then(|line| line.to_str().ok())
+                .and_then(|text| TraceParent::parse(text).ok()),
+        }
+    }
+}
+
+impl<'a> Call<'a, ()> {
+    /// The call as its owner's.
+    ///
+    /// # Errors
+    /// [`ApiError::Forbidden`] when a service calls.
+    pub(super) fn of_owner(self) -> Result<Call<'a>, ApiError> {
+        Ok(Call {
+            owner: guard::owner(&self.principal)?.clone(),
+            state: self.state,
+            request: self.request,
+            secret_id: self.secret_id,
+            principal: self.principal,
+            credential: self.credential,
+            progress: self.progress,
+            incoming: self.incoming,
+        })
+    }
+}
+
+impl Call<'_> {
     /// Hands a change in and waits for what comes of it.
     ///
     /// # Errors
@@ -103,15 +162,35 @@ impl Call<'_> {
         let pending = self.state.secrets.submit(Request {
             owner: self.owner.clone(),
             secret_id,
-            agent: self.agent.clone(),
-            request_id: self.progress.request_id.clone(),
+            origin: self.origin(),
             wanted,
         })?;
-        self.progress.may_stand.set(true);
-        let outcome = pending.outcome().await;
-        let applied = matches!(outcome, Ok(Ok(_)));
-        self.progress.may_stand.set(applied);
-        faults::point("render").await;
-        Ok(outcome??)
+        let mut applied = self
+            .settle(pending)
+            .await?
+            .map_err(|refused| refused.refusal)?;
+        applied.pop().ok_or_else(|| Bug::WrongOutcome.into())
+    }
+
+    /// Hands a change set in and waits for what comes of it.
+    ///
+    /// # Errors
+    /// As [`Call::submit`].
+    ///
+    /// # Cancel safety
+    /// As [`Call::submit`]: the set is abandoned whole or applied whole.
+    pub(super) async fn submit_set(
+        &self,
+        wanted: Vec<(SecretId, Wanted)>,
+        id: ChangeSetId,
+    ) -> Result<Outcome, ApiError> {
+        let requests = wanted.into_iter().map(|(secret_id, wanted)| Request {
+            owner: self.owner.clone(),
+            secret_id,
+            origin: self.origin(),
+            wanted,
+        });
+        let pending = self.state.secrets.submit_set(requests.collect(), id);
+        self.settle(pending.await?).await
     }
 }

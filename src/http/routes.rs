@@ -5,12 +5,13 @@ use futures_util::future::ready;
 
 use super::{
     error::ApiError,
-    health, history,
+    events, health, history, metrics,
     openapi::{self, Described, Parameter, Success},
     presets,
     request::{Answering, Call},
-    secrets,
+    resolve, schema, secrets,
     serve::Edge,
+    sets,
 };
 use crate::auth::Scope;
 
@@ -23,10 +24,10 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The operations, where they are for owners.
-    pub(super) fn owned(&self) -> Option<&'static [Operation<OwnedHandler>]> {
+    /// The operations, where they need a credential.
+    pub(super) fn guarded(&self) -> Option<&'static [Operation<Guarded>]> {
         match self.operations {
-            Operations::Owned(operations) => Some(operations),
+            Operations::Guarded(operations) => Some(operations),
             Operations::Public(_) => None,
         }
     }
@@ -37,8 +38,8 @@ impl Route {
 pub(super) enum Operations {
     /// For anybody, without a credential.
     Public(&'static [Operation<PublicHandler>]),
-    /// For owners whose token has the scope.
-    Owned(&'static [Operation<OwnedHandler>]),
+    /// For callers whose token has the scope.
+    Guarded(&'static [Operation<Guarded>]),
 }
 
 /// A method of a path.
@@ -54,12 +55,21 @@ pub(super) struct Operation<H> {
 /// Answers anybody.
 pub(super) type PublicHandler = for<'a> fn(&'a Edge) -> Answering<'a>;
 
-/// Answers an owner.
-pub(super) struct OwnedHandler {
+/// Answers callers with a scope.
+pub(super) struct Guarded {
     /// What the token must be good for.
     pub(super) scope: Scope,
     /// What answers.
-    pub(super) run: for<'a> fn(Call<'a>) -> Answering<'a>,
+    pub(super) run: Run,
+}
+
+/// What answers a caller.
+#[derive(Clone, Copy)]
+pub(super) enum Run {
+    /// Owners alone.
+    Owner(for<'a> fn(Call<'a>) -> Answering<'a>),
+    /// Services, too.
+    Anyone(for<'a> fn(Call<'a, ()>) -> Answering<'a>),
 }
 
 /// The methods that there are.
@@ -84,6 +94,16 @@ impl Verb {
             Method::PUT => Some(Self::Put),
             Method::DELETE => Some(Self::Delete),
             _ => None,
+        }
+    }
+
+    /// The method's name; `HEAD` counts as `GET`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
         }
     }
 
@@ -142,15 +162,15 @@ pub(super) fn find(path: &str) -> Option<(&'static Route, Option<&str>)> {
 pub(super) const SECRET_ID: &str = "{secret_id}";
 
 /// All routes. The first that fits a path is the one, so the fixed segments come first.
-pub(super) static ROUTES: [Route; 8] = [
+pub(super) static ROUTES: [Route; 15] = [
     Route {
         path: "/api/v1/user/secrets",
-        operations: Operations::Owned(&[
+        operations: Operations::Guarded(&[
             Operation {
                 verb: Verb::Get,
-                handler: OwnedHandler {
+                handler: Guarded {
                     scope: Scope::SecretsRead,
-                    run: |call| Box::pin(secrets::list(call)),
+                    run: Run::Owner(|call| Box::pin(secrets::list(call))),
                 },
                 described: Described {
                     id: "list_secrets",
@@ -164,9 +184,9 @@ pub(super) static ROUTES: [Route; 8] = [
             },
             Operation {
                 verb: Verb::Post,
-                handler: OwnedHandler {
+                handler: Guarded {
                     scope: Scope::SecretsWrite,
-                    run: |call| Box::pin(secrets::create(call)),
+                    run: Run::Owner(|call| Box::pin(secrets::create(call))),
                 },
                 described: Described {
                     id: "create_secret",
@@ -181,11 +201,11 @@ pub(super) static ROUTES: [Route; 8] = [
     },
     Route {
         path: "/api/v1/user/secrets/presets",
-        operations: Operations::Owned(&[Operation {
+        operations: Operations::Guarded(&[Operation {
             verb: Verb::Get,
-            handler: OwnedHandler {
+            handler: Guarded {
                 scope: Scope::SecretsRead,
-                run: |call| Box::pin(presets::list(call)),
+                run: Run::Owner(|call| Box::pin(presets::list(call))),
             },
             described: Described {
                 id: "list_secret_presets",
@@ -197,11 +217,11 @@ pub(super) static ROUTES: [Route; 8] = [
     },
     Route {
         path: "/api/v1/user/secrets/preset",
-        operations: Operations::Owned(&[Operation {
+        operations: Operations::Guarded(&[Operation {
             verb: Verb::Post,
-            handler: OwnedHandler {
+            handler: Guarded {
                 scope: Scope::SecretsWrite,
-                run: |call| Box::pin(presets::create(call)),
+                run: Run::Owner(|call| Box::pin(presets::create(call))),
             },
             described: Described {
                 id: "create_secret_from_preset",
@@ -214,13 +234,123 @@ pub(super) static ROUTES: [Route; 8] = [
         }]),
     },
     Route {
+        path: "/api/v1/user/secrets/batch",
+        operations: Operations::Guarded(&[Operation {
+            verb: Verb::Post,
+            handler: Guarded {
+                scope: Scope::SecretsWrite,
+                run: Run::Owner(|call| Box::pin(sets::update(call))),
+            },
+            described: Described {
+                id: "update_secrets",
+                summary: "Update several secrets in one commit, all or none",
+                body: Some("BatchUpdateRequest"),
+                success: Success::Body("All of them as updated", "BatchUpdate"),
+                refusals: &[400, 404, 413, 422],
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
+        path: "/api/v1/secrets/resolve",
+        operations: Operations::Guarded(&[Operation {
+            verb: Verb::Post,
+            handler: Guarded {
+                scope: Scope::SecretsResolve,
+                run: Run::Anyone(|call| Box::pin(resolve::resolve(call))),
+            },
+            described: Described {
+                id: "resolve_secrets",
+                summary: "Values for a workload, all or none",
+                description: Some(
+                    "Follow the log `changes` from the answered cursor: no rotation is skipped.",
+                ),
+                body: Some("ResolveRequest"),
+                success: Success::Body("The values, in the order asked", "Resolved"),
+                refusals: &[400, 404, 410, 413, 422],
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
+        path: "/api/v1/events",
+        operations: Operations::Guarded(&[Operation {
+            verb: Verb::Get,
+            handler: Guarded {
+                scope: Scope::EventsRead,
+                run: Run::Anyone(|call| Box::pin(events::list(call))),
+            },
+            described: Described {
+                id: "list_events",
+                summary: "The committed log after a cursor",
+                description: Some(
+                    "With `Accept: text/event-stream` as server-sent events, which `Last-Event-ID` resumes.",
+                ),
+                parameters: &[
+                    Parameter::After,
+                    Parameter::Limit,
+                    Parameter::Type,
+                    Parameter::Log,
+                    Parameter::LastEventId,
+                ],
+                success: Success::Body("A page of events, oldest first", "EventPage"),
+                refusals: &[410, 422],
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
+        path: "/api/v1/events/head",
+        operations: Operations::Guarded(&[Operation {
+            verb: Verb::Get,
+            handler: Guarded {
+                scope: Scope::EventsRead,
+                run: Run::Anyone(|call| Box::pin(events::head(call))),
+            },
+            described: Described {
+                id: "get_log_head",
+                summary: "A signed checkpoint of the whole log",
+                parameters: &[Parameter::Log],
+                success: Success::Body("Where the log stands", "Checkpoint"),
+                refusals: &[422],
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
+        path: "/schemas/secret-event.v1.json",
+        operations: Operations::Public(&[Operation {
+            verb: Verb::Get,
+            handler: |_| Box::pin(ready(schema::changes())),
+            described: Described {
+                id: "get_secret_event_schema",
+                summary: "The JSON Schema of events of the log `changes` (public)",
+                success: Success::Body("A JSON Schema", "JsonSchema"),
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
+        path: "/schemas/activity-event.v1.json",
+        operations: Operations::Public(&[Operation {
+            verb: Verb::Get,
+            handler: |_| Box::pin(ready(schema::activity())),
+            described: Described {
+                id: "get_activity_event_schema",
+                summary: "The JSON Schema of events of the log `activity` (public)",
+                success: Success::Body("A JSON Schema", "JsonSchema"),
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
         path: "/api/v1/user/secrets/{secret_id}",
-        operations: Operations::Owned(&[
+        operations: Operations::Guarded(&[
             Operation {
                 verb: Verb::Get,
-                handler: OwnedHandler {
+                handler: Guarded {
                     scope: Scope::SecretsRead,
-                    run: |call| Box::pin(secrets::get(call)),
+                    run: Run::Owner(|call| Box::pin(secrets::get(call))),
                 },
                 described: Described {
                     id: "get_secret",
@@ -232,9 +362,9 @@ pub(super) static ROUTES: [Route; 8] = [
             },
             Operation {
                 verb: Verb::Put,
-                handler: OwnedHandler {
+                handler: Guarded {
                     scope: Scope::SecretsWrite,
-                    run: |call| Box::pin(secrets::update(call)),
+                    run: Run::Owner(|call| Box::pin(secrets::update(call))),
                 },
                 described: Described {
                     id: "update_secret",
@@ -251,9 +381,9 @@ pub(super) static ROUTES: [Route; 8] = [
             },
             Operation {
                 verb: Verb::Delete,
-                handler: OwnedHandler {
+                handler: Guarded {
                     scope: Scope::SecretsWrite,
-                    run: |call| Box::pin(secrets::delete(call)),
+                    run: Run::Owner(|call| Box::pin(secrets::delete(call))),
                 },
                 described: Described {
                     id: "delete_secret",
@@ -268,11 +398,11 @@ pub(super) static ROUTES: [Route; 8] = [
     },
     Route {
         path: "/api/v1/user/secrets/{secret_id}/events",
-        operations: Operations::Owned(&[Operation {
+        operations: Operations::Guarded(&[Operation {
             verb: Verb::Get,
-            handler: OwnedHandler {
+            handler: Guarded {
                 scope: Scope::EventsRead,
-                run: |call| Box::pin(history::list(call)),
+                run: Run::Owner(|call| Box::pin(history::list(call))),
             },
             described: Described {
                 id: "list_secret_events",
@@ -307,6 +437,20 @@ pub(super) static ROUTES: [Route; 8] = [
                 summary: "Readiness (public)",
                 success: Success::Body("Ready", "Readiness"),
                 refusals: &[503],
+                ..Described::NOTHING
+            },
+        }]),
+    },
+    Route {
+        path: "/metrics",
+        operations: Operations::Public(&[Operation {
+            verb: Verb::Get,
+            handler: |edge| Box::pin(metrics::serve(edge)),
+            described: Described {
+                id: "get_metrics",
+                summary: "Metrics (public; where the address is a loopback one)",
+                success: Success::Text("Prometheus' text format"),
+                refusals: &[404],
                 ..Described::NOTHING
             },
         }]),
@@ -372,7 +516,7 @@ mod tests {
     #[test]
     fn a_method_that_is_not_there_names_those_that_are() {
         let (route, _) = find("/api/v1/user/secrets/x").unwrap();
-        let Operations::Owned(operations) = route.operations else {
+        let Operations::Guarded(operations) = route.operations else {
             panic!("an owner's route")
         };
         assert!(operation(operations, &Method::HEAD).is_ok());

@@ -140,7 +140,8 @@ pub(super) struct UserSecret {
 }
 
 impl UserSecret {
-    fn new(secret: Secret, mask: &Mask) -> Self {
+    /// A secret as its mask shows it.
+    pub(super) fn new(secret: Secret, mask: &Mask) -> Self {
         // Exhaustive: a new field of a secret does not compile until someone decides about it.
         let Secret {
             id,

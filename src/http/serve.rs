@@ -1,11 +1,15 @@
 //! One request, from its head to its answer, in the order of the contract.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    cell::Cell,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{
-        ConnectionType,
+        ConnectionType, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     web,
@@ -21,7 +25,7 @@ use super::{
     guard,
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
-    routes::{self, Operations, OwnedHandler, Verb},
+    routes::{self, Guarded, Operations, Run, Verb},
 };
 use crate::domain::RequestId;
 
@@ -72,6 +76,7 @@ pub(super) async fn entry(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
+    let began = Instant::now();
     let progress = Progress {
         request_id: request_id(request.headers()),
         route: Cell::new(""),
@@ -96,6 +101,7 @@ pub(super) async fn entry(
         error.into_response()
     });
     finish(&edge, &request, &progress, response.headers_mut());
+    measure(&request, &progress, (response.status(), began));
     // actix-http times the first head of a connection alone: a later one that never ends holds its
     // connection for good. So strangers get no later one. (With an `Upgrade` the connection is kept, as
     // that header's `Connection: upgrade` says.)
@@ -131,26 +137,30 @@ async fn answer(
         return (routes::operation(operations, request.method())?.handler)(edge).await;
     }
 
-    let principal = guard::authenticate(edge, request, progress).await?;
+    let (principal, credential) = guard::authenticate(edge, request, progress).await?;
     progress.authenticated.set(true);
     let (level, within_limit) = edge.callers.take(&guard::Caller::of(&principal));
     progress.level.set(Some(level));
     let (operations, secret_id) = found
-        .and_then(|(route, secret_id)| route.owned().map(|owned| (owned, secret_id)))
+        .and_then(|(route, secret_id)| route.guarded().map(|guarded| (guarded, secret_id)))
         .ok_or(ApiError::NotFound)?;
-    let OwnedHandler { scope, run } = routes::operation(operations, request.method())?.handler;
+    let Guarded { scope, run } = routes::operation(operations, request.method())?.handler;
     within_limit.map_err(ApiError::RateLimited)?;
-    let owner = guard::permit(&principal, scope)?.clone();
-    run(Call {
+    guard::permit(&principal, scope)?;
+    let call = Call {
         state: &edge.state,
         request,
         secret_id,
-        owner,
-        agent: principal.agent.clone(),
+        owner: (),
+        principal,
+        credential,
         progress,
         incoming,
-    })
-    .await
+    };
+    match run {
+        Run::Owner(run) => run(call.of_owner()?).await,
+        Run::Anyone(run) => run(call).await,
+    }
 }
 
 /// The caller's ID when it is sane and the only one, else a new one.
@@ -185,6 +195,19 @@ fn finish(edge: &Edge, request: &HttpRequest, progress: &Progress, headers: &mut
         insert(RATE_LIMIT_POLICY, &level.policy());
     }
     cors::expose(&edge.state.settings.http, request, headers);
+}
+
+/// Counts the request, under its route's pattern.
+fn measure(request: &HttpRequest, progress: &Progress, (status, began): (StatusCode, Instant)) {
+    let method = Verb::of(request.method()).map_or("OTHER", Verb::name);
+    let route = progress.route.get();
+    let labels = [("method", method), ("route", route)];
+    metrics::histogram!("rekey_http_request_duration_seconds", &labels).record(began.elapsed());
+    let status = status.as_u16().to_string();
+    metrics::counter!(
+        "rekey_http_requests_total", "method" => method, "route" => route, "status" => status
+    )
+    .increment(1);
 }
 
 /// One line for each request that fails: where it went wrong, never what was in it.

@@ -1,12 +1,13 @@
-//! Whether the keyring and the database go together, and the first registration of a key.
+//! Whether the keyring and the database go together, the first registration of a key, and the service's
+//! own keys.
 
 use chrono::Utc;
 use tokio::runtime::Handle;
 
 use crate::{
-    crypto::{Keyring, OpenError, SealError},
-    domain::{KeyId, Timestamp},
-    store::{Operator, Store, StoreError, StoredKey, Target},
+    crypto::{CheckpointSigner, Keyring, OpenError, SealError, Sealer},
+    domain::{KeyId, ServiceKeyName, Timestamp},
+    store::{Operator, Store, StoreError, StoredKey, StoredServiceKey, Target},
 };
 
 /// Keyring and database don't go together.
@@ -15,12 +16,18 @@ pub enum KeysError {
     /// A key that the database needs is missing, or is another one.
     #[error("key {0} of the database can't be used with this keyring")]
     Key(KeyId, #[source] OpenError),
-    /// The first key can't be registered.
-    #[error("the first key can't be registered")]
-    First(#[from] SealError),
+    /// The first key can't be registered, or one of the service's own not be made.
+    #[error("a key can't be made")]
+    Seal(#[from] SealError),
     /// The database can't be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// One of the service's own keys does not open.
+    #[error("the service's own key {} does not open", .0.as_str())]
+    ServiceKey(ServiceKeyName, #[source] OpenError),
+    /// One of the service's own keys was not there to be read after it had been made.
+    #[error("the service's own key {} could not be made: the primary key was being retired", .0.as_str())]
+    Unmade(ServiceKeyName),
     /// The database has keys, but none is the primary one.
     #[error("the database names no primary key")]
     NoPrimary,
@@ -58,4 +65,42 @@ pub async fn verify(store: &Store, target: &Target, keyring: &Keyring) -> Result
     }
     let primary = known.into_iter().find(|key| key.primary);
     primary.map(|key| key.id).ok_or(KeysError::NoPrimary)
+}
+
+/// The signer of checkpoints. Its key is made, sealed under the primary one, when the database has none;
+/// of two replicas that start at once the first makes it.
+///
+/// # Errors
+/// [`KeysError`] when it can't be made or does not open.
+pub async fn checkpoint_signer(
+    store: &Store,
+    target: &Target,
+    sealer: &Sealer,
+    primary: &KeyId,
+) -> Result<CheckpointSigner, KeysError> {
+    let name = ServiceKeyName::CheckpointSigning;
+    if let Some(signer) = open_signer(sealer, &store.service_keys().await?)? {
+        return Ok(signer);
+    }
+    let bytes = sealer.generate_service_key(primary, name)?;
+    let operator = Operator::open(target, &Handle::current()).await?;
+    let now = Timestamp::from(Utc::now());
+    operator.add_service_key(name, primary, bytes, now).await?;
+    operator.close().await;
+    open_signer(sealer, &store.service_keys().await?)?.ok_or(KeysError::Unmade(name))
+}
+
+/// The signer of checkpoints from the rows of the service's own keys; nothing when its row is not there.
+///
+/// # Errors
+/// [`KeysError::ServiceKey`] when it does not open.
+pub fn open_signer(
+    sealer: &Sealer,
+    known: &[StoredServiceKey],
+) -> Result<Option<CheckpointSigner>, KeysError> {
+    let name = ServiceKeyName::CheckpointSigning;
+    let row = known.iter().find(|key| key.name == name.as_str());
+    row.map(|key| sealer.checkpoint_signer(&key.kek_id, &key.sealed))
+        .transpose()
+        .map_err(|error| KeysError::ServiceKey(name, error))
 }

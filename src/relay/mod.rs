@@ -1,4 +1,4 @@
-//! The relay: follows the committed log with a cursor and publishes it in position order.
+//! The relay: follows a committed log with a cursor and publishes it in position order.
 //!
 //! The log is the outbox: there is no flag on an event, only the cursor, which moves over what the broker
 //! confirmed. At most one relay holds the cursor's lease. Delivery is at least once; the first delivery of
@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use crate::{
     broker::{BrokerTarget, Publisher},
-    store::{Check, Committer, CursorState, CursorStep, Store},
+    domain::Log,
+    store::{Check, Committer, CursorAction, CursorName, CursorState, CursorStep, Store},
 };
 use session::{Ended, Session};
 
@@ -36,12 +37,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How the relay and its broker do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayState {
+    /// The log that it relays.
+    pub log: Log,
     /// The connection to the broker.
     pub broker: Check,
     /// The relay: it publishes, or another replica's does.
     pub relay: Check,
     /// Messages that no queue took, since the start.
     pub unroutable: u64,
+    /// The last position that the broker confirmed, while this process holds the lease.
+    pub confirmed: Option<u64>,
 }
 
 /// The lease of the cursor, and how far it got.
@@ -52,12 +57,13 @@ struct Lease {
     renewed: Instant,
 }
 
-/// A relay of the log `changes`.
+/// The relay of one log.
 #[derive(Debug)]
 pub struct Relay {
     store: Store,
     committer: Committer,
     target: BrokerTarget,
+    cursor: CursorName,
     holder: Uuid,
     lease: Option<Lease>,
     /// Up to this position one event at a time: a window in it was refused or timed out.
@@ -67,23 +73,30 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay that runs until `stopping` says so.
+    /// A relay of `log` that runs until `stopping` says so.
     #[must_use]
     pub fn new(
-        store: Store,
-        committer: Committer,
+        log: Log,
+        (store, committer): (Store, Committer),
         target: BrokerTarget,
         stopping: watch::Receiver<bool>,
     ) -> Self {
+        let cursor = CursorName {
+            exchange: target.exchange.clone(),
+            log,
+        };
         let state = RelayState {
+            log,
             broker: Check::Failed,
             relay: Check::Failed,
             unroutable: 0,
+            confirmed: None,
         };
         Self {
             store,
             committer,
             target,
+            cursor,
             holder: Uuid::now_v7(),
             lease: None,
             careful_until: 0,
@@ -135,8 +148,8 @@ impl Relay {
                 self.rest(ASK).await;
                 continue;
             };
-            let exchange = self.target.exchange.clone();
-            let mut session = Session::new((&publisher, &exchange), lease, self.careful_until);
+            let cursor = self.cursor.clone();
+            let mut session = Session::new((&publisher, &cursor), lease, self.careful_until);
             let ended = loop {
                 if *self.stopping.borrow() {
                     break Ended::Stopped;
@@ -147,13 +160,16 @@ impl Relay {
                 {
                     break ended;
                 }
-                self.count(session.take_unroutable());
+                self.note(&mut session);
             };
             self.lease = Some(session.lease());
             self.careful_until = session.careful_until(&ended);
             match ended {
                 Ended::Stopped => {}
-                Ended::LeaseLost => self.lease = None,
+                Ended::LeaseLost => {
+                    self.lease = None;
+                    self.state.send_modify(|state| state.confirmed = None);
+                }
                 Ended::BrokerLost(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -170,16 +186,15 @@ impl Relay {
     /// The lease that the relay holds, or takes now.
     async fn acquire(&mut self) -> Option<Lease> {
         if self.lease.is_none() {
-            let step = CursorStep::Acquire {
-                exchange: self.target.exchange.clone(),
-                holder: self.holder,
-            };
+            let holder = self.holder;
+            let step = self.step(CursorAction::Acquire { holder });
             if let Ok(CursorState::Held {
                 lease_number,
                 position,
             }) = self.committer.cursor(step).await
             {
                 tracing::info!(
+                    relay.log = self.cursor.log.as_str(),
                     relay.lease = lease_number,
                     event.position = position,
                     "the relay has the lease"
@@ -194,13 +209,19 @@ impl Relay {
         self.lease
     }
 
+    fn step(&self, action: CursorAction) -> CursorStep {
+        CursorStep {
+            cursor: self.cursor.clone(),
+            action,
+        }
+    }
+
     async fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
-            let step = CursorStep::Release {
-                exchange: self.target.exchange.clone(),
+            let step = self.step(CursorAction::Release {
                 lease_number: lease.number,
                 position: lease.confirmed,
-            };
+            });
             // A lease that is not let go ends by itself.
             let _ = self.committer.cursor(step).await;
         }
@@ -221,11 +242,14 @@ impl Relay {
         });
     }
 
-    fn count(&self, unroutable: u64) {
-        if unroutable > 0 {
-            self.state
-                .send_modify(|state| state.unroutable += unroutable);
-        }
+    fn note(&self, session: &mut Session<'_>) {
+        let (unroutable, confirmed) = (session.take_unroutable(), session.lease().confirmed);
+        self.state.send_if_modified(|state| {
+            let news = unroutable > 0 || state.confirmed != Some(confirmed);
+            state.unroutable += unroutable;
+            state.confirmed = Some(confirmed);
+            news
+        });
     }
 }
 

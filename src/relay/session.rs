@@ -11,7 +11,7 @@ use super::Lease;
 use crate::{
     broker::{BrokerError, Confirm, Message, Publisher, Verdict},
     faults,
-    store::{Committer, CursorState, CursorStep, LoggedEvent, Store},
+    store::{Committer, CursorAction, CursorName, CursorState, CursorStep, LoggedEvent, Store},
 };
 
 /// Events that may be unconfirmed.
@@ -41,7 +41,7 @@ pub(super) enum Ended {
 /// Publishes on one connection under one lease.
 pub(super) struct Session<'a> {
     publisher: &'a Publisher,
-    exchange: &'a str,
+    cursor: &'a CursorName,
     lease: Lease,
     careful_until: u64,
     /// The last position that was published.
@@ -60,13 +60,13 @@ enum Woken {
 
 impl<'a> Session<'a> {
     pub(super) fn new(
-        (publisher, exchange): (&'a Publisher, &'a str),
+        (publisher, cursor): (&'a Publisher, &'a CursorName),
         lease: Lease,
         careful_until: u64,
     ) -> Self {
         Self {
             publisher,
-            exchange,
+            cursor,
             lease,
             careful_until,
             published: lease.confirmed,
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
             self.renew(committer).await?;
         }
         // Subscribed before the log is read: a commit in between wakes the next step.
-        let mut commits = committer.committed();
+        let mut commits = committer.committed(self.cursor.log);
         self.publish(store).await?;
         let woken = if let Some((_, since, confirm)) = self.window.front_mut() {
             let late = *since + CONFIRM;
@@ -148,7 +148,8 @@ impl<'a> Session<'a> {
             WINDOW
         };
         if self.read.is_empty() && self.window.len() < room {
-            match store.log_after(self.published, WINDOW as u64).await {
+            let log = self.cursor.log;
+            match store.log_after(log, self.published, WINDOW as u64).await {
                 Ok(events) => self.read = events.into(),
                 Err(error) => {
                     tracing::warn!(
@@ -159,10 +160,16 @@ impl<'a> Session<'a> {
             }
         }
         while self.window.len() < room
-            && let Some(LoggedEvent { position, body, .. }) = self.read.pop_front()
+            && let Some(event) = self.read.pop_front()
         {
+            let LoggedEvent {
+                position,
+                body,
+                traceparent,
+                ..
+            } = event;
             self.published = position;
-            let Ok(message) = Message::of_change(body) else {
+            let Ok(message) = Message::of(body, traceparent) else {
                 // Only a hand in the database can have written it: it can't be sent, and must not stop
                 // what follows. The log keeps it.
                 tracing::error!(
@@ -184,10 +191,12 @@ impl<'a> Session<'a> {
 
     /// One statement renews the lease and moves the cursor over the confirmed prefix.
     async fn renew(&mut self, committer: &Committer) -> Result<(), Ended> {
-        let step = CursorStep::Advance {
-            exchange: self.exchange.to_owned(),
-            lease_number: self.lease.number,
-            position: self.lease.confirmed,
+        let step = CursorStep {
+            cursor: self.cursor.clone(),
+            action: CursorAction::Advance {
+                lease_number: self.lease.number,
+                position: self.lease.confirmed,
+            },
         };
         match committer.cursor(step).await {
             Ok(CursorState::Held { .. }) => {

@@ -47,6 +47,12 @@ pub struct Settings {
     pub commit: Commit,
     /// The HTTP edge.
     pub http: Http,
+    /// The log `activity`.
+    pub activity: Activity,
+    /// The log `changes`.
+    pub events: Events,
+    /// `/metrics`.
+    pub metrics: Metrics,
     /// The log on stderr.
     pub log: Log,
     /// Nobody set `database.url`, `keyring.path` or `keyring.keys`: the service makes its own
@@ -265,6 +271,40 @@ pub struct ClientVersion {
 pub struct Log {
     /// How lines look.
     pub format: LogFormat,
+}
+
+/// `activity.*`
+#[derive(Debug, Clone)]
+pub struct Activity {
+    /// How it is recorded that a value was handed out.
+    pub record: ActivityRecord,
+    /// How long the log `activity` is kept; nothing stands for ever.
+    pub retain: Option<Duration>,
+}
+
+/// `activity.record`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivityRecord {
+    /// Committed before the value leaves.
+    Commit,
+    /// Soon after; under load and at a crash a record may be lost.
+    Async,
+    /// Not at all.
+    Off,
+}
+
+/// `events.*`
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// How long the log `changes` is kept; nothing stands for ever.
+    pub retain: Option<Duration>,
+}
+
+/// `metrics.*`
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// The port of a listener of their own, on the same host; 0 takes a free one.
+    pub port: Option<u16>,
 }
 
 /// `log.format`

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{ClientVersion, LogFormat, ReservedName};
+use super::{ActivityRecord, ClientVersion, LogFormat, ReservedName};
 
 const KEY_BYTES: usize = 32;
 
@@ -141,6 +141,27 @@ pub(super) fn origin(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let web = ["http", "https"].contains(&url.scheme());
     (web && url.origin().ascii_serialization() == text).then(|| text.to_owned())
+}
+
+pub(super) fn activity_record(text: &str) -> Option<ActivityRecord> {
+    match text {
+        "commit" => Some(ActivityRecord::Commit),
+        "async" => Some(ActivityRecord::Async),
+        "off" => Some(ActivityRecord::Off),
+        _ => None,
+    }
+}
+
+/// A port, or nothing.
+#[expect(
+    clippy::option_option,
+    reason = "at fault, none, and a port are three things"
+)]
+pub(super) fn optional_port(text: &str) -> Option<Option<u16>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    text.parse().ok().map(Some)
 }
 
 pub(super) fn log_format(text: &str) -> Option<LogFormat> {

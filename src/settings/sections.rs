@@ -9,8 +9,8 @@ use secrecy::ExposeSecret as _;
 
 use super::reader::{Order, Reader};
 use super::{
-    Broker, Commit, Database, Http, Keyring, Limits, Log, Preset, ReservedName, Server, Settings,
-    parse,
+    Activity, Broker, Commit, Database, Events, Http, Keyring, Limits, Log, Metrics, Preset,
+    ReservedName, Server, Settings, parse,
 };
 use crate::domain::MOST_VERSIONS;
 
@@ -38,6 +38,10 @@ pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
     );
     let commit = commit(reader);
     let http = http(reader);
+    let activity = activity(reader);
+    let retain = retain(reader, "events.retain_days");
+    let allowed = "empty, or a whole number from 0 to 65535";
+    let metrics_port = reader.text("metrics.port", allowed, parse::optional_port);
     let format = reader.text("log.format", "auto, pretty or json", parse::log_format);
     compare(reader);
     Some(Settings {
@@ -49,6 +53,11 @@ pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
         presets: presets?,
         commit: commit?,
         http: http?,
+        activity: activity?,
+        events: Events { retain: retain? },
+        metrics: Metrics {
+            port: metrics_port?,
+        },
         log: Log { format: format? },
         embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
     })
@@ -196,6 +205,26 @@ fn commit(reader: &mut Reader) -> Option<Commit> {
         timeout: timeout?,
         watchdog: watchdog?,
     })
+}
+
+fn activity(reader: &mut Reader) -> Option<Activity> {
+    let allowed = "commit, async or off";
+    let record = reader.text("activity.record", allowed, parse::activity_record);
+    let retain = retain(reader, "activity.retain_days");
+    Some(Activity {
+        record: record?,
+        retain: retain?,
+    })
+}
+
+/// How long a log's events are kept; 0 days stand for ever.
+#[expect(
+    clippy::option_option,
+    reason = "at fault, for ever, and so long are three things"
+)]
+fn retain(reader: &mut Reader, key: &'static str) -> Option<Option<Duration>> {
+    let days: u64 = reader.number(key, 0..=36_500)?;
+    Some((days > 0).then(|| Duration::from_secs(days * 86_400)))
 }
 
 fn http(reader: &mut Reader) -> Option<Http> {

@@ -80,6 +80,15 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(settings.commit.queue_bytes, 64 * 1024 * 1024);
     assert_eq!(settings.http.timeout, Duration::from_secs(8));
     assert!(!settings.http.require_tls && settings.http.min_client_versions.is_empty());
+    assert_eq!(settings.activity.record, ActivityRecord::Commit);
+    assert_eq!(
+        settings.activity.retain,
+        Some(Duration::from_hours(90 * 24))
+    );
+    assert_eq!(
+        (settings.events.retain, settings.metrics.port),
+        (None, None)
+    );
     assert_eq!(settings.log.format, LogFormat::Auto);
 }
 
@@ -232,11 +241,8 @@ fn settings_of_later_capabilities_are_unknown() {
     for (key, value) in [
         ("auth.issuer", "''"),
         ("server.tls_cert", "''"),
-        ("activity.record", "'commit'"),
-        ("events.retain_days", "0"),
         ("expiry.lead_seconds", "1"),
         ("audit.url", "''"),
-        ("metrics.port", "0"),
     ] {
         let faults = faults_of_file(&format!("{key} = {value}"));
         assert!(
@@ -566,7 +572,7 @@ fn documented_variables() -> Vec<String> {
 fn the_default_file_has_exactly_the_keys_that_are_read() {
     read([]);
     let keys = default_keys();
-    assert_eq!(keys.len(), 31 + 4);
+    assert_eq!(keys.len(), 35 + 4);
     for key in &keys {
         let mut collected = collect(&Sources::default());
         collected.leaves.retain(|leaf| leaf.key != *key);

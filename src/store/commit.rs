@@ -19,22 +19,26 @@ use sea_orm::{
 
 use super::{
     StoreError,
-    apply::{Limits, Plan, Present, Writes, apply},
+    apply::{Limits, Plan, Present, apply},
     cursor::{self, CursorState, CursorStep},
     dialect::{Kind, Rows},
     log,
-    rows::{SECRET_COLUMNS, SecretRow, signed},
+    retention::{self, Retention},
+    rows::{SECRET_COLUMNS, SecretRow},
+    write::write,
 };
 use crate::{
-    domain::{Action, Change, KeyId, Owner, Secret, SecretId, SecretName, Timestamp},
+    domain::{Action, Change, KeyId, Log, Owner, Secret, SecretId, SecretName, Timestamp, Work},
     faults,
 };
 
 /// What one transaction holds.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) changes: Vec<Change>,
-    pub(super) cursor: Option<CursorStep>,
+    pub(super) works: Vec<Work>,
+    /// Steps of the relays' cursors, `changes` first.
+    pub(super) cursors: Vec<CursorStep>,
+    pub(super) retention: Option<Retention>,
     pub(super) limits: Limits,
     pub(super) now: Timestamp,
     pub(super) phase: Phase,
@@ -46,7 +50,10 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Decided {
     pub(super) plan: Plan,
-    pub(super) cursor: Option<CursorState>,
+    /// What came of each cursor step.
+    pub(super) cursors: Vec<CursorState>,
+    /// How many events went.
+    pub(super) removed: u64,
     /// The key that the log's head names as the primary one.
     pub(super) primary: Option<KeyId>,
     /// The session that ran the transaction (PostgreSQL).
@@ -102,18 +109,23 @@ pub(super) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction
 /// None: it runs as a task of its own.
 pub(super) async fn commit(db: DatabaseConnection, batch: Arc<Batch>) -> Result<(), StoreError> {
     let transaction = begin(&db).await?;
-    let (plan, primary, session) = if batch.changes.is_empty() {
+    let (plan, primary, session) = if batch.works.is_empty() {
         <(Plan, Option<KeyId>, Session)>::default()
     } else {
-        changes(&transaction, &batch).await?
+        work(&transaction, &batch).await?
     };
-    let cursor = match &batch.cursor {
-        Some(step) => Some(cursor::run(&transaction, step).await?),
-        None => None,
+    let mut cursors = Vec::with_capacity(batch.cursors.len());
+    for step in &batch.cursors {
+        cursors.push(cursor::run(&transaction, step).await?);
+    }
+    let removed = match &batch.retention {
+        Some(retention) => retention::run(&transaction, retention).await?,
+        None => 0,
     };
     let decided = Decided {
         plan,
-        cursor,
+        cursors,
+        removed,
         primary,
         session,
     };
@@ -121,19 +133,25 @@ pub(super) async fn commit(db: DatabaseConnection, batch: Arc<Batch>) -> Result<
         // Condemned: the watchdog has answered. Dropping the transaction rolls it back.
         return Err(StoreError::Deadline);
     }
-    faults::point("before-commit").await;
+    // Of batches that somebody waits for.
+    let awaited = !batch.works.is_empty();
+    if awaited {
+        faults::point("before-commit").await;
+    }
     transaction.commit().await?;
-    faults::point("after-commit").await;
+    if awaited {
+        faults::point("after-commit").await;
+    }
     Ok(())
 }
 
-async fn changes(
+async fn work(
     transaction: &DatabaseTransaction,
     batch: &Batch,
 ) -> Result<(Plan, Option<KeyId>, Session), StoreError> {
     let (primary, session) = lock(transaction).await?;
-    let present = read(transaction, &batch.changes).await?;
-    let plan = apply(present, &batch.changes, batch.limits, batch.now);
+    let present = read(transaction, &batch.works).await?;
+    let plan = apply(present, &batch.works, batch.limits, batch.now);
     faults::point("before-rows").await;
     write(transaction, &plan.writes).await?;
     faults::point("after-rows").await;
@@ -171,17 +189,40 @@ pub(super) async fn lock(
     Ok((primary.or(Err(StoreError::Corrupt("log_head")))?, session))
 }
 
+/// Locks the head of `activity`: whoever appends to it does, after that of `changes` if it takes both.
+pub(super) async fn lock_activity(transaction: &DatabaseTransaction) -> Result<(), StoreError> {
+    // SQLite's transaction is the only one that writes.
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        let sql = "SELECT 1 FROM log_head WHERE log = 'activity' FOR UPDATE";
+        let statement = Statement::from_string(DbBackend::Postgres, sql);
+        transaction.query_one_raw(statement).await?;
+    }
+    Ok(())
+}
+
 /// Step 2: reads what the batch is about.
-async fn read(
-    transaction: &DatabaseTransaction,
-    changes: &[Change],
-) -> Result<Present, StoreError> {
+async fn read(transaction: &DatabaseTransaction, works: &[Work]) -> Result<Present, StoreError> {
+    let activity = if works.iter().any(|work| matches!(work, Work::Accesses(_))) {
+        lock_activity(transaction).await?;
+        Some(log::head(transaction, Log::Activity).await?)
+    } else {
+        None
+    };
+    let changes: Vec<&Change> = works
+        .iter()
+        .filter_map(|work| match work {
+            Work::Command(command) => Some(command.changes.iter()),
+            Work::Accesses(_) => None,
+        })
+        .flatten()
+        .collect();
     Ok(Present {
-        head: log::head(transaction).await?,
+        changes: log::head(transaction, Log::Changes).await?,
+        activity,
         active_keys: active_keys(transaction).await?,
-        secrets: secrets(transaction, changes).await?,
-        names: names(transaction, changes).await?,
-        counts: counts(transaction, changes).await?,
+        secrets: secrets(transaction, &changes).await?,
+        names: names(transaction, &changes).await?,
+        counts: counts(transaction, &changes).await?,
     })
 }
 
@@ -216,7 +257,7 @@ async fn all<R: FromQueryResult>(
 /// The secrets that are updated or deleted, if they are their caller's.
 async fn secrets(
     transaction: &DatabaseTransaction,
-    changes: &[Change],
+    changes: &[&Change],
 ) -> Result<HashMap<SecretId, Secret>, StoreError> {
     let wanted: BTreeSet<_> = changes
         .iter()
@@ -248,7 +289,7 @@ struct NameRow {
 /// Which of the names that are to be created are taken.
 async fn names(
     transaction: &DatabaseTransaction,
-    changes: &[Change],
+    changes: &[&Change],
 ) -> Result<HashSet<(Owner, SecretName)>, StoreError> {
     let mut rows = Rows::new(&[("owner", Kind::Text), ("name", Kind::Text)]);
     let wanted: BTreeSet<_> = created(changes).collect();
@@ -277,7 +318,7 @@ struct CountRow {
 /// How many secrets the owners have for whom one is to be created.
 async fn counts(
     transaction: &DatabaseTransaction,
-    changes: &[Change],
+    changes: &[&Change],
 ) -> Result<HashMap<Owner, u64>, StoreError> {
     let mut rows = Rows::new(&[("owner", Kind::Text)]);
     let wanted: BTreeSet<_> = created(changes).map(|(owner, _)| owner).collect();
@@ -298,150 +339,11 @@ async fn counts(
         .collect()
 }
 
-fn created(changes: &[Change]) -> impl Iterator<Item = (&Owner, &SecretName)> {
+fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
     changes.iter().filter_map(|change| match &change.action {
         Action::Create { name, .. } => Some((&change.owner, name)),
         Action::Update { .. } | Action::Delete { .. } => None,
     })
-}
-
-/// Step 4: writes what the plan says, deletions and updates before inserts.
-async fn write(transaction: &DatabaseTransaction, writes: &Writes) -> Result<(), StoreError> {
-    let steps = [
-        delete_versions(writes),
-        delete_secrets(writes),
-        update_secrets(writes),
-        insert_secrets(writes),
-        insert_versions(writes)?,
-        log::insert(&writes.events),
-    ];
-    let backend = transaction.get_database_backend();
-    for (rows, sql) in steps {
-        for statement in rows.statements(backend, sql) {
-            transaction.execute_raw(statement).await?;
-        }
-    }
-    Ok(())
-}
-
-type Step = (Rows, &'static str);
-
-fn delete_versions(writes: &Writes) -> Step {
-    let mut rows = Rows::new(&[
-        ("secret_id", Kind::Uuid),
-        ("lowest", Kind::Number),
-        ("highest", Kind::Number),
-    ]);
-    for id in &writes.deleted {
-        rows.push([id.get().into(), 0_i64.into(), i64::MAX.into()]);
-    }
-    for (id, versions) in &writes.pushed_out {
-        let (lowest, highest) = (signed(*versions.start()), signed(*versions.end()));
-        rows.push([id.get().into(), lowest.into(), highest.into()]);
-    }
-    let sql = "DELETE FROM secret_versions WHERE (secret_id, version) IN \
-               (SELECT v.secret_id, v.version FROM {rows} \
-                JOIN secret_versions v ON v.secret_id = r.secret_id \
-                AND v.version BETWEEN r.lowest AND r.highest)";
-    (rows, sql)
-}
-
-fn delete_secrets(writes: &Writes) -> Step {
-    let mut rows = Rows::new(&[("id", Kind::Uuid)]);
-    for id in &writes.deleted {
-        rows.push([id.get().into()]);
-    }
-    (
-        rows,
-        "DELETE FROM secrets WHERE id IN (SELECT r.id FROM {rows})",
-    )
-}
-
-fn update_secrets(writes: &Writes) -> Step {
-    let mut rows = Rows::new(&[
-        ("id", Kind::Uuid),
-        ("version", Kind::Number),
-        ("sequence", Kind::Number),
-        ("updated_at", Kind::Number),
-    ]);
-    for secret in &writes.updated {
-        rows.push([
-            secret.id.get().into(),
-            signed(secret.version).into(),
-            signed(secret.sequence).into(),
-            secret.updated_at.micros().into(),
-        ]);
-    }
-    let sql = "UPDATE secrets SET version = r.version, sequence = r.sequence, \
-               updated_at = r.updated_at FROM {rows} WHERE secrets.id = r.id";
-    (rows, sql)
-}
-
-fn insert_secrets(writes: &Writes) -> Step {
-    let mut rows = Rows::new(&[
-        ("id", Kind::Uuid),
-        ("owner", Kind::Text),
-        ("name", Kind::Text),
-        ("provider", Kind::Text),
-        ("version", Kind::Number),
-        ("sequence", Kind::Number),
-        ("created_at", Kind::Number),
-        ("updated_at", Kind::Number),
-    ]);
-    for secret in &writes.created {
-        // No provider is written as '', which no provider is.
-        let provider = secret.provider.as_ref().map_or("", |p| p.as_str());
-        rows.push([
-            secret.id.get().into(),
-            secret.owner.as_str().into(),
-            secret.name.as_str().into(),
-            provider.into(),
-            signed(secret.version).into(),
-            signed(secret.sequence).into(),
-            secret.created_at.micros().into(),
-            secret.updated_at.micros().into(),
-        ]);
-    }
-    let sql = "INSERT INTO secrets \
-               (id, owner, name, provider, version, sequence, created_at, updated_at) \
-               SELECT r.id, r.owner, r.name, NULLIF(r.provider, ''), r.version, r.sequence, \
-               r.created_at, r.updated_at FROM {rows}";
-    (rows, sql)
-}
-
-fn insert_versions(writes: &Writes) -> Result<Step, StoreError> {
-    let mut rows = Rows::new(&[
-        ("secret_id", Kind::Uuid),
-        ("version", Kind::Number),
-        ("version_id", Kind::Uuid),
-        ("kek_id", Kind::Text),
-        ("wrapped_key", Kind::Bytes),
-        ("sealed_value", Kind::Bytes),
-        ("sealed_mask", Kind::Bytes),
-        ("created_by", Kind::Text),
-        ("created_at", Kind::Number),
-    ]);
-    for version in &writes.versions {
-        let created_by = serde_json::to_string(&version.created_by)
-            .or(Err(StoreError::Corrupt("secret_versions")))?;
-        rows.push([
-            version.secret_id.get().into(),
-            signed(version.version).into(),
-            version.sealed.version_id.get().into(),
-            version.sealed.kek_id.as_str().into(),
-            version.sealed.wrapped_key.clone().into(),
-            version.sealed.sealed_value.clone().into(),
-            version.sealed.sealed_mask.clone().into(),
-            created_by.into(),
-            version.created_at.micros().into(),
-        ]);
-    }
-    let sql = "INSERT INTO secret_versions \
-               (secret_id, version, version_id, kek_id, wrapped_key, sealed_value, sealed_mask, \
-                created_by, created_at) \
-               SELECT r.secret_id, r.version, r.version_id, r.kek_id, r.wrapped_key, \
-               r.sealed_value, r.sealed_mask, r.created_by, r.created_at FROM {rows}";
-    Ok((rows, sql))
 }
 
 /// After trouble with COMMIT: whether the log holds the batch's first event at its position.
@@ -470,7 +372,8 @@ pub(super) async fn look_up(db: DatabaseConnection, batch: Arc<Batch>) -> Result
     }
     let transaction = begin(&db).await?;
     lock(&transaction).await?;
-    let found = log::id_at(&transaction, first.event.position).await?;
+    let first = &first.event;
+    let found = log::id_at(&transaction, first.log(), first.position()).await?;
     transaction.commit().await?;
-    Ok(found == Some(first.event.id))
+    Ok(found == Some(first.id()))
 }

@@ -24,8 +24,10 @@ use super::{
     connection::{Pool, Target},
     cursor::{CursorState, CursorStep},
     gate::Gate,
+    pending::{Deadlines, Pending},
+    retention::Retention,
 };
-use crate::domain::{Change, Failure, KeyId, Outcome, Timestamp};
+use crate::domain::{Failure, KeyId, Log, Outcome, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
 const BATCH_BYTES: usize = 4 << 20;
@@ -60,11 +62,11 @@ pub struct Permit {
     _bytes: OwnedSemaphorePermit,
 }
 
-/// A sealed command on its way into a batch.
+/// Sealed work on its way into a batch.
 #[derive(Debug)]
 pub struct Submission {
     /// What to do.
-    pub change: Change,
+    pub work: Work,
     /// Taken by the committer, or abandoned by whoever waits.
     pub gate: Arc<Gate>,
     /// Where the answer goes.
@@ -80,14 +82,53 @@ struct CursorJob {
 }
 
 #[derive(Debug)]
+struct RetentionJob {
+    retention: Retention,
+    answer: oneshot::Sender<Result<u64, Failure>>,
+}
+
+/// The process's own items: a slot for each log's relay, and one for retention.
+#[derive(Debug, Default)]
+struct Slots {
+    cursors: [Option<CursorJob>; Log::ALL.len()],
+    retention: Option<RetentionJob>,
+}
+
+impl Slots {
+    fn is_empty(&self) -> bool {
+        self.cursors.iter().all(Option::is_none) && self.retention.is_none()
+    }
+
+    /// Answers all of them.
+    fn answer(self, ending: &Ending) {
+        let failure = match ending {
+            Ending::Committed(_) | Ending::Refused(_) => Failure::Internal,
+            Ending::Failed(failure) => *failure,
+        };
+        let decided = match ending {
+            Ending::Committed(batch) => batch.decided.get(),
+            Ending::Refused(_) | Ending::Failed(_) => None,
+        };
+        let mut states = decided.map_or(&[][..], |decided| &decided.cursors).iter();
+        for job in self.cursors.into_iter().flatten() {
+            let _ = job.answer.send(states.next().copied().ok_or(failure));
+        }
+        if let Some(job) = self.retention {
+            let removed = decided.map(|decided| decided.removed);
+            let _ = job.answer.send(removed.ok_or(failure));
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Shared {
     queue: mpsc::UnboundedSender<Submission>,
-    cursor: Mutex<Option<CursorJob>>,
-    cursor_waits: Notify,
+    slots: Mutex<Slots>,
+    slots_wait: Notify,
     count: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     capacity: usize,
-    committed: watch::Sender<u64>,
+    committed: [watch::Sender<u64>; Log::ALL.len()],
     primary: watch::Sender<KeyId>,
     stopping: watch::Sender<bool>,
 }
@@ -110,12 +151,12 @@ impl Committer {
         let (queue, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             queue,
-            cursor: Mutex::new(None),
-            cursor_waits: Notify::new(),
+            slots: Mutex::default(),
+            slots_wait: Notify::new(),
             count: Arc::new(Semaphore::new(settings.queue)),
             bytes: Arc::new(Semaphore::new(settings.queue_bytes)),
             capacity: settings.queue,
-            committed: watch::Sender::new(0),
+            committed: Log::ALL.map(|_| watch::Sender::new(0)),
             primary: watch::Sender::new(primary),
             stopping: watch::Sender::new(false),
         });
@@ -154,6 +195,19 @@ impl Committer {
         let _ = self.shared.queue.send(submission);
     }
 
+    /// Queues work that nothing else has to be done to.
+    pub fn submit(&self, work: Work, permit: Permit, deadlines: Deadlines) -> Pending {
+        let gate = Arc::new(Gate::default());
+        let (answer, receiver) = oneshot::channel();
+        self.enqueue(Submission {
+            work,
+            gate: Arc::clone(&gate),
+            answer,
+            permit,
+        });
+        Pending::new(gate, receiver, deadlines)
+    }
+
     /// Runs a step of the relay's cursor: it has a slot of its own, is taken first and is never refused.
     ///
     /// # Errors
@@ -163,20 +217,36 @@ impl Committer {
     /// A step that was dropped may still be applied.
     pub async fn cursor(&self, step: CursorStep) -> Result<CursorState, Failure> {
         let (answer, receiver) = oneshot::channel();
-        let job = CursorJob { step, answer };
-        *self
-            .shared
-            .cursor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(job);
-        self.shared.cursor_waits.notify_one();
+        self.shared.fill(|slots| {
+            let [changes, activity] = &mut slots.cursors;
+            let slot = match step.cursor.log {
+                Log::Changes => changes,
+                Log::Activity => activity,
+            };
+            *slot = Some(CursorJob { step, answer });
+        });
         receiver.await.unwrap_or(Err(Failure::Internal))
     }
 
-    /// The last position that this process committed; it changes with each commit that has events.
+    /// Removes a batch of old events, in a slot of its own; how many went.
+    ///
+    /// # Errors
+    /// [`Failure`] when the transaction failed; the next batch begins where this one would have.
+    ///
+    /// # Cancel safety
+    /// A batch that was dropped may still be removed.
+    pub async fn retain(&self, retention: Retention) -> Result<u64, Failure> {
+        let (answer, receiver) = oneshot::channel();
+        let job = RetentionJob { retention, answer };
+        self.shared.fill(|slots| slots.retention = Some(job));
+        receiver.await.unwrap_or(Err(Failure::Internal))
+    }
+
+    /// The last position of a log that this process committed; it changes with each commit that has
+    /// events of that log.
     #[must_use]
-    pub fn committed(&self) -> watch::Receiver<u64> {
-        self.shared.committed.subscribe()
+    pub fn committed(&self, log: Log) -> watch::Receiver<u64> {
+        self.shared.committed(log).subscribe()
     }
 
     /// The key that new versions are sealed under.
@@ -194,6 +264,22 @@ impl Committer {
     /// Ends the worker after the batch that it is at.
     pub fn stop(&self) {
         self.shared.stopping.send_replace(true);
+    }
+}
+
+impl Shared {
+    /// Puts a job into its slot, and wakes the worker.
+    fn fill(&self, put: impl FnOnce(&mut Slots)) {
+        put(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        self.slots_wait.notify_one();
+    }
+
+    fn committed(&self, log: Log) -> &watch::Sender<u64> {
+        let [changes, activity] = &self.committed;
+        match log {
+            Log::Changes => changes,
+            Log::Activity => activity,
+        }
     }
 }
 
@@ -223,19 +309,15 @@ impl Worker {
         loop {
             let first = tokio::select! {
                 biased;
-                () = self.shared.cursor_waits.notified() => None,
+                () = self.shared.slots_wait.notified() => None,
                 submission = self.queue.recv() => submission,
                 _ = stopping.wait_for(|stopping| *stopping) => break,
             };
-            let (changes, waiting) = self.take(first);
-            let job = self
-                .shared
-                .cursor
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            if !changes.is_empty() || job.is_some() {
-                self.serve(changes, waiting, job).await;
+            let (works, waiting) = self.take(first);
+            let slots = &self.shared.slots;
+            let own = std::mem::take(&mut *slots.lock().unwrap_or_else(PoisonError::into_inner));
+            if !works.is_empty() || !own.is_empty() {
+                self.serve(works, waiting, own).await;
             }
         }
         if let Some(pool) = self.pool.take() {
@@ -244,12 +326,12 @@ impl Worker {
     }
 
     /// Takes what is queued, up to the batch's limits, and of that what nobody abandoned.
-    fn take(&mut self, first: Option<Submission>) -> (Vec<Change>, Vec<Waiting>) {
-        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
+    fn take(&mut self, first: Option<Submission>) -> (Vec<Work>, Vec<Waiting>) {
+        let (mut works, mut waiting) = (Vec::new(), Vec::new());
+        let (mut changes, mut bytes) = (0, 0);
         let mut next = first;
         loop {
-            if changes.len() >= self.settings.max_batch || bytes >= BATCH_BYTES {
+            if changes >= self.settings.max_batch || bytes >= BATCH_BYTES {
                 // Only reached without a submission in hand: nothing is lost.
                 break;
             }
@@ -257,27 +339,18 @@ impl Worker {
                 break;
             };
             if submission.gate.take() {
-                bytes += submission.change.bytes();
-                changes.push(submission.change);
+                changes += submission.work.len();
+                bytes += submission.work.bytes();
+                works.push(submission.work);
                 waiting.push((submission.answer, submission.permit));
             }
         }
-        (changes, waiting)
+        (works, waiting)
     }
 
-    async fn serve(&mut self, changes: Vec<Change>, waiting: Vec<Waiting>, job: Option<CursorJob>) {
-        let (step, cursor_answer) = job.map(|job| (job.step, job.answer)).unzip();
-        let ending = self.commit(changes, step).await;
-        if let Some(answer) = cursor_answer {
-            let _ = answer.send(match &ending {
-                Ending::Committed(batch) => {
-                    let state = batch.decided.get().and_then(|decided| decided.cursor);
-                    state.ok_or(Failure::Internal)
-                }
-                Ending::Refused(_) => Err(Failure::Internal),
-                Ending::Failed(failure) => Err(*failure),
-            });
-        }
+    async fn serve(&mut self, works: Vec<Work>, waiting: Vec<Waiting>, own: Slots) {
+        let ending = self.commit(works, &own).await;
+        own.answer(&ending);
         match ending {
             Ending::Committed(batch) => answer(&batch, waiting),
             Ending::Failed(failure) => {
@@ -285,10 +358,10 @@ impl Worker {
                     let _ = sender.send(Err(failure));
                 }
             }
-            Ending::Refused(batch) if batch.changes.len() > 1 => {
+            Ending::Refused(batch) if batch.works.len() > 1 => {
                 // One of them is to blame: each gets a transaction of its own.
-                for (change, waiting) in batch.changes.iter().zip(waiting) {
-                    match self.commit(vec![change.clone()], None).await {
+                for (work, waiting) in batch.works.iter().zip(waiting) {
+                    match self.commit(vec![work.clone()], &Slots::default()).await {
                         Ending::Committed(batch) => answer(&batch, vec![waiting]),
                         Ending::Refused(_) => drop(waiting.0.send(Err(Failure::Internal))),
                         Ending::Failed(failure) => drop(waiting.0.send(Err(failure))),
@@ -304,11 +377,17 @@ impl Worker {
     }
 
     /// One transaction, watched.
-    async fn commit(&mut self, changes: Vec<Change>, cursor: Option<CursorStep>) -> Ending {
+    async fn commit(&mut self, works: Vec<Work>, own: &Slots) -> Ending {
         let began = Instant::now();
         let batch = Arc::new(Batch {
-            changes,
-            cursor,
+            works,
+            cursors: own
+                .cursors
+                .iter()
+                .flatten()
+                .map(|job| job.step.clone())
+                .collect(),
+            retention: own.retention.as_ref().map(|job| job.retention.clone()),
             limits: self.settings.limits,
             now: Timestamp::from(Utc::now()),
             phase: Phase::default(),
@@ -322,7 +401,7 @@ impl Worker {
         let ended = timeout_at(began + self.settings.watchdog, &mut task).await;
         let error = match ended {
             Ok(Ok(Ok(()))) => {
-                self.note(&batch);
+                self.note(&batch, began);
                 return Ending::Committed(batch);
             }
             Ok(Ok(Err(error))) => error,
@@ -341,7 +420,7 @@ impl Worker {
             StoreError::Statement(_) | StoreError::Corrupt(_) | StoreError::Lost => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    batch.changes = batch.changes.len(),
+                    batch.works = batch.works.len(),
                     "a batch was refused"
                 );
                 self.give_up();
@@ -381,7 +460,7 @@ impl Worker {
             let mut task = pool.spawn(|db| look_up(db, Arc::clone(&batch)));
             match timeout_at(deadline, &mut task).await {
                 Ok(Ok(Ok(true))) => {
-                    self.note(&batch);
+                    self.note(&batch, began);
                     return Ending::Committed(batch);
                 }
                 Ok(Ok(Ok(false))) => return Ending::Failed(Failure::Unavailable),
@@ -390,7 +469,7 @@ impl Worker {
             sleep(LOOK_UP_PAUSE).await;
         }
         tracing::error!(
-            batch.changes = batch.changes.len(),
+            batch.works = batch.works.len(),
             "the outcome of a COMMIT stays unknown"
         );
         self.give_up();
@@ -398,7 +477,13 @@ impl Worker {
     }
 
     /// What the rest of the process learns of a commit.
-    fn note(&self, batch: &Batch) {
+    fn note(&self, batch: &Batch, began: Instant) {
+        let size: usize = batch.works.iter().map(Work::len).sum();
+        if size > 0 {
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            metrics::histogram!("rekey_commit_batch_size").record(size);
+            metrics::histogram!("rekey_commit_duration_seconds").record(began.elapsed());
+        }
         let Some(decided) = batch.decided.get() else {
             return;
         };
@@ -411,8 +496,12 @@ impl Worker {
                 new
             });
         }
-        if let Some(last) = decided.plan.writes.events.last() {
-            self.shared.committed.send_replace(last.event.position);
+        for log in Log::ALL {
+            let mut events = decided.plan.writes.events.iter().rev();
+            if let Some(last) = events.find(|entry| entry.event.log() == log) {
+                let position = last.event.position();
+                self.shared.committed(log).send_replace(position);
+            }
         }
     }
 

@@ -7,24 +7,39 @@ use super::{
     dialect::clock,
     rows::{signed, unsigned},
 };
+use crate::domain::Log;
 
 /// How long a lease lasts without being renewed, in microseconds.
 const LEASE: i64 = 5_000_000;
 
-/// What a relay does to its cursor. Each is one statement, conditional on the row as it stands.
+/// A relay's cursor: there is one for each exchange and log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CursorStep {
+pub struct CursorName {
+    /// The exchange that events are published to.
+    pub exchange: String,
+    /// The log that they come from.
+    pub log: Log,
+}
+
+/// What a relay does to its cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorStep {
+    /// The cursor.
+    pub cursor: CursorName,
+    /// What is done to it.
+    pub action: CursorAction,
+}
+
+/// What is done to a cursor. Each is one statement, conditional on the row as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CursorAction {
     /// Takes the lease if nobody holds it. A cursor that is not there begins at the log's first event.
     Acquire {
-        /// The exchange that the cursor is for.
-        exchange: String,
         /// Who asks.
         holder: Uuid,
     },
     /// Renews the lease and moves the cursor over what was confirmed.
     Advance {
-        /// The exchange that the cursor is for.
-        exchange: String,
         /// The lease that the relay holds.
         lease_number: u64,
         /// The last position that was confirmed, with all before it.
@@ -32,8 +47,6 @@ pub enum CursorStep {
     },
     /// Like `Advance`, and lets the lease go.
     Release {
-        /// The exchange that the cursor is for.
-        exchange: String,
         /// The lease that the relay holds.
         lease_number: u64,
         /// The last position that was confirmed, with all before it.
@@ -63,41 +76,22 @@ struct CursorRow {
 
 pub(super) async fn run(
     transaction: &DatabaseTransaction,
-    step: &CursorStep,
+    CursorStep { cursor, action }: &CursorStep,
 ) -> Result<CursorState, StoreError> {
-    let backend = transaction.get_database_backend();
-    let now = clock(backend);
-    let statement = match step {
-        CursorStep::Acquire { exchange, holder } => {
-            let sql = "INSERT INTO relay_cursors \
-                       (exchange, log, position, holder, lease_number, leased_until) \
-                       SELECT $1, log, cut_position, NULL, 0, 0 FROM log_head WHERE log = 'changes' \
-                       ON CONFLICT DO NOTHING";
-            let values = [exchange.as_str().into()];
-            transaction
-                .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-                .await?;
-            let sql = format!(
-                "UPDATE relay_cursors SET holder = $1, lease_number = lease_number + 1, \
-                 leased_until = {now} + $2 WHERE exchange = $3 AND log = 'changes' \
-                 AND leased_until <= {now} RETURNING lease_number, position"
-            );
-            let values = [(*holder).into(), LEASE.into(), exchange.as_str().into()];
-            Statement::from_sql_and_values(backend, sql, values)
-        }
-        CursorStep::Advance {
-            exchange,
+    let now = clock(transaction.get_database_backend());
+    let statement = match action {
+        CursorAction::Acquire { holder } => acquire(transaction, cursor, *holder).await?,
+        CursorAction::Advance {
             lease_number,
             position,
         } => {
             let until = format!("{now} + {LEASE}");
-            advance(backend, &until, (exchange, *lease_number, *position))
+            advance(transaction, cursor, &until, (*lease_number, *position))
         }
-        CursorStep::Release {
-            exchange,
+        CursorAction::Release {
             lease_number,
             position,
-        } => advance(backend, "0", (exchange, *lease_number, *position)),
+        } => advance(transaction, cursor, "0", (*lease_number, *position)),
     };
     let row = CursorRow::find_by_statement(statement)
         .one(transaction)
@@ -110,22 +104,50 @@ pub(super) async fn run(
     })
 }
 
+/// Makes the cursor if it is not there; the statement takes its lease if nobody holds it.
+async fn acquire(
+    transaction: &DatabaseTransaction,
+    cursor: &CursorName,
+    holder: Uuid,
+) -> Result<Statement, StoreError> {
+    let backend = transaction.get_database_backend();
+    let (exchange, log) = (cursor.exchange.as_str(), cursor.log.as_str());
+    let sql = "INSERT INTO relay_cursors \
+               (exchange, log, position, holder, lease_number, leased_until) \
+               SELECT $1, log, cut_position, NULL, 0, 0 FROM log_head WHERE log = $2 \
+               ON CONFLICT DO NOTHING";
+    let values = [exchange.into(), log.into()];
+    transaction
+        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
+    let now = clock(backend);
+    let sql = format!(
+        "UPDATE relay_cursors SET holder = $1, lease_number = lease_number + 1, \
+         leased_until = {now} + $2 WHERE exchange = $3 AND log = $4 \
+         AND leased_until <= {now} RETURNING lease_number, position"
+    );
+    let values = [holder.into(), LEASE.into(), exchange.into(), log.into()];
+    Ok(Statement::from_sql_and_values(backend, sql, values))
+}
+
 /// The lease's number is checked in the statement that moves the cursor, so a relay that was frozen past
 /// its lease can't move its successor's. The cursor never goes back.
 fn advance(
-    backend: sea_orm::DbBackend,
+    transaction: &DatabaseTransaction,
+    cursor: &CursorName,
     until: &str,
-    (exchange, lease_number, position): (&str, u64, u64),
+    (lease_number, position): (u64, u64),
 ) -> Statement {
     let sql = format!(
         "UPDATE relay_cursors SET position = $1, leased_until = {until} \
-         WHERE exchange = $2 AND log = 'changes' AND lease_number = $3 AND position <= $1 \
+         WHERE exchange = $2 AND log = $3 AND lease_number = $4 AND position <= $1 \
          RETURNING lease_number, position"
     );
     let values = [
         signed(position).into(),
-        exchange.into(),
+        cursor.exchange.as_str().into(),
+        cursor.log.as_str().into(),
         signed(lease_number).into(),
     ];
-    Statement::from_sql_and_values(backend, sql, values)
+    Statement::from_sql_and_values(transaction.get_database_backend(), sql, values)
 }

@@ -1,4 +1,4 @@
-//! The log `changes`: appended by the commit, read by position.
+//! The logs: appended by the commit, read by position. Both stand in one table.
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QueryFilter,
@@ -12,7 +12,7 @@ use super::{
     entity::events,
     rows::{signed, unsigned},
 };
-use crate::domain::{Cursor, EventId, Log, Owner, SecretId};
+use crate::domain::{Cursor, Event, EventId, Log, Owner, SecretId, Timestamp};
 
 /// An event as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,27 @@ pub struct LoggedEvent {
     pub epoch: u64,
     /// Its position.
     pub position: u64,
+    /// What happened, as the event's `type` says it.
+    pub kind: String,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// Its owner, if it has one.
+    pub owner: Option<String>,
     /// Its exact canonical bytes, both hashes included.
     pub body: Vec<u8>,
+    /// The trace that it is part of.
+    pub traceparent: Option<String>,
+}
+
+impl LoggedEvent {
+    /// Its cursor.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            position: self.position,
+        }
+    }
 }
 
 /// A page of a secret's history.
@@ -45,16 +64,17 @@ struct HeadRow {
     cut_hash: Vec<u8>,
 }
 
-/// The head of `changes`: its last event, or what retention left of it, in one statement.
-pub(super) async fn head(db: &impl ConnectionTrait) -> Result<Head, StoreError> {
+/// The head of a log: its last event, or what retention left of it, in one statement.
+pub(super) async fn head(db: &impl ConnectionTrait, log: Log) -> Result<Head, StoreError> {
     // ORDER BY and LIMIT, not max(): a plan made while the table is empty must not fall for the index on
     // (log, owner, position), which would be read from end to end until the next ANALYZE.
     let sql = "SELECT h.epoch, e.epoch AS last_epoch, e.position, e.hash, \
                h.cut_epoch, h.cut_position, h.cut_hash \
                FROM log_head h LEFT JOIN (SELECT log, epoch, position, hash FROM events \
-               WHERE log = 'changes' ORDER BY position DESC LIMIT 1) e ON e.log = h.log \
-               WHERE h.log = 'changes'";
-    let statement = Statement::from_string(db.get_database_backend(), sql);
+               WHERE log = $1 ORDER BY position DESC LIMIT 1) e ON e.log = h.log \
+               WHERE h.log = $1";
+    let values = [log.as_str().into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
     let row = HeadRow::find_by_statement(statement)
         .one(db)
         .await?
@@ -65,12 +85,17 @@ pub(super) async fn head(db: &impl ConnectionTrait) -> Result<Head, StoreError> 
         last_epoch: unsigned(row.last_epoch.unwrap_or(row.cut_epoch), "events")?,
         position: unsigned(row.position.unwrap_or(row.cut_position), "events")?,
         hash: hash.try_into().or(Err(StoreError::Corrupt("events")))?,
+        cut: Cursor {
+            epoch: unsigned(row.cut_epoch, "log_head")?,
+            position: unsigned(row.cut_position, "log_head")?,
+        },
     })
 }
 
 /// Rows and statement that append the entries.
 pub(super) fn insert(entries: &[Entry]) -> (Rows, &'static str) {
     let mut rows = Rows::new(&[
+        ("log", Kind::Text),
         ("position", Kind::Number),
         ("epoch", Kind::Number),
         ("id", Kind::Uuid),
@@ -83,29 +108,76 @@ pub(super) fn insert(entries: &[Entry]) -> (Rows, &'static str) {
         ("occurred_at", Kind::Number),
         ("body", Kind::Bytes),
         ("hash", Kind::Bytes),
+        ("traceparent", Kind::Text),
     ]);
-    for Entry { event, body, hash } in entries {
+    for entry in entries {
+        let event = &entry.event;
+        let about = About::of(event);
         rows.push([
-            signed(event.position).into(),
-            signed(event.epoch).into(),
-            event.id.get().into(),
-            event.r#type.as_str().into(),
-            event.owner.as_str().into(),
-            event.secret_id.get().into(),
-            signed(event.sequence).into(),
-            signed(event.version).into(),
-            event.version_id.get().into(),
-            event.occurred_at.micros().into(),
-            body.clone().into(),
-            hash.to_vec().into(),
+            event.log().as_str().into(),
+            signed(event.position()).into(),
+            signed(event.epoch()).into(),
+            event.id().get().into(),
+            event.kind().as_str().into(),
+            about.owner.into(),
+            about.secret_id.into(),
+            signed(about.sequence).into(),
+            signed(about.version).into(),
+            about.version_id.into(),
+            event.occurred_at().micros().into(),
+            entry.body.clone().into(),
+            entry.hash.to_vec().into(),
+            entry
+                .traceparent
+                .as_ref()
+                .map_or("", |trace| trace.as_str())
+                .into(),
         ]);
     }
+    // What an event is not about comes as '' or 0, which no real one is.
     let sql = "INSERT INTO events \
                (log, position, epoch, id, type, owner, secret_id, sequence, version, version_id, \
-                occurred_at, body, hash) \
-               SELECT 'changes', r.position, r.epoch, r.id, r.type, r.owner, r.secret_id, \
-               r.sequence, r.version, r.version_id, r.occurred_at, r.body, r.hash FROM {rows}";
+                occurred_at, body, hash, traceparent) \
+               SELECT r.log, r.position, r.epoch, r.id, r.type, NULLIF(r.owner, ''), \
+               CASE WHEN r.version > 0 THEN r.secret_id END, NULLIF(r.sequence, 0), \
+               NULLIF(r.version, 0), CASE WHEN r.version > 0 THEN r.version_id END, \
+               r.occurred_at, r.body, r.hash, NULLIF(r.traceparent, '') FROM {rows}";
     (rows, sql)
+}
+
+/// What an event is about, for its row.
+#[derive(Default)]
+struct About<'a> {
+    owner: &'a str,
+    secret_id: Uuid,
+    sequence: u64,
+    version: u64,
+    version_id: Uuid,
+}
+
+impl<'a> About<'a> {
+    fn of(event: &'a Event) -> Self {
+        match event {
+            Event::Change(event) => Self {
+                owner: event.owner.as_str(),
+                secret_id: event.secret_id.get(),
+                sequence: event.sequence,
+                version: event.version,
+                version_id: event.version_id.get(),
+            },
+            Event::Access(event) => Self {
+                owner: event.owner.as_str(),
+                secret_id: event.secret_id.get(),
+                sequence: 0,
+                version: event.version,
+                version_id: event.version_id.get(),
+            },
+            Event::Token(event) => Self {
+                owner: event.owner.as_ref().map_or("", Owner::as_str),
+                ..Self::default()
+            },
+        }
+    }
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -116,9 +188,10 @@ struct IdRow {
 /// The ID of the event at a position.
 pub(super) async fn id_at(
     db: &impl ConnectionTrait,
+    log: Log,
     position: u64,
 ) -> Result<Option<EventId>, StoreError> {
-    let row = events::Entity::find_by_id((Log::Changes.as_str().to_owned(), signed(position)))
+    let row = events::Entity::find_by_id((log.as_str().to_owned(), signed(position)))
         .select_only()
         .column(events::Column::Id)
         .into_model::<IdRow>()
@@ -134,41 +207,158 @@ struct BodyRow {
     body: Vec<u8>,
 }
 
-/// The events after a position, in position order, at most `limit`.
+#[derive(Debug, FromQueryResult)]
+struct EventRow {
+    epoch: i64,
+    position: i64,
+    r#type: String,
+    occurred_at: i64,
+    owner: Option<String>,
+    body: Vec<u8>,
+    traceparent: Option<String>,
+}
+
+/// Which events of a log are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only events of these owners; nothing stands for the whole log.
+    pub owners: Option<Vec<String>>,
+    /// Only these types; empty stands for all.
+    pub kinds: Vec<String>,
+}
+
+impl Filter {
+    /// Whether it lets an event through.
+    #[must_use]
+    pub fn passes(&self, event: &LoggedEvent) -> bool {
+        let owner = self.owners.as_ref().is_none_or(|owners| {
+            let owner = event.owner.as_ref();
+            owner.is_some_and(|owner| owners.contains(owner))
+        });
+        owner && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+    }
+}
+
+/// The events after a position and up to another, in position order, at most `limit`.
 pub(super) async fn after(
-    db: DatabaseConnection,
-    position: u64,
+    db: &DatabaseConnection,
+    log: Log,
+    (after, up_to): (u64, u64),
+    filter: &Filter,
     limit: u64,
 ) -> Result<Vec<LoggedEvent>, StoreError> {
-    let rows = events::Entity::find()
+    let mut query = events::Entity::find()
         .select_only()
         .columns([
             events::Column::Epoch,
             events::Column::Position,
+            events::Column::Type,
+            events::Column::OccurredAt,
+            events::Column::Owner,
             events::Column::Body,
+            events::Column::Traceparent,
         ])
-        .filter(events::Column::Log.eq(Log::Changes.as_str()))
-        .filter(events::Column::Position.gt(signed(position)))
+        .filter(events::Column::Log.eq(log.as_str()))
+        .filter(events::Column::Position.gt(signed(after)))
+        .filter(events::Column::Position.lte(signed(up_to)));
+    if let Some(owners) = &filter.owners {
+        query = query.filter(events::Column::Owner.is_in(owners));
+    }
+    if !filter.kinds.is_empty() {
+        query = query.filter(events::Column::Type.is_in(&filter.kinds));
+    }
+    let rows = query
         .order_by_asc(events::Column::Position)
         .limit(limit)
-        .into_model::<BodyRow>()
-        .all(&db)
+        .into_model::<EventRow>()
+        .all(db)
         .await?;
     rows.into_iter()
-        .map(
-            |BodyRow {
-                 epoch,
-                 position,
-                 body,
-             }| {
-                Ok(LoggedEvent {
-                    epoch: unsigned(epoch, "events")?,
-                    position: unsigned(position, "events")?,
-                    body,
-                })
-            },
-        )
+        .map(|row| {
+            Ok(LoggedEvent {
+                epoch: unsigned(row.epoch, "events")?,
+                position: unsigned(row.position, "events")?,
+                kind: row.r#type,
+                occurred_at: Timestamp::from_micros(row.occurred_at),
+                owner: row.owner,
+                body: row.body,
+                traceparent: row.traceparent,
+            })
+        })
         .collect()
+}
+
+/// A part of a log, as somebody reads on from a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The events that were wanted, in position order.
+    pub events: Vec<LoggedEvent>,
+    /// Where the next page begins: behind the last event of a full page, else behind all that was
+    /// looked at.
+    pub next: Cursor,
+}
+
+/// A cursor that the log does not know (any more), with what it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// The cursor before the first event that is kept.
+    pub first: Cursor,
+    /// The cursor of the last event.
+    pub head: Cursor,
+}
+
+/// The page after a cursor; without one it begins at the first event kept.
+pub(super) async fn page(
+    db: &DatabaseConnection,
+    log: Log,
+    after_cursor: Option<Cursor>,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Result<Page, Gone>, StoreError> {
+    let head = head(db, log).await?;
+    let start = after_cursor.unwrap_or(head.cut);
+    if start.position > head.position {
+        return Ok(Err(head.gone()));
+    }
+    let range = (start.position, head.position);
+    let events = after(db, log, range, filter, limit.into()).await?;
+    // Looked at last: while the cursor's event is there, retention has taken none behind it.
+    if let Err(gone) = known(db, log, start).await? {
+        return Ok(match after_cursor {
+            Some(_) => Err(gone),
+            // The cut moved meanwhile.
+            None => Box::pin(page(db, log, Some(gone.first), filter, limit)).await?,
+        });
+    }
+    let full = events.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = match events.last() {
+        Some(last) if full => last.cursor(),
+        _ => head.cursor(),
+    };
+    Ok(Ok(Page { events, next }))
+}
+
+/// Whether a cursor is good: the log's event at its position has its epoch, or it is the retention cut.
+pub(super) async fn known(
+    db: &impl ConnectionTrait,
+    log: Log,
+    cursor: Cursor,
+) -> Result<Result<(), Gone>, StoreError> {
+    let found = events::Entity::find_by_id((log.as_str().to_owned(), signed(cursor.position)))
+        .select_only()
+        .column(events::Column::Epoch)
+        .into_tuple::<i64>()
+        .one(db)
+        .await?;
+    if found.is_some_and(|epoch| u64::try_from(epoch) == Ok(cursor.epoch)) {
+        return Ok(Ok(()));
+    }
+    let head = head(db, log).await?;
+    Ok(if cursor == head.cut {
+        Ok(())
+    } else {
+        Err(head.gone())
+    })
 }
 
 /// A living secret's events before a position, newest first. One more than `limit` is read, to know

@@ -6,18 +6,26 @@
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, FromQueryResult,
+    Statement,
+};
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
 use super::{
     StoreError, Target,
     chain::Head,
-    commit::begin,
+    commit::{begin, lock_activity},
     connection::Pool,
     keys, log,
-    tokens::{self, StoredToken},
+    service_keys::{self, StoredServiceKey},
+    tokens::{self, StoredToken, TokenKind},
+    write,
 };
-use crate::domain::{KeyId, Timestamp};
+use crate::domain::{
+    Agent, Event, EventId, EventKind, KeyId, Log, ServiceKeyName, Timestamp, TokenEvent,
+};
 
 /// How long an operator's command waits for a lock or a statement.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,30 +115,43 @@ impl Operator {
         self.run(async |db| migrations(&db).await).await
     }
 
-    /// Stores a token.
+    /// Stores a token, with its event in the log `activity`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_token(&self, token: StoredToken) -> Result<(), StoreError> {
+    pub async fn add_token(&self, token: StoredToken, agent: Agent) -> Result<(), StoreError> {
         self.run(async move |db| {
             let transaction = begin(&db).await?;
+            let now = token.created_at;
+            record(&transaction, &token, (EventKind::TokenCreated, now), agent).await?;
             tokens::insert(&transaction, token).await?;
             Ok(transaction.commit().await?)
         })
         .await
     }
 
-    /// Revokes a token; false when there is none of that ID that was not revoked before.
+    /// Revokes a token, with its event in the log `activity`; false when there is none of that ID that was
+    /// not revoked before.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn revoke_token(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn revoke_token(
+        &self,
+        id: &str,
+        now: Timestamp,
+        agent: Agent,
+    ) -> Result<bool, StoreError> {
         let id = id.to_owned();
         self.run(async move |db| {
             let transaction = begin(&db).await?;
+            // First, so that of two at once the second sees the first's.
+            lock_activity(&transaction).await?;
             let revoked = tokens::revoke(&transaction, &id, now).await?;
+            if let Some(token) = &revoked {
+                record(&transaction, token, (EventKind::TokenRevoked, now), agent).await?;
+            }
             transaction.commit().await?;
-            Ok(revoked)
+            Ok(revoked.is_some())
         })
         .await
     }
@@ -178,18 +199,84 @@ impl Operator {
         .await
     }
 
-    /// The head of the log.
+    /// Stores a key of the service's own, sealed under `kek_id`, unless there is one of that name or
+    /// `kek_id` may seal no more.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn log_head(&self) -> Result<Head, StoreError> {
-        self.run(async |db| log::head(&db).await).await
+    pub async fn add_service_key(
+        &self,
+        name: ServiceKeyName,
+        kek_id: &KeyId,
+        sealed: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let kek_id = kek_id.clone();
+        self.run(async move |db| {
+            let transaction = begin(&db).await?;
+            service_keys::insert_absent(&transaction, name, (&kek_id, sealed), now).await?;
+            Ok(transaction.commit().await?)
+        })
+        .await
+    }
+
+    /// The service's own keys, sealed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
+        self.run(async |db| service_keys::all(&db).await).await
+    }
+
+    /// The head of a log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_head(&self, log: Log) -> Result<Head, StoreError> {
+        self.run(async move |db| log::head(&db, log).await).await
     }
 
     /// Closes the connection.
     pub async fn close(self) {
         self.pool.close(Duration::from_secs(3)).await;
     }
+}
+
+/// Appends the event of a token to the log `activity`.
+async fn record(
+    transaction: &DatabaseTransaction,
+    token: &StoredToken,
+    (kind, occurred_at): (EventKind, Timestamp),
+    actor: Agent,
+) -> Result<(), StoreError> {
+    lock_activity(transaction).await?;
+    let (token_kind, owner, acts_for) = match &token.kind {
+        TokenKind::Owner(owner) => ("owner", Some(owner.clone()), None),
+        TokenKind::Service { acts_for, .. } => ("service", None, Some(acts_for.clone())),
+    };
+    let event = Event::Token(TokenEvent {
+        actor,
+        acts_for,
+        epoch: 0,
+        expires_at: token.expires_at,
+        hash: None,
+        id: EventId::new(Uuid::now_v7()),
+        log: Log::Activity,
+        occurred_at,
+        owner,
+        position: 0,
+        prev_hash: None,
+        request_id: None,
+        scopes: token.scopes.clone(),
+        token_id: token.id.clone(),
+        token_kind,
+        r#type: kind,
+    });
+    let entry = log::head(transaction, Log::Activity)
+        .await?
+        .append(event, None);
+    let (rows, sql) = log::insert(&[entry]);
+    write::run(transaction, rows, sql).await
 }
 
 /// Runs migrations while no other process does: the pool has one connection, so lock and work share it.

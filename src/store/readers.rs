@@ -13,14 +13,17 @@ use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     StoreError, Target, UnsafeDatabase,
+    chain::Head,
     connection::{self, Pool},
     keys::{self, StoredKey},
-    log::{self, History, LoggedEvent},
+    log::{self, Filter, Gone, History, LoggedEvent, Page},
     operator::{self, SchemaError},
-    secrets, tokens,
+    secrets::{self, Resolved, Wanted},
+    service_keys::{self, StoredServiceKey},
+    tokens,
     tokens::StoredToken,
 };
-use crate::domain::{Cursor, Owner, SealedMask, Secret, SecretId, SecretName};
+use crate::domain::{Cursor, Log, Owner, SealedMask, Secret, SecretId, SecretName};
 
 /// After so many deadlines missed in a row the pool is replaced as a whole.
 const MISSES: u32 = 3;
@@ -158,16 +161,84 @@ impl Store {
         .await
     }
 
-    /// The events after a position in position order, at most `limit`.
+    /// A log's events after a position, in position order, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn log_after(
         &self,
+        log: Log,
         position: u64,
         limit: u64,
     ) -> Result<Vec<LoggedEvent>, StoreError> {
-        self.read(async move |db| log::after(db, position, limit).await)
+        // To the end: positions are BIGINT.
+        let range = (position, u64::MAX >> 1);
+        self.read(async move |db| log::after(&db, log, range, &Filter::default(), limit).await)
+            .await
+    }
+
+    /// The page of a log after a cursor, at most `limit` events; without a cursor it begins at the first
+    /// event kept. Inside, what is said of a cursor that is not good.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_page(
+        &self,
+        log: Log,
+        after: Option<Cursor>,
+        filter: &Filter,
+        limit: u32,
+    ) -> Result<Result<Page, Gone>, StoreError> {
+        let filter = filter.clone();
+        self.read(async move |db| log::page(&db, log, after, &filter, limit).await)
+            .await
+    }
+
+    /// The head of a log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_head(&self, log: Log) -> Result<Head, StoreError> {
+        self.read(async move |db| log::head(&db, log).await).await
+    }
+
+    /// Whether a cursor is good: inside, what is said of one that is not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_knows(
+        &self,
+        log: Log,
+        cursor: Cursor,
+    ) -> Result<Result<(), Gone>, StoreError> {
+        self.read(async move |db| log::known(&db, log, cursor).await)
+            .await
+    }
+
+    /// Whether a log has reached a cursor: one at or below the retention cut has been, too.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_reached(
+        &self,
+        log: Log,
+        cursor: Cursor,
+    ) -> Result<Result<(), Gone>, StoreError> {
+        let known = self.log_knows(log, cursor).await?;
+        Ok(known.or_else(|gone| {
+            let cut = gone.first;
+            let below = cursor.position <= cut.position && cursor.epoch <= cut.epoch;
+            if below { Ok(()) } else { Err(gone) }
+        }))
+    }
+
+    /// What is asked for of an owner's secrets, with their sealed values.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resolve(&self, owner: &Owner, wanted: &Wanted) -> Result<Resolved, StoreError> {
+        let (owner, wanted) = (owner.clone(), wanted.clone());
+        self.read(async move |db| secrets::resolve(&db, &owner, &wanted).await)
             .await
     }
 
@@ -187,6 +258,14 @@ impl Store {
     /// [`StoreError`].
     pub async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
         self.read(async |db| keys::all(&db).await).await
+    }
+
+    /// The service's own keys, sealed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
+        self.read(async |db| service_keys::all(&db).await).await
     }
 
     /// Whether the database answers, has the schema that this binary needs, and names a key.

@@ -3,10 +3,10 @@
 use sea_orm::{DatabaseConnection, DbBackend, FromQueryResult, Statement, Value};
 
 use super::{
-    StoreError,
+    StoreError, log,
     rows::{MaskRow, SECRET_COLUMNS, SecretRow},
 };
-use crate::domain::{Owner, SealedMask, Secret, SecretId, SecretName};
+use crate::domain::{Cursor, Log, Owner, SealedMask, SealedVersion, Secret, SecretId, SecretName};
 
 #[derive(Debug, FromQueryResult)]
 struct MaskedRow {
@@ -76,6 +76,100 @@ pub(super) async fn names(
     rows.into_iter()
         .map(|row| SecretName::parse(&row.name).or(Err(StoreError::Corrupt("secrets"))))
         .collect()
+}
+
+/// Which of an owner's secrets are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those of these names.
+    Names(Vec<SecretName>),
+    /// Those of these IDs.
+    Ids(Vec<SecretId>),
+}
+
+/// A secret with its sealed value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolvable {
+    /// The secret.
+    pub secret: Secret,
+    /// Its present version.
+    pub sealed: SealedVersion,
+}
+
+/// What was asked for, and from where on the log tells of what comes after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The head of `changes`, read before the secrets.
+    pub head: Cursor,
+    /// All of them, in the order asked; nothing when one is absent.
+    pub secrets: Option<Vec<Resolvable>>,
+}
+
+#[derive(Debug, FromQueryResult)]
+struct SealedRow {
+    #[sea_orm(nested)]
+    secret: SecretRow,
+    #[sea_orm(nested)]
+    mask: MaskRow,
+    sealed_value: Vec<u8>,
+}
+
+impl TryFrom<SealedRow> for Resolvable {
+    type Error = StoreError;
+
+    fn try_from(row: SealedRow) -> Result<Self, StoreError> {
+        let mask = SealedMask::try_from(row.mask)?;
+        Ok(Self {
+            secret: row.secret.try_into()?,
+            sealed: SealedVersion {
+                version_id: mask.version_id,
+                kek_id: mask.kek_id,
+                wrapped_key: mask.wrapped_key,
+                sealed_value: row.sealed_value,
+                sealed_mask: mask.sealed_mask,
+            },
+        })
+    }
+}
+
+/// Reads the head, then all secrets in one statement: a change that the statement misses stands behind the
+/// head, and a change set is seen whole or not at all.
+pub(super) async fn resolve(
+    db: &DatabaseConnection,
+    owner: &Owner,
+    wanted: &Wanted,
+) -> Result<Resolved, StoreError> {
+    let head = log::head(db, Log::Changes).await?.cursor();
+    let (column, values): (_, Vec<Value>) = match wanted {
+        Wanted::Names(names) => ("name", names.iter().map(|n| n.as_str().into()).collect()),
+        Wanted::Ids(ids) => ("id", ids.iter().map(|id| id.get().into()).collect()),
+    };
+    let places: Vec<String> = (2..values.len() + 2).map(|n| format!("${n}")).collect();
+    let sql = format!(
+        "SELECT {SECRET_COLUMNS}, v.kek_id, v.wrapped_key, v.sealed_mask, v.sealed_value \
+         FROM secrets s JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version \
+         WHERE s.owner = $1 AND s.{column} IN ({})",
+        places.join(", ")
+    );
+    let values = std::iter::once(owner.as_str().into()).chain(values);
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let rows = SealedRow::find_by_statement(statement).all(db).await?;
+    let mut found = rows
+        .into_iter()
+        .map(Resolvable::try_from)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut take = |is: &dyn Fn(&Secret) -> bool| {
+        let index = found.iter().position(|one| is(&one.secret))?;
+        Some(found.swap_remove(index))
+    };
+    let secrets = match wanted {
+        Wanted::Names(names) => names
+            .iter()
+            .map(|name| take(&|s| s.name == *name))
+            .collect(),
+        Wanted::Ids(ids) => ids.iter().map(|id| take(&|s| s.id == *id)).collect(),
+    };
+    Ok(Resolved { head, secrets })
 }
 
 pub(super) async fn exists(

@@ -134,19 +134,18 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Revokes a token; false when there is none that was not revoked before.
+/// Revokes a token and answers it; nothing when there is none that was not revoked before.
 pub(super) async fn revoke(
     db: &impl sea_orm::ConnectionTrait,
     id: &str,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<StoredToken>, StoreError> {
     let row = api_tokens::Entity::find_by_id(id)
         .filter(api_tokens::Column::RevokedAt.is_null())
         .one(db)
         .await?;
-    let Some(row) = row else { return Ok(false) };
+    let Some(row) = row else { return Ok(None) };
     let mut row = row.into_active_model();
     row.revoked_at = Set(Some(now.micros()));
-    row.update(db).await?;
-    Ok(true)
+    StoredToken::try_from(row.update(db).await?).map(Some)
 }

@@ -8,6 +8,7 @@
 //! What it does not do: redact. What must not be logged has types that cannot be printed.
 
 mod harden;
+pub mod metrics;
 mod panic;
 
 use std::io::{self, IsTerminal as _};

@@ -12,7 +12,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "actor", "auth", "crypto", "domain", "faults", "settings", "store",
+            "actor",
+            "auth",
+            "crypto",
+            "domain",
+            "faults",
+            "settings",
+            "store",
+            "telemetry",
         ],
     ),
     ("actor", &["crypto", "domain", "faults", "store"]),
@@ -23,7 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["crypto", "domain", "faults"]),
     ("crypto", &["domain"]),
     ("domain", &[]),
-    ("settings", &[]),
+    ("settings", &["domain"]),
     ("telemetry", &["settings"]),
     ("faults", &[]),
 ];
@@ -47,6 +54,7 @@ const EVERY: &[&str] = &[
 /// A crate, and where it may be named: rooms, or files of one.
 const CRATES: &[(&str, &[&str])] = &[
     ("orion", &["crypto"]),
+    ("ring", &["crypto"]),
     ("sea_orm", &["store"]),
     ("sea_orm_migration", &["store"]),
     ("migration", &["store"]),

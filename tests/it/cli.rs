@@ -84,6 +84,33 @@ fn other_commands_make_no_embedded_database() {
 }
 
 #[test]
+fn the_first_start_makes_the_key_of_checkpoints_and_no_later_one_changes_it() {
+    for deployment in [
+        Deployment::sqlite(),
+        Deployment::postgres(&Postgres::shared().database()),
+    ] {
+        let deployment = deployment.prepare();
+        let listed = || -> Value {
+            serde_json::from_str(&deployment.run(&["keys", "list", "--json"])).unwrap()
+        };
+        assert!(listed()["checkpoint_public_key"].is_null());
+        let text = deployment.run(&["keys", "list"]);
+        assert!(
+            text.ends_with("checkpoint public key: none yet\n"),
+            "{text}"
+        );
+        drop(deployment.serve());
+        let key = listed()["checkpoint_public_key"].clone();
+        assert!(key.as_str().unwrap().starts_with("ed25519:"), "{key}");
+        drop(deployment.serve());
+        assert_eq!(listed()["checkpoint_public_key"], key);
+        let text = deployment.run(&["keys", "list"]);
+        let line = format!("checkpoint public key: {}\n", key.as_str().unwrap());
+        assert!(text.ends_with(&line), "{text}");
+    }
+}
+
+#[test]
 fn a_start_without_the_schema_names_the_migration() {
     for deployment in [
         Deployment::sqlite(),

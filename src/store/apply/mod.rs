@@ -1,7 +1,8 @@
-//! The heart of the commit, as a pure function: present state and changes in, outcomes and rows out.
+//! The heart of the commit, as a pure function: present state and work in, outcomes and rows out.
 //!
-//! Each change gets its own outcome, and none fails its neighbours. What a batch makes and destroys again
-//! is never written, but the events of all changes are. The caller holds the lock of the log's head, so
+//! Each piece of work gets its own outcome, and none fails its neighbours; the changes of one command are
+//! applied together or not at all. What a batch makes and destroys again is never written, but the events
+//! of all changes are. The caller holds the lock of the log's head, so
 //! nothing here can be overtaken.
 
 use std::{
@@ -11,15 +12,18 @@ use std::{
 
 use super::chain::{Entry, Head};
 use crate::domain::{
-    Action, Agent, Applied, Change, Event, EventKind, IfMatch, KeyId, Log, MOST_VERSIONS, Outcome,
-    Owner, Provider, Refusal, SealedVersion, Secret, SecretId, SecretName, Timestamp,
+    Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSet, Command, Event,
+    EventKind, IfMatch, KeyId, Log, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
+    SealedVersion, Secret, SecretId, SecretName, Timestamp, Work,
 };
 
 /// What the database holds of what a batch is about, as read under the lock.
 #[derive(Debug, Clone)]
 pub(super) struct Present {
     /// The end of the log `changes`.
-    pub(super) head: Head,
+    pub(super) changes: Head,
+    /// The end of the log `activity`, if the batch appends to it.
+    pub(super) activity: Option<Head>,
     /// The keys that may seal.
     pub(super) active_keys: HashSet<KeyId>,
     /// The secrets that the batch names (with the right owner), by ID.
@@ -63,23 +67,24 @@ pub(super) struct Writes {
     pub(super) created: Vec<Secret>,
     /// Versions that are new.
     pub(super) versions: Vec<NewVersion>,
-    /// The events of all changes that were applied, in order.
+    /// The events of all that was applied, in order.
     pub(super) events: Vec<Entry>,
 }
 
-/// Outcomes, one for each change in order, and what they write.
+/// Outcomes, one for each piece of work in order, and what they write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) writes: Writes,
 }
 
-/// Applies the changes in order.
-pub(super) fn apply(present: Present, changes: &[Change], limits: Limits, now: Timestamp) -> Plan {
+/// Applies the work in order.
+pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Timestamp) -> Plan {
     let mut state = State {
         stored: present.secrets.keys().copied().collect(),
         living: present.secrets,
-        head: present.head,
+        changes: present.changes,
+        activity: present.activity,
         active_keys: present.active_keys,
         names: present.names,
         counts: present.counts,
@@ -89,15 +94,28 @@ pub(super) fn apply(present: Present, changes: &[Change], limits: Limits, now: T
         limits,
         now,
     };
-    let outcomes = changes.iter().map(|change| state.apply(change)).collect();
+    let outcomes = works
+        .iter()
+        .map(|work| match work {
+            Work::Command(command) => state.command(command),
+            Work::Accesses(accesses) => {
+                for access in accesses {
+                    state.access(access);
+                }
+                Ok(Vec::new())
+            }
+        })
+        .collect();
     Plan {
         outcomes,
         writes: state.into_writes(),
     }
 }
 
+#[derive(Clone)]
 struct State {
-    head: Head,
+    changes: Head,
+    activity: Option<Head>,
     active_keys: HashSet<KeyId>,
     living: HashMap<SecretId, Secret>,
     /// The secrets that have a row.
@@ -112,25 +130,79 @@ struct State {
     now: Timestamp,
 }
 
+/// What came of one change.
+type Single = Result<Applied, Refusal>;
+
+/// A change, and its place in its change set.
+type Placed<'a> = (&'a Change, Option<ChangeSet>);
+
 impl State {
-    fn apply(&mut self, change: &Change) -> Outcome {
-        match &change.action {
+    /// Applies all changes of a command, or none.
+    fn command(&mut self, command: &Command) -> Outcome {
+        let size = command.changes.len();
+        let before = (size > 1).then(|| self.clone());
+        let mut applied = Vec::with_capacity(size);
+        for (index, change) in command.changes.iter().enumerate() {
+            let set = command.change_set.map(|id| ChangeSet { id, index, size });
+            match self.apply((change, set)) {
+                Ok(one) => applied.push(one),
+                // A refusal changes nothing itself.
+                Err(refusal) => {
+                    if let Some(before) = before {
+                        *self = before;
+                    }
+                    return Err(Refused { index, refusal });
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    fn access(&mut self, access: &Access) {
+        // A batch with accesses has read that head.
+        let Some(head) = &mut self.activity else {
+            return;
+        };
+        let event = Event::Access(AccessEvent {
+            actor: access.origin.agent.clone(),
+            epoch: 0,
+            hash: None,
+            id: access.event_id,
+            log: Log::Activity,
+            name: access.name.clone(),
+            occurred_at: self.now,
+            owner: access.owner.clone(),
+            position: 0,
+            prev_hash: None,
+            provider: access.provider.clone(),
+            request_id: access.origin.request_id.clone(),
+            secret_id: access.secret_id,
+            r#type: EventKind::Accessed,
+            version: access.version,
+            version_id: access.version_id,
+        });
+        let entry = head.append(event, access.origin.traceparent.clone());
+        self.events.push(entry);
+    }
+
+    fn apply(&mut self, placed: Placed<'_>) -> Single {
+        match &placed.0.action {
             Action::Create {
                 name,
                 provider,
                 sealed,
-            } => self.create(change, (name, provider.as_ref()), sealed),
-            Action::Update { sealed, if_match } => self.update(change, sealed, if_match.as_ref()),
-            Action::Delete { if_match } => self.delete(change, if_match.as_ref()),
+            } => self.create(placed, (name, provider.as_ref()), sealed),
+            Action::Update { sealed, if_match } => self.update(placed, sealed, if_match.as_ref()),
+            Action::Delete { if_match } => self.delete(placed, if_match.as_ref()),
         }
     }
 
     fn create(
         &mut self,
-        change: &Change,
+        (change, set): Placed<'_>,
         (name, provider): (&SecretName, Option<&Provider>),
         sealed: &SealedVersion,
-    ) -> Outcome {
+    ) -> Single {
         self.check_key(sealed)?;
         let key = (change.owner.clone(), name.clone());
         if self.names.contains(&key) {
@@ -153,7 +225,7 @@ impl State {
             created_at: self.now,
             updated_at: self.now,
         };
-        self.record(change, &secret, EventKind::Created);
+        self.record((change, set), &secret, (EventKind::Created, None));
         self.add_version(change, &secret, sealed);
         self.living.insert(secret.id, secret.clone());
         Ok(Applied::Created(secret))
@@ -161,10 +233,10 @@ impl State {
 
     fn update(
         &mut self,
-        change: &Change,
+        (change, set): Placed<'_>,
         sealed: &SealedVersion,
         if_match: Option<&IfMatch>,
-    ) -> Outcome {
+    ) -> Single {
         let present = self.find(change, if_match)?;
         self.check_key(sealed)?;
         let secret = Secret {
@@ -172,16 +244,24 @@ impl State {
             version_id: sealed.version_id,
             ..self.changed(present)
         };
-        self.record(change, &secret, EventKind::Updated);
+        self.record(
+            (change, set),
+            &secret,
+            (EventKind::Updated, Some(secret.version - 1)),
+        );
         self.add_version(change, &secret, sealed);
         self.living.insert(secret.id, secret.clone());
         Ok(Applied::Updated(secret))
     }
 
-    fn delete(&mut self, change: &Change, if_match: Option<&IfMatch>) -> Outcome {
+    fn delete(&mut self, (change, set): Placed<'_>, if_match: Option<&IfMatch>) -> Single {
         let present = self.find(change, if_match)?;
         let secret = self.changed(present);
-        self.record(change, &secret, EventKind::Deleted);
+        self.record(
+            (change, set),
+            &secret,
+            (EventKind::Deleted, Some(secret.version)),
+        );
         self.living.remove(&secret.id);
         self.versions.remove(&secret.id);
         self.names
@@ -235,22 +315,22 @@ impl State {
                 secret_id: secret.id,
                 version: secret.version,
                 sealed: sealed.clone(),
-                created_by: change.agent.clone(),
+                created_by: change.origin.agent.clone(),
                 created_at: secret.updated_at,
             });
     }
 
     /// Appends the event of a change that leaves the secret as given.
-    fn record(&mut self, change: &Change, secret: &Secret, kind: EventKind) {
+    fn record(
+        &mut self,
+        (change, change_set): Placed<'_>,
+        secret: &Secret,
+        (kind, previous_version): (EventKind, Option<u64>),
+    ) {
         self.touched.insert(secret.id);
-        let previous_version = match kind {
-            EventKind::Created => None,
-            EventKind::Updated => Some(secret.version - 1),
-            EventKind::Deleted => Some(secret.version),
-        };
-        let link = self.head.append(Event {
-            actor: change.agent.clone(),
-            change_set: (),
+        let event = Event::Change(ChangeEvent {
+            actor: change.origin.agent.clone(),
+            change_set,
             epoch: 0,
             expires_at: (),
             hash: None,
@@ -263,7 +343,7 @@ impl State {
             prev_hash: None,
             previous_version,
             provider: secret.provider.clone(),
-            request_id: change.request_id.clone(),
+            request_id: change.origin.request_id.clone(),
             restored_from: (),
             secret_id: secret.id,
             sequence: secret.sequence,
@@ -271,7 +351,10 @@ impl State {
             version: secret.version,
             version_id: secret.version_id,
         });
-        self.events.push(link);
+        let entry = self
+            .changes
+            .append(event, change.origin.traceparent.clone());
+        self.events.push(entry);
     }
 
     fn into_writes(self) -> Writes {

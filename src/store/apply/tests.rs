@@ -5,10 +5,21 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     crypto::blake2b_256,
-    domain::{AgentKind, EventId, HASH_BYTES, RequestId, VersionId},
+    domain::{AgentKind, ChangeSetId, Cursor, EventId, HASH_BYTES, Origin, RequestId, VersionId},
 };
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+const LIMITS: Limits = Limits {
+    secrets_per_owner: 3,
+    versions: 3,
+};
+const HEAD: Head = Head {
+    epoch: 3,
+    last_epoch: 3,
+    position: 10,
+    hash: [9; HASH_BYTES],
+    cut: Cursor::START,
+};
 
 fn owner(name: &str) -> Owner {
     Owner::parse(name).unwrap()
@@ -34,11 +45,18 @@ fn change(owner_name: &str, secret: u128, action: Action) -> Change {
         secret_id: id(secret),
         action,
         event_id: EventId::new(Uuid::from_u128(secret)),
+        origin: origin(),
+    }
+}
+
+fn origin() -> Origin {
+    Origin {
         agent: Agent {
             id: Some("t".to_owned()),
             kind: AgentKind::Token,
         },
-        request_id: RequestId::parse("r").unwrap(),
+        request_id: Some(RequestId::parse("r").unwrap()),
+        traceparent: None,
     }
 }
 
@@ -88,12 +106,8 @@ fn stored(secret: u128, name: &str, version: u64) -> Secret {
 fn given(secrets: Vec<Secret>) -> Present {
     let count = u64::try_from(secrets.len()).unwrap();
     Present {
-        head: Head {
-            epoch: 3,
-            last_epoch: 3,
-            position: 10,
-            hash: [9; HASH_BYTES],
-        },
+        changes: HEAD,
+        activity: None,
         active_keys: [KeyId::parse("k").unwrap()].into(),
         names: secrets
             .iter()
@@ -107,19 +121,51 @@ fn given(secrets: Vec<Secret>) -> Present {
     }
 }
 
-fn when(present: Present, changes: &[Change]) -> Plan {
-    apply(
-        present,
-        changes,
-        Limits {
-            secrets_per_owner: 3,
-            versions: 3,
-        },
-        NOW,
-    )
+/// What came of commands of one change each.
+struct Then {
+    outcomes: Vec<Single>,
+    writes: Writes,
 }
 
-fn versions_written(plan: &Plan) -> Vec<u64> {
+fn when(present: Present, changes: &[Change]) -> Then {
+    let works: Vec<Work> = changes
+        .iter()
+        .map(|change| {
+            Work::Command(Command {
+                changes: vec![change.clone()],
+                change_set: None,
+            })
+        })
+        .collect();
+    let Plan { outcomes, writes } = apply(present, &works, LIMITS, NOW);
+    let single = |outcome: Outcome| match outcome {
+        Ok(mut applied) => Ok(applied.remove(0)),
+        Err(Refused { index, refusal }) => {
+            assert_eq!(index, 0);
+            Err(refusal)
+        }
+    };
+    Then {
+        outcomes: outcomes.into_iter().map(single).collect(),
+        writes,
+    }
+}
+
+fn set(number: u128, changes: Vec<Change>) -> Work {
+    Work::Command(Command {
+        changes,
+        change_set: Some(ChangeSetId::new(Uuid::from_u128(number))),
+    })
+}
+
+fn change_event(entry: &Entry) -> &ChangeEvent {
+    match &entry.event {
+        Event::Change(event) => event,
+        Event::Access(_) | Event::Token(_) => panic!("{entry:?}"),
+    }
+}
+
+fn versions_written(plan: &Then) -> Vec<u64> {
     plan.writes
         .versions
         .iter()
@@ -128,8 +174,8 @@ fn versions_written(plan: &Plan) -> Vec<u64> {
 }
 
 /// (position, sequence, version, previous) of each event.
-fn events(plan: &Plan) -> Vec<(u64, u64, u64, Option<u64>)> {
-    let events = plan.writes.events.iter().map(|entry| &entry.event);
+fn events(plan: &Then) -> Vec<(u64, u64, u64, Option<u64>)> {
+    let events = plan.writes.events.iter().map(change_event);
     events
         .map(|e| (e.position, e.sequence, e.version, e.previous_version))
         .collect()
@@ -141,7 +187,7 @@ fn a_new_secret_is_version_one_and_follows_the_head() {
     assert!(matches!(&plan.outcomes[0], Ok(Applied::Created(s)) if s.version == 1));
     assert_eq!(plan.writes.created.len(), 1);
     assert_eq!(events(&plan), [(11, 1, 1, None)]);
-    assert_eq!(plan.writes.events[0].event.epoch, 3);
+    assert_eq!(plan.writes.events[0].event.epoch(), 3);
 }
 
 #[test]
@@ -200,7 +246,7 @@ fn a_deleted_name_is_free_in_the_same_batch() {
     // A deletion keeps the version and its ID, and counts as a change.
     assert_eq!(events(&plan), [(11, 3, 2, Some(2)), (12, 1, 1, None)]);
     assert_eq!(
-        plan.writes.events[0].event.version_id.get(),
+        change_event(&plan.writes.events[0]).version_id.get(),
         Uuid::from_u128(7)
     );
 }
@@ -268,7 +314,7 @@ fn updated_at_strictly_rises_whatever_the_clock_says() {
         .writes
         .events
         .iter()
-        .map(|e| e.event.occurred_at.micros())
+        .map(|e| e.event.occurred_at().micros())
         .collect();
     assert_eq!(times, [5_000_001, 5_000_002]);
 }
@@ -295,4 +341,94 @@ fn a_key_that_is_not_active_seals_nothing() {
         Err(Refusal::KeyNotActive(KeyId::parse("k").unwrap()))
     );
     assert_eq!(plan.outcomes[1], Ok(Applied::Deleted));
+}
+
+#[test]
+fn a_change_set_is_applied_whole_and_its_events_say_so() {
+    let given = given(vec![stored(1, "A", 1), stored(2, "B", 4)]);
+    let works = [set(77, vec![update(2, 8, None), update(1, 9, None)])];
+    let plan = apply(given, &works, LIMITS, NOW);
+    let applied = plan.outcomes[0].as_ref().unwrap();
+    assert!(
+        matches!(&applied[..], [Applied::Updated(b), Applied::Updated(a)]
+        if (b.version, a.version) == (5, 2))
+    );
+    let sets: Vec<_> = plan
+        .writes
+        .events
+        .iter()
+        .map(|entry| change_event(entry).change_set.unwrap())
+        .map(|set| (set.id.get().as_u128(), set.index, set.size))
+        .collect();
+    assert_eq!(sets, [(77, 0, 2), (77, 1, 2)]);
+}
+
+#[test]
+fn a_change_set_with_one_refusal_leaves_nothing_and_its_neighbours_stand() {
+    let given = given(vec![stored(1, "A", 1), stored(2, "B", 4)]);
+    let works = [
+        set(
+            77,
+            vec![update(1, 8, None), create(5, "C"), update(9, 9, None)],
+        ),
+        set(78, vec![update(2, 10, None), create(6, "C")]),
+    ];
+    let plan = apply(given, &works, LIMITS, NOW);
+    let refused = Refused {
+        index: 2,
+        refusal: Refusal::NotFound,
+    };
+    assert_eq!(plan.outcomes[0], Err(refused));
+    assert!(plan.outcomes[1].is_ok());
+    let positions: Vec<_> = plan
+        .writes
+        .events
+        .iter()
+        .map(|e| e.event.position())
+        .collect();
+    assert_eq!(positions, [11, 12]);
+    assert_eq!(plan.writes.updated.len(), 1);
+    assert_eq!(plan.writes.created.len(), 1);
+}
+
+#[test]
+fn accesses_go_to_their_own_log_with_its_own_chain() {
+    let access = Access {
+        event_id: EventId::new(Uuid::from_u128(5)),
+        origin: origin(),
+        owner: owner("alice"),
+        secret_id: id(1),
+        name: SecretName::parse("A").unwrap(),
+        provider: None,
+        version: 4,
+        version_id: VersionId::new(Uuid::from_u128(6)),
+    };
+    let present = Present {
+        activity: Some(Head {
+            position: 70,
+            ..HEAD
+        }),
+        ..given(vec![stored(1, "A", 4)])
+    };
+    let works = [
+        Work::Accesses(vec![access.clone(), access]),
+        set(1, vec![update(1, 8, None)]),
+    ];
+    let plan = apply(present, &works, LIMITS, NOW);
+    assert_eq!(plan.outcomes[0], Ok(vec![]));
+    let places: Vec<_> = plan
+        .writes
+        .events
+        .iter()
+        .map(|entry| (entry.event.log(), entry.event.position()))
+        .collect();
+    let wanted = [(Log::Activity, 71), (Log::Activity, 72), (Log::Changes, 11)];
+    assert_eq!(places, wanted);
+    let body: serde_json::Value = serde_json::from_slice(&plan.writes.events[1].body).unwrap();
+    assert_eq!(body["prev_hash"], hex::encode(plan.writes.events[0].hash));
+    let keys: Vec<_> = body.as_object().unwrap().keys().cloned().collect();
+    let mut sorted = keys.clone();
+    sorted.sort();
+    assert_eq!(keys, sorted);
+    assert!(!keys.contains(&"sequence".to_owned()));
 }

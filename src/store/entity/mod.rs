@@ -9,3 +9,4 @@ pub(super) mod api_tokens;
 pub(super) mod events;
 pub(super) mod keys;
 pub(super) mod log_head;
+pub(super) mod service_keys;

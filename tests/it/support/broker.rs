@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 const CONNECT: Duration = Duration::from_secs(5);
+/// How often a quiet link is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 const BACK_OFF: Duration = Duration::from_millis(200);
 const HEARTBEAT_SECONDS: u16 = 5;
 
@@ -182,8 +184,17 @@ async fn consume(
     };
     let mut consumer = consumer?;
     ready.send_replace(true);
-    while let Some(delivery) = consumer.next().await {
-        let delivery = delivery?;
+    loop {
+        // A link that breaks while the consumer is being set up may leave it waiting for ever.
+        let Ok(next) = tokio::time::timeout(LOOK, consumer.next()).await else {
+            if connection.status().connected() {
+                continue;
+            }
+            return Ok(());
+        };
+        let Some(delivery) = next.transpose()? else {
+            return Ok(());
+        };
         record.send_modify(|record| {
             record.push(Delivery {
                 routing_key: delivery.routing_key.to_string(),
@@ -195,7 +206,6 @@ async fn consume(
         });
         delivery.acker.ack(BasicAckOptions::default()).await?;
     }
-    Ok(())
 }
 
 async fn subscribe(connection: &Connection, route: &Route) -> Result<Consumer, lapin::Error> {

@@ -93,6 +93,13 @@ impl Deployment {
         self
     }
 
+    /// What a variable is set to.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        let mut all = self.variables.iter().rev();
+        all.find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// Makes the key and the schema.
     pub(crate) fn prepare(self) -> Self {
         self.run(&["keys", "generate"]);

@@ -7,10 +7,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    domain::{Failure, Outcome},
-    store::{Answer, Gate},
-};
+use super::{Answer, Gate};
+use crate::domain::{Failure, Outcome};
 
 /// How long a caller waits.
 #[derive(Debug, Clone, Copy)]
@@ -33,17 +31,19 @@ pub struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(
-        gate: Arc<Gate>,
-        answer: oneshot::Receiver<Answer>,
-        deadlines: Deadlines,
-    ) -> Self {
+    /// The waiting end of a command with that gate and that answer channel, submitted now.
+    pub fn new(gate: Arc<Gate>, answer: oneshot::Receiver<Answer>, deadlines: Deadlines) -> Self {
         Self {
             gate,
             answer,
             submitted: Instant::now(),
             deadlines,
         }
+    }
+
+    /// Leaves the command to itself: it is not abandoned, and nobody hears of its outcome.
+    pub fn forget(mut self) {
+        self.gate = Arc::default();
     }
 
     /// Waits for the outcome.
@@ -98,8 +98,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_passed_on() {
         let (_, answer, pending) = pending();
-        answer.send(Ok(Ok(Applied::Deleted))).unwrap();
-        assert_eq!(pending.outcome().await, Ok(Ok(Applied::Deleted)));
+        answer.send(Ok(Ok(vec![Applied::Deleted]))).unwrap();
+        assert_eq!(pending.outcome().await, Ok(Ok(vec![Applied::Deleted])));
     }
 
     #[tokio::test]

@@ -1,0 +1,151 @@
+//! The committed log: page by page, as a stream, and its head.
+
+use actix_web::{
+    HttpResponse,
+    http::{
+        Method,
+        header::{self, HeaderMap},
+    },
+};
+use serde::Serialize;
+
+use super::{
+    error::{ApiError, ErrorItem, ItemKind, Place},
+    history, json, json_bytes,
+    query::Query,
+    request::{Answer, Call},
+    stream::{self, Follower},
+};
+use crate::{
+    auth::PrincipalKind,
+    domain::{Cursor, EventKind, Log},
+    store::Filter,
+};
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// `GET /api/v1/events?after=&limit=&type=&log=`, as a page or as a stream.
+pub(super) async fn list(call: Call<'_, ()>) -> Answer {
+    let mut query = Query::parse(call.request.query_string());
+    let log = log(&mut query);
+    let (after, limit) = (query.cursor("after"), query.limit());
+    let kinds = query.all("type", |text| {
+        let known = EventKind::ALL.iter().any(|kind| kind.as_str() == text);
+        known.then(|| text.to_owned()).ok_or(ItemKind::Enum)
+    });
+    let resumed = last_event_id(call.request.headers());
+    query.finish()?;
+    let filter = Filter {
+        owners: owners(&call),
+        kinds,
+    };
+    if wants_stream(call.request.headers()) {
+        return follow(&call, log, filter, resumed?.or(after)).await;
+    }
+    let page = call.state.store.log_page(log, after, &filter, limit);
+    let page = page.await?.map_err(ApiError::PositionGone)?;
+    let events = page.events.iter().map(|event| event.body.as_slice());
+    Ok(json_bytes(
+        &mut HttpResponse::Ok(),
+        history::page(events, Some(page.next)),
+    ))
+}
+
+/// `GET /api/v1/events/head?log=`: a checkpoint of the whole log.
+pub(super) async fn head(call: Call<'_, ()>) -> Answer {
+    let mut query = Query::parse(call.request.query_string());
+    let log = log(&mut query);
+    query.finish()?;
+    let head = call.state.store.log_head(log).await?;
+    let signer = &call.state.signer;
+    let (epoch, position) = (head.last_epoch, head.position);
+    let checkpoint = Checkpoint {
+        log,
+        epoch,
+        position,
+        hash: hex::encode(head.hash),
+        cursor: head.cursor().to_string(),
+        signature: signer.sign(log, epoch, position, &head.hash),
+    };
+    Ok(json(&mut HttpResponse::Ok(), &checkpoint)?)
+}
+
+/// Where a log stands, signed.
+#[derive(Debug, Serialize)]
+struct Checkpoint {
+    log: Log,
+    epoch: u64,
+    position: u64,
+    hash: String,
+    cursor: String,
+    signature: String,
+}
+
+fn log(query: &mut Query) -> Log {
+    query
+        .once("log", |text| Log::parse(text).or(Err(ItemKind::Enum)))
+        .unwrap_or(Log::Changes)
+}
+
+/// The owners whose events the caller may see; nothing stands for the whole log.
+fn owners(call: &Call<'_, ()>) -> Option<Vec<String>> {
+    match &call.principal.kind {
+        PrincipalKind::Owner(owner) => Some(vec![owner.as_str().to_owned()]),
+        PrincipalKind::Service { acts_for, .. } if acts_for.iter().any(|one| one == "*") => None,
+        PrincipalKind::Service { acts_for, .. } => Some(acts_for.clone()),
+    }
+}
+
+/// Whether the caller asks for server-sent events.
+fn wants_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|range| {
+            let media = range.split(';').next().unwrap_or_default().trim();
+            media.eq_ignore_ascii_case("text/event-stream")
+        })
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
+    let Some(line) = headers.get(LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let cursor = line
+        .to_str()
+        .ok()
+        .and_then(|text| Cursor::parse(text).ok())
+        .ok_or_else(|| {
+            let place = [Place::HEADER, Place::Name("Last-Event-ID")];
+            ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])
+        })?;
+    Ok(Some(cursor))
+}
+
+/// Opens a stream behind a cursor that is good, or at the head.
+async fn follow(call: &Call<'_, ()>, log: Log, filter: Filter, from: Option<Cursor>) -> Answer {
+    let store = &call.state.store;
+    let start = match from {
+        Some(cursor) => {
+            let known = store.log_knows(log, cursor).await?;
+            known.map_err(ApiError::PositionGone)?;
+            cursor
+        }
+        None => store.log_head(log).await?.cursor(),
+    };
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((header::CONTENT_TYPE, "text/event-stream"));
+    // actix-http would poll the body of an answer to HEAD, too.
+    if call.request.method() == Method::HEAD {
+        return Ok(answer.finish());
+    }
+    let follower = Follower {
+        state: call.state.clone(),
+        credential: call.credential.clone(),
+        log,
+        filter,
+        cursor: start,
+    };
+    Ok(answer.streaming(stream::events(follower)))
+}

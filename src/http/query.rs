@@ -1,0 +1,165 @@
+//! The query of a request: parameters by name, each read strictly, all faults reported together.
+
+use super::error::{ApiError, ErrorItem, ItemKind, Place};
+use crate::domain::Cursor;
+
+/// How many events a page has at most, and unless the caller says.
+pub(super) const MOST: u32 = 1000;
+pub(super) const USUAL: u32 = 100;
+
+/// The parameters of a query. Those that nobody asks for are ignored.
+pub(super) struct Query {
+    parameters: Vec<(String, String)>,
+    faults: Vec<ErrorItem>,
+}
+
+impl Query {
+    /// Splits and percent-decodes. What is no UTF-8 then is no good value either.
+    pub(super) fn parse(query: &str) -> Self {
+        let decode = |text: &str| {
+            let spaced = text.replace('+', " ");
+            percent_encoding::percent_decode_str(&spaced)
+                .decode_utf8_lossy()
+                .into_owned()
+        };
+        let parameters = query.split('&').map(|pair| {
+            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(text))
+        });
+        Self {
+            parameters: parameters.collect(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Reads every value of a parameter that may repeat.
+    pub(super) fn all<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, ItemKind>,
+    ) -> Vec<T> {
+        let mut values = Vec::new();
+        for (_, text) in self.parameters.iter().filter(|(key, _)| key == name) {
+            match read(text) {
+                Ok(value) => values.push(value),
+                Err(kind) => {
+                    let item = ErrorItem::new([Place::QUERY, Place::Name(name)], kind);
+                    self.faults.push(item);
+                    break;
+                }
+            }
+        }
+        values
+    }
+
+    /// Reads a parameter that may stand there once.
+    pub(super) fn once<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, ItemKind>,
+    ) -> Option<T> {
+        if self
+            .parameters
+            .iter()
+            .filter(|(key, _)| key == name)
+            .count()
+            > 1
+        {
+            let place = [Place::QUERY, Place::Name(name)];
+            self.faults
+                .push(ErrorItem::new(place, ItemKind::ValueError));
+            return None;
+        }
+        self.all(name, read).pop()
+    }
+
+    /// Reads a cursor.
+    pub(super) fn cursor(&mut self, name: &'static str) -> Option<Cursor> {
+        self.once(name, |text| {
+            Cursor::parse(text).or(Err(ItemKind::ValueError))
+        })
+    }
+
+    /// Reads `limit`: 1 to 1000, 100 unless said.
+    pub(super) fn limit(&mut self) -> u32 {
+        self.once("limit", read_limit).unwrap_or(USUAL)
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// [`ApiError::Validation`] with all faults.
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::Validation(self.faults))
+        }
+    }
+}
+
+fn read_limit(text: &str) -> Result<u32, ItemKind> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(ItemKind::IntType);
+    }
+    match text.parse() {
+        Ok(limit) if (1..=MOST).contains(&limit) => Ok(limit),
+        Ok(_) | Err(_) => Err(ItemKind::ValueError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn page(query: &str) -> Result<(Option<String>, u32), Vec<ErrorItem>> {
+        let mut query = Query::parse(query);
+        let (before, limit) = (query.cursor("before"), query.limit());
+        match query.finish() {
+            Ok(()) => Ok((before.map(|cursor| cursor.to_string()), limit)),
+            Err(ApiError::Validation(items)) => Err(items),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_start_and_a_limit() {
+        assert_eq!(page(""), Ok((None, 100)));
+        assert_eq!(page("limit=1000&x=1&&="), Ok((None, 1000)));
+        assert_eq!(page("before=1-7&limit=1"), Ok((Some("1-7".to_owned()), 1)));
+        assert_eq!(page("b%65fore=1%2D7"), Ok((Some("1-7".to_owned()), 100)));
+    }
+
+    #[test]
+    fn faults_of_the_query_are_reported_together() {
+        let item = |name, kind| ErrorItem::new([Place::QUERY, Place::Name(name)], kind);
+        assert_eq!(
+            page("limit=x&before=7"),
+            Err(vec![
+                item("before", ItemKind::ValueError),
+                item("limit", ItemKind::IntType)
+            ])
+        );
+        for (query, kind) in [
+            ("limit", ItemKind::IntType),
+            ("limit=", ItemKind::IntType),
+            ("limit=-1", ItemKind::IntType),
+            ("limit=1.0", ItemKind::IntType),
+            ("limit=0", ItemKind::ValueError),
+            ("limit=1001", ItemKind::ValueError),
+            ("limit=99999999999999999999", ItemKind::ValueError),
+            ("limit=1&limit=1", ItemKind::ValueError),
+        ] {
+            assert_eq!(page(query), Err(vec![item("limit", kind)]), "{query}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_ends_in_an_answer(query: String) {
+            let _ = page(&query);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Values for workloads: the one call that hands values out.
+//!
+//! The log's head is read first, then all secrets in one statement: whoever follows the log from the
+//! answered cursor skips no rotation, and no change set is seen in half. Each secret is one
+//! `secret.accessed` in the log `activity`, committed before the answer leaves (unless the operator chose
+//! otherwise).
+
+use actix_web::{
+    HttpResponse,
+    http::header::{self, HeaderValue},
+    web::Bytes,
+};
+use serde::Serialize;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{
+    body::{Entry, Faults, Field, Fields},
+    error::{ApiError, ErrorItem, ItemKind, Place},
+    request::{Answer, Call},
+};
+use crate::{
+    auth::PrincipalKind,
+    domain::{Access, Cursor, EventId, Log, Owner, SecretId, SecretName, Work},
+    settings::ActivityRecord,
+    store::{Resolvable, Wanted},
+};
+
+/// How many secrets one call hands out.
+const MOST: usize = 100;
+
+/// `POST /api/v1/secrets/resolve`
+pub(super) async fn resolve(mut call: Call<'_, ()>) -> Answer {
+    call.json_only()?;
+    let request = ResolveRequest::read(call.object().await?)?;
+    let owner = acting_for(&call, request.owner)?;
+    let state = call.state;
+    if let Some(cursor) = request.min_cursor {
+        let known = state.store.log_reached(Log::Changes, cursor).await?;
+        known.map_err(ApiError::PositionGone)?;
+    }
+    let resolved = state.store.resolve(&owner, &request.wanted).await?;
+    let secrets = resolved.secrets.ok_or(ApiError::NotFound)?;
+    record(&call, &secrets).await?;
+    render(&call, &secrets, resolved.head)
+}
+
+/// The owner whose secrets are asked for.
+fn acting_for(call: &Call<'_, ()>, named: Option<Owner>) -> Result<Owner, ApiError> {
+    match (&call.principal.kind, named) {
+        (PrincipalKind::Owner(own), None) => Ok(own.clone()),
+        (PrincipalKind::Owner(own), Some(named)) if *own == named => Ok(named),
+        (PrincipalKind::Owner(_), Some(_)) => Err(ApiError::NotFound),
+        (PrincipalKind::Service { .. }, None) => {
+            let place = [Place::BODY, Place::Name("owner")];
+            let item = ErrorItem::new(place, ItemKind::Missing);
+            Err(ApiError::Validation(vec![item]))
+        }
+        (PrincipalKind::Service { acts_for, .. }, Some(named)) => {
+            let granted = |one: &String| one == "*" || one == named.as_str();
+            let granted = acts_for.iter().any(granted);
+            granted.then_some(named).ok_or(ApiError::NotFound)
+        }
+    }
+}
+
+/// Records who gets which version.
+async fn record(call: &Call<'_, ()>, secrets: &[Resolvable]) -> Result<(), ApiError> {
+    let how = call.state.settings.activity.record;
+    if how == ActivityRecord::Off {
+        return Ok(());
+    }
+    let origin = call.origin();
+    let accesses = secrets
+        .iter()
+        .map(|Resolvable { secret, sealed: _ }| Access {
+            event_id: EventId::new(Uuid::now_v7()),
+            origin: origin.clone(),
+            owner: secret.owner.clone(),
+            secret_id: secret.id,
+            name: secret.name.clone(),
+            provider: secret.provider.clone(),
+            version: secret.version,
+            version_id: secret.version_id,
+        });
+    let pending = call
+        .state
+        .secrets
+        .record(Work::Accesses(accesses.collect()));
+    if how == ActivityRecord::Async {
+        // Said in the settings: under load, and at a crash, records may be lost.
+        if let Ok(pending) = pending {
+            pending.forget();
+        } else {
+            tracing::warn!("an access goes unrecorded: the queue is full");
+        }
+        return Ok(());
+    }
+    let outcome = call.settle(pending?).await?;
+    outcome
+        .map(drop)
+        .map_err(|refused| ApiError::Internal(refused.into()))
+}
+
+/// A secret with its value, as it is written into the answer.
+#[derive(Serialize)]
+struct ResolvedSecret<'a> {
+    id: SecretId,
+    name: &'a SecretName,
+    value: &'a str,
+    version: u64,
+    sequence: u64,
+}
+
+/// Writes the answer into memory that is wiped.
+fn render(call: &Call<'_, ()>, secrets: &[Resolvable], cursor: Cursor) -> Answer {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    let values = secrets
+        .iter()
+        .map(|Resolvable { secret, sealed }| {
+            let opened = call
+                .state
+                .sealer
+                .open_value(&secret.owner, secret.id, sealed);
+            opened.map_err(|error| ApiError::Internal(error.into()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let room: usize = values
+        .iter()
+        .map(|value| value.expose().len() * 6 + 512)
+        .sum();
+    let mut body = Zeroizing::new(Vec::with_capacity(room + 64));
+    body.extend_from_slice(b"{\"secrets\":[");
+    for (index, (Resolvable { secret, .. }, value)) in secrets.iter().zip(&values).enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        let resolved = ResolvedSecret {
+            id: secret.id,
+            name: &secret.name,
+            value: value.expose(),
+            version: secret.version,
+            sequence: secret.sequence,
+        };
+        serde_json::to_writer(&mut *body, &resolved)?;
+    }
+    body.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, JSON))
+        .body(Bytes::from_owner(Wiped(body))))
+}
+
+/// An answer's bytes that are wiped once they are sent.
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The body of `resolve_secrets`.
+struct ResolveRequest {
+    owner: Option<Owner>,
+    wanted: Wanted,
+    min_cursor: Option<Cursor>,
+}
+
+impl ResolveRequest {
+    fn read(mut fields: Fields) -> Result<Self, ApiError> {
+        let mut faults = Faults::default();
+        let owner = fields.optional("owner", &mut faults, |text| Owner::parse(&text));
+        let (mut seen_names, mut seen_ids) = (Vec::new(), Vec::new());
+        let names = fields.list("names", MOST, &mut faults, |field, entry| {
+            distinct(field, entry, &mut seen_names, SecretName::parse)
+        });
+        let ids = fields.list("ids", MOST, &mut faults, |field, entry| {
+            distinct(field, entry, &mut seen_ids, |text| {
+                SecretId::parse(text).or(Err(ItemKind::UuidParsing))
+            })
+        });
+        let min_cursor = fields.optional("min_cursor", &mut faults, |text| {
+            Cursor::parse(&text).or(Err(ItemKind::ValueError))
+        });
+        let wanted = match (names, ids) {
+            (Some(Some(names)), Some(None)) => Some(Wanted::Names(names)),
+            (Some(None), Some(Some(ids))) => Some(Wanted::Ids(ids)),
+            (Some(None), Some(None)) => faults.note("names", Err(ItemKind::Missing)),
+            (Some(Some(_)), Some(Some(_))) => faults.note("ids", Err(ItemKind::ValueError)),
+            _ => None,
+        };
+        match (owner, wanted, min_cursor) {
+            (Some(owner), Some(wanted), Some(min_cursor)) if faults.is_empty() => Ok(Self {
+                owner,
+                wanted,
+                min_cursor,
+            }),
+            _ => Err(faults.into()),
+        }
+    }
+}
+
+/// Reads an entry that no other one repeats.
+fn distinct<T: Clone + PartialEq, E: Into<ItemKind>>(
+    field: Field,
+    entry: &mut Entry<'_>,
+    seen: &mut Vec<T>,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
+    let Field::Text(text) = field else {
+        return entry.note(Err(ItemKind::StringType));
+    };
+    let value = entry.note(read(&text).map_err(Into::into))?;
+    if seen.contains(&value) {
+        return entry.note(Err(ItemKind::ValueError));
+    }
+    seen.push(value.clone());
+    Some(value)
+}

@@ -1,0 +1,106 @@
+//! Change sets: several secrets updated in one commit, all or none.
+
+use actix_web::HttpResponse;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    body::{Faults, Field, Fields},
+    error::{ApiError, Bug, ItemKind},
+    json,
+    request::{Answer, Call},
+    secrets::UserSecret,
+};
+use crate::{
+    actor::Wanted,
+    domain::{Applied, ChangeSetId, Mask, Refusal, SecretId, SecretValue},
+};
+
+/// How many secrets a set updates.
+const MOST: usize = 50;
+/// How many bytes its body may have (4 MiB).
+const BODY_BYTES: usize = 4 << 20;
+
+/// `POST /api/v1/user/secrets/batch`
+pub(super) async fn update(mut call: Call<'_>) -> Answer {
+    call.json_only()?;
+    let BatchRequest { updates } = BatchRequest::read(call.object_within(BODY_BYTES).await?)?;
+    let id = ChangeSetId::new(Uuid::now_v7());
+    let masks: Vec<Mask> = updates.iter().map(|(_, value)| Mask::of(value)).collect();
+    let wanted = updates.into_iter().zip(&masks).map(|((id, value), mask)| {
+        let wanted = Wanted::Update {
+            value,
+            mask: mask.clone(),
+            if_match: None,
+        };
+        (id, wanted)
+    });
+    let applied = call
+        .submit_set(wanted.collect(), id)
+        .await?
+        .map_err(|refused| match refused.refusal {
+            Refusal::NotFound => ApiError::EntryNotFound {
+                index: refused.index,
+            },
+            refusal @ (Refusal::NameTaken
+            | Refusal::LimitReached
+            | Refusal::PreconditionFailed { .. }
+            | Refusal::KeyNotActive(_)) => refusal.into(),
+        })?;
+    let secrets = applied
+        .into_iter()
+        .zip(&masks)
+        .map(|(applied, mask)| match applied {
+            Applied::Updated(secret) => Ok(UserSecret::new(secret, mask)),
+            Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    let answer = BatchAnswer {
+        total: secrets.len(),
+        secrets,
+        change_set: id,
+    };
+    Ok(json(&mut HttpResponse::Ok(), &answer)?)
+}
+
+/// A set that was applied.
+#[derive(Debug, Serialize)]
+struct BatchAnswer {
+    secrets: Vec<UserSecret>,
+    total: usize,
+    change_set: ChangeSetId,
+}
+
+/// The body of `update_secrets`.
+struct BatchRequest {
+    updates: Vec<(SecretId, SecretValue)>,
+}
+
+impl BatchRequest {
+    fn read(mut fields: Fields) -> Result<Self, ApiError> {
+        let mut faults = Faults::default();
+        let mut seen = Vec::new();
+        let updates = fields.list("updates", MOST, &mut faults, |field, entry| {
+            let Field::Object(Some(mut fields)) = field else {
+                return entry.note(Err(ItemKind::ValueError));
+            };
+            let id = entry.required(&mut fields, "id", |text| {
+                let id = SecretId::parse(&text).or(Err(ItemKind::UuidParsing))?;
+                if seen.contains(&id) {
+                    return Err(ItemKind::ValueError);
+                }
+                seen.push(id);
+                Ok(id)
+            });
+            let value = entry.required(&mut fields, "value", SecretValue::parse);
+            Some((id?, value?))
+        });
+        if matches!(updates, Some(None)) {
+            faults.note::<()>("updates", Err(ItemKind::Missing));
+        }
+        match updates {
+            Some(Some(updates)) if faults.is_empty() => Ok(Self { updates }),
+            _ => Err(faults.into()),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Server-sent events (WHATWG HTML, section 9.2): the log as it grows, from a cursor.
+//!
+//! A stream holds a cursor and nothing else: it is asked for more only while its connection takes more, and
+//! reads it then from the shared ring, or from the database when it lags behind that. So there is no buffer
+//! that a slow reader could fill; one that takes nothing for [`SLOW`] is disconnected, and resumes.
+
+use std::time::Duration;
+
+use actix_web::web::Bytes;
+use futures_util::{Stream, stream::unfold};
+use tokio::time::{Instant, sleep_until};
+
+use super::{AppState, guard::Credential};
+use crate::{
+    domain::{Cursor, Log},
+    store::{Filter, LoggedEvent},
+};
+
+/// How often a quiet stream says how far it has looked.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often the token is looked at. (What was good is remembered for 3 s: together less than 5 s.)
+const RECHECK: Duration = Duration::from_millis(1500);
+/// How long a reader may take nothing while there is something to take.
+pub(super) const SLOW: Duration = Duration::from_secs(20);
+/// How many events are handed over at once, at most.
+const PIECE: usize = 32;
+
+/// Who follows which log from where.
+pub(super) struct Follower {
+    /// The rooms below.
+    pub(super) state: AppState,
+    /// What the caller has shown.
+    pub(super) credential: Credential,
+    /// The log.
+    pub(super) log: Log,
+    /// What of it.
+    pub(super) filter: Filter,
+    /// Up to where it has looked and sent.
+    pub(super) cursor: Cursor,
+}
+
+/// What comes next on a stream.
+enum Step {
+    /// Blocks to send.
+    Send(Vec<u8>),
+    /// Nothing, and nothing is left to look at.
+    Wait,
+    /// The end: the cursor is gone, or the database can't be read.
+    End,
+}
+
+/// Counts a stream while it is open.
+struct Open;
+
+impl Open {
+    fn count() -> Self {
+        metrics::gauge!("rekey_event_streams").increment(1);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!("rekey_event_streams").decrement(1);
+    }
+}
+
+struct Streaming {
+    _open: Open,
+    follower: Follower,
+    began: bool,
+    beat: Instant,
+    check: Instant,
+    handed: Instant,
+}
+
+/// The blocks of a stream. The first, at once, is its start.
+pub(super) fn events(
+    follower: Follower,
+) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    let now = Instant::now();
+    let streaming = Streaming {
+        _open: Open::count(),
+        follower,
+        began: false,
+        beat: now + HEARTBEAT,
+        check: now + RECHECK,
+        handed: now,
+    };
+    unfold(streaming, |mut streaming| async move {
+        let blocks = streaming.next().await?;
+        Some((Ok(Bytes::from(blocks)), streaming))
+    })
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        // Between handing blocks over and being asked for more, the connection took what it was given.
+        if self.began && self.handed.elapsed() >= SLOW {
+            tracing::info!("a slow reader of events is disconnected");
+            return None;
+        }
+        let blocks = if self.began {
+            self.more().await?
+        } else {
+            self.began = true;
+            position(self.follower.cursor)
+        };
+        self.handed = Instant::now();
+        self.beat = self.handed + HEARTBEAT;
+        Some(blocks)
+    }
+
+    /// Waits for the next blocks; nothing at the end.
+    async fn more(&mut self) -> Option<Vec<u8>> {
+        let mut head = self.follower.state.tail(self.follower.log).head();
+        let mut serving = self.follower.state.serving.clone();
+        loop {
+            if !*serving.borrow() {
+                return None;
+            }
+            if Instant::now() >= self.check {
+                self.check = Instant::now() + RECHECK;
+                let authenticator = &self.follower.state.authenticator;
+                let credential = self.follower.credential.expose();
+                authenticator.authenticate(credential).await.ok()?;
+            }
+            // Marked before the ring is read: what comes in between wakes the next round.
+            head.mark_unchanged();
+            match self.follower.step().await {
+                Step::Send(blocks) => return Some(blocks),
+                Step::End => return None,
+                Step::Wait => {}
+            }
+            tokio::select! {
+                changed = head.changed() => changed.ok()?,
+                _ = serving.changed() => {}
+                () = sleep_until(self.check) => {}
+                () = sleep_until(self.beat) => return Some(position(self.follower.cursor)),
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Looks at what is behind the cursor, and moves it there.
+    async fn step(&mut self) -> Step {
+        loop {
+            let tail = self.state.tail(self.log);
+            let Some(events) = tail.after(self.cursor.position, PIECE) else {
+                return self.catch_up().await;
+            };
+            let Some(last) = events.last() else {
+                return Step::Wait;
+            };
+            self.cursor = last.cursor();
+            let mut wanted = events.iter().filter(|event| self.filter.passes(event));
+            if let Some(first) = wanted.next() {
+                let mut blocks = Vec::new();
+                block(&mut blocks, first);
+                wanted.for_each(|event| block(&mut blocks, event));
+                return Step::Send(blocks);
+            }
+        }
+    }
+
+    /// Reads a page from the database.
+    async fn catch_up(&mut self) -> Step {
+        let limit = u32::try_from(PIECE).unwrap_or(1);
+        let after = Some(self.cursor);
+        let page = self
+            .state
+            .store
+            .log_page(self.log, after, &self.filter, limit);
+        match page.await {
+            Ok(Ok(page)) => {
+                self.cursor = page.next;
+                let mut blocks = Vec::new();
+                for event in &page.events {
+                    block(&mut blocks, event);
+                }
+                if blocks.is_empty() {
+                    blocks = position(self.cursor);
+                }
+                Step::Send(blocks)
+            }
+            Ok(Err(_gone)) => Step::End,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a stream of events ends: the log can't be read"
+                );
+                Step::End
+            }
+        }
+    }
+}
+
+/// A block with a position alone.
+fn position(cursor: Cursor) -> Vec<u8> {
+    format!("id: {cursor}\n\n").into_bytes()
+}
+
+/// An event's block. Its body is canonical JSON: one line.
+fn block(blocks: &mut Vec<u8>, event: &LoggedEvent) {
+    let head = format!("id: {}\nevent: {}\ndata: ", event.cursor(), event.kind);
+    blocks.extend_from_slice(head.as_bytes());
+    blocks.extend_from_slice(&event.body);
+    blocks.extend_from_slice(b"\n\n");
+}

@@ -1,0 +1,238 @@
+//! The tailer of a log: the one reader that all streams of the process share.
+//!
+//! It reads by position what was committed (woken by this process's commits, else by looking, because other
+//! replicas write too) into a bounded ring. A stream reads the ring while its next event is in it, and the
+//! database otherwise: so the statements per commit do not grow with the streams.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{LoggedEvent, Store};
+use crate::domain::{Cursor, Log};
+
+/// How often the log is looked at without being woken.
+const POLL: Duration = Duration::from_millis(250);
+/// Events read at once.
+const READ: u64 = 500;
+/// The most that the ring holds: events, and bytes of their bodies (4 MiB).
+const EVENTS: usize = 4096;
+const BYTES: usize = 4 << 20;
+
+/// A log's newest events. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ring: RwLock<Ring>,
+    head: watch::Sender<Cursor>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Arc<LoggedEvent>>,
+    bytes: usize,
+    /// The position before the first event in the ring.
+    before: u64,
+}
+
+impl Ring {
+    fn push(&mut self, event: LoggedEvent) {
+        self.bytes += event.body.len();
+        self.events.push_back(Arc::new(event));
+        while self.events.len() > EVENTS || self.bytes > BYTES {
+            let Some(oldest) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.body.len();
+            self.before = oldest.position;
+        }
+    }
+}
+
+impl Tail {
+    /// Starts to tail a log from its head.
+    #[must_use]
+    pub fn start(
+        log: Log,
+        store: Store,
+        commits: watch::Receiver<u64>,
+        stopping: watch::Receiver<bool>,
+    ) -> (Self, JoinHandle<()>) {
+        let inner = Arc::new(Inner {
+            ring: RwLock::default(),
+            head: watch::Sender::new(Cursor::START),
+        });
+        let tail = Self { inner };
+        let follow = tail.clone().follow(log, store, commits, stopping);
+        (tail, tokio::spawn(follow))
+    }
+
+    /// The cursor of the last event that was read; it changes with each that comes.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Cursor> {
+        self.inner.head.subscribe()
+    }
+
+    /// The events after a position that the ring has, at most `limit`; nothing when it does not reach back
+    /// so far.
+    #[must_use]
+    pub fn after(&self, position: u64, limit: usize) -> Option<Vec<Arc<LoggedEvent>>> {
+        let newest = self
+            .inner
+            .ring
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Positions are contiguous, so the distance is the index.
+        let skip = usize::try_from(position.checked_sub(newest.before)?).ok()?;
+        Some(
+            newest
+                .events
+                .iter()
+                .skip(skip)
+                .take(limit)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    async fn follow(
+        self,
+        log: Log,
+        store: Store,
+        mut commits: watch::Receiver<u64>,
+        stopping: watch::Receiver<bool>,
+    ) {
+        let mut position = None;
+        while !*stopping.borrow() {
+            // Marked before the log is read: a commit in between wakes the next round.
+            commits.mark_unchanged();
+            let full = match position {
+                None => store.log_head(log).await.map(|head| {
+                    position = Some(head.position);
+                    self.begin(head.cursor());
+                    true
+                }),
+                Some(after) => store.log_after(log, after, READ).await.map(|events| {
+                    let full = events.len() as u64 == READ;
+                    position = events.last().map(|last| last.position).or(position);
+                    self.append(events);
+                    full
+                }),
+            };
+            match full {
+                Ok(true) => {}
+                Ok(false) => drop(timeout(POLL, commits.changed()).await),
+                Err(error) => {
+                    tracing::warn!(
+                        log.name = log.as_str(),
+                        error = &error as &dyn std::error::Error,
+                        "the log can't be tailed"
+                    );
+                    sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    fn begin(&self, head: Cursor) {
+        let mut newest = self
+            .inner
+            .ring
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        newest.before = head.position;
+        drop(newest);
+        self.inner.head.send_replace(head);
+    }
+
+    fn append(&self, events: Vec<LoggedEvent>) {
+        let Some(head) = events.last().map(LoggedEvent::cursor) else {
+            return;
+        };
+        let mut newest = self
+            .inner
+            .ring
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            newest.push(event);
+        }
+        drop(newest);
+        self.inner.head.send_replace(head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    fn tail() -> Tail {
+        Tail {
+            inner: Arc::new(Inner {
+                ring: RwLock::default(),
+                head: watch::Sender::new(Cursor::START),
+            }),
+        }
+    }
+
+    fn event(position: u64, bytes: usize) -> LoggedEvent {
+        LoggedEvent {
+            epoch: 1,
+            position,
+            kind: "secret.updated".to_owned(),
+            occurred_at: Timestamp::from_micros(0),
+            owner: None,
+            body: vec![b'x'; bytes],
+            traceparent: None,
+        }
+    }
+
+    fn positions(tail: &Tail, after: u64) -> Option<Vec<u64>> {
+        let events = tail.after(after, 3)?;
+        Some(events.iter().map(|event| event.position).collect())
+    }
+
+    #[test]
+    fn the_ring_answers_from_where_it_reaches_back_to() {
+        let tail = tail();
+        tail.begin(Cursor {
+            epoch: 1,
+            position: 10,
+        });
+        assert_eq!(positions(&tail, 9), None);
+        assert_eq!(positions(&tail, 10), Some(vec![]));
+        tail.append((11..16).map(|n| event(n, 1)).collect());
+        assert_eq!(positions(&tail, 9), None);
+        assert_eq!(positions(&tail, 10), Some(vec![11, 12, 13]));
+        assert_eq!(positions(&tail, 14), Some(vec![15]));
+        assert_eq!(positions(&tail, 15), Some(vec![]));
+        // Somebody may know of an event that the tailer has yet to read.
+        assert_eq!(positions(&tail, 99), Some(vec![]));
+        assert_eq!(tail.head().borrow().position, 15);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_in_events_and_in_bytes() {
+        let tail = tail();
+        let events = EVENTS as u64;
+        tail.append((1..=events + 5).map(|n| event(n, 1)).collect());
+        assert_eq!(positions(&tail, 4), None);
+        assert_eq!(positions(&tail, 5), Some(vec![6, 7, 8]));
+        tail.append(vec![event(events + 6, BYTES)]);
+        assert_eq!(positions(&tail, events + 4), None);
+        assert_eq!(positions(&tail, events + 5), Some(vec![events + 6]));
+    }
+}

@@ -1,0 +1,100 @@
+//! Old events go, and what is left is still a chain.
+
+use crate::faults::ledger::{self, SCOPES};
+use crate::support::postgres::psql;
+use crate::support::service::{Client, Deployment, Replica};
+use serde_json::Value;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Makes the first `count` events of `changes` a hundred days old.
+fn age(deployment: &Deployment, count: u64) {
+    let sql = format!(
+        "UPDATE events SET occurred_at = occurred_at - 8640000000000 \
+         WHERE log = 'changes' AND position <= {count}"
+    );
+    match deployment.variable("REKEY__DATABASE__URL") {
+        Some(url) if url.starts_with("sqlite://") => {
+            let script = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as db: db.execute(sys.argv[2])";
+            let path = url.trim_start_matches("sqlite://");
+            let status = Command::new("python3")
+                .args(["-c", script, path, &sql])
+                .status();
+            assert!(status.unwrap().success());
+        }
+        Some(url) => drop(psql(url, &sql)),
+        None => panic!("a deployment with a database"),
+    }
+}
+
+async fn events(client: &Client, query: &str) -> Value {
+    let answer = client.fetch(&format!("/api/v1/events?{query}")).await;
+    answer.unwrap().expect(200).json()
+}
+
+async fn kept_from(client: &Client, first: u64) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let page = events(client, "limit=1000").await;
+        if page["events"][0]["position"] == first {
+            return;
+        }
+        assert!(Instant::now() < end, "{}", page["events"][0]["position"]);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn restarted(deployment: &Deployment, replica: &mut Replica, token: &str) -> (Replica, Client) {
+    assert_eq!(replica.terminate(), Some(0));
+    let replica = deployment.serve_with(&[("REKEY__EVENTS__RETAIN_DAYS", "30")]);
+    let client = replica.client(token);
+    (replica, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_events_go_and_the_chain_holds_at_the_cut() {
+    for deployment in ledger::both() {
+        let token = deployment.token("alice", SCOPES);
+        let mut replica = deployment.serve();
+        let client = replica.client(&token);
+        let secrets = ledger::create(&client, 1).await;
+        for _ in 0..2100 {
+            client
+                .put(&secrets[0], "sk-next")
+                .await
+                .unwrap()
+                .expect(200);
+        }
+        let before = events(&client, "after=1-2050").await;
+        let last_gone = events(&client, "after=1-2049&limit=1").await;
+        age(&deployment, 2050);
+        let (mut replica, client) = restarted(&deployment, &mut replica, &token);
+        kept_from(&client, 2051).await;
+        // Nothing else went, and the first that is left names the last that went.
+        assert_eq!(events(&client, "limit=1000").await, before);
+        assert_eq!(
+            before["events"][0]["prev_hash"],
+            last_gone["events"][0]["hash"]
+        );
+        assert_eq!(events(&client, "after=1-2050").await, before);
+        // Whoever was further back learns from where on it can go on.
+        for gone in ["0-0", "1-2049", "1-7"] {
+            let answer = client.fetch(&format!("/api/v1/events?after={gone}")).await;
+            let answer = answer.unwrap().expect(410);
+            assert_eq!(answer.header("rekey-log-first"), Some("1-2050"));
+            assert_eq!(answer.header("rekey-log-head"), Some("1-2101"));
+        }
+        // The last event never goes, and the log goes on behind it.
+        age(&deployment, 5000);
+        let (_replica, client) = restarted(&deployment, &mut replica, &token);
+        kept_from(&client, 2101).await;
+        client
+            .put(&secrets[0], "sk-next")
+            .await
+            .unwrap()
+            .expect(200);
+        let page = events(&client, "limit=1000").await;
+        assert_eq!(page["events"][1]["position"], 2102);
+        assert_eq!(page["events"][1]["prev_hash"], page["events"][0]["hash"]);
+    }
+}
