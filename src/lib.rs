@@ -16,6 +16,7 @@ pub mod store;
 
 pub mod broker;
 pub mod relay;
+pub mod remote;
 
 pub mod domain;
 mod faults;

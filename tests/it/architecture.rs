@@ -27,6 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("keys", &["crypto", "domain", "store"]),
     ("relay", &["broker", "domain", "faults", "store"]),
     ("broker", &["domain"]),
+    ("remote", &["domain"]),
     ("store", &["crypto", "domain", "faults"]),
     ("crypto", &["domain"]),
     ("domain", &[]),
@@ -42,6 +43,7 @@ const EVERY: &[&str] = &[
     "keys",
     "relay",
     "broker",
+    "remote",
     "store",
     "crypto",
     "domain",
@@ -63,6 +65,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("actix", &["actor", "cli/serve.rs"]),
     ("actix_web", &["http", "app.rs"]),
     ("actix_http", &[]),
+    ("reqwest", &["remote", "cli/healthcheck.rs"]),
 ];
 
 #[test]
