@@ -1,11 +1,11 @@
-//! `rekey events head`: where a log stands.
+//! `rekey events head`: where a log stands. `rekey events tail`: see [`super::tail`].
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, print};
+use super::{Failed, database, print, tail};
 use crate::{domain::Log, settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
@@ -16,6 +16,11 @@ pub(super) enum Action {
         #[arg(long, default_value = "changes", value_parser = log)]
         log: Log,
     },
+    /// Show a log's events, over HTTP.
+    #[command(
+        after_help = "Reads REKEY_URL, and REKEY_TOKEN or REKEY_TOKEN_FILE; no settings.\n\nExample: rekey events tail --after 1-10234 --follow --json"
+    )]
+    Tail(tail::Tail),
 }
 
 fn log(text: &str) -> Result<Log, &'static str> {
@@ -23,10 +28,20 @@ fn log(text: &str) -> Result<Log, &'static str> {
 }
 
 pub(super) async fn run(
-    settings: &Settings,
-    Action::Head { log }: Action,
+    config: Option<&Path>,
+    action: Action,
     as_json: bool,
 ) -> Result<ExitCode, Failed> {
+    match action {
+        Action::Head { log } => head(&super::operate(config)?, log, as_json).await,
+        Action::Tail(tail) => {
+            super::listen()?;
+            tail::run(tail, as_json).await
+        }
+    }
+}
+
+async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, Failed> {
     let operator = database::open(settings, Missing::Refuse).await?;
     let head = operator.log_head(log).await?;
     operator.close().await;

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, talk and logs to stderr.
 
+mod connection;
 mod database;
 mod embedded;
 mod events;
@@ -8,6 +9,7 @@ mod import;
 mod keys;
 mod migrate;
 mod serve;
+mod tail;
 mod token;
 
 use std::{
@@ -20,7 +22,7 @@ use std::{
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::settings::Settings;
+use crate::settings::{LogFormat, Settings};
 
 /// Version and commit; the commit is what `REKEY_COMMIT` held when the binary was built.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -80,7 +82,7 @@ enum Command {
         action: keys::Action,
     },
     /// The log of changes.
-    #[command(after_help = "Example: rekey events head --json")]
+    #[command(after_help = "Example: rekey events tail --follow")]
     Events {
         #[command(subcommand)]
         action: events::Action,
@@ -117,24 +119,40 @@ pub fn main() -> ExitCode {
 
 fn run(line: Line) -> Result<ExitCode, Failed> {
     let Common { config, json } = line.common;
-    let settings = load(config.as_deref())?;
+    let config = config.as_deref();
+    match line.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(operate(config)?),
+        Command::Migrate { action } => {
+            database::block_on(migrate::run(&operate(config)?, action, json))
+        }
+        Command::Token { action } => {
+            database::block_on(token::run(&operate(config)?, action, json))
+        }
+        Command::Keys { action } => database::block_on(keys::run(&operate(config)?, action, json)),
+        Command::Events { action } => database::block_on(events::run(config, action, json)),
+        Command::Import(import) => {
+            database::block_on(import::run(operate(config)?, import, json))
+        }
+        Command::Healthcheck { url } => {
+            database::block_on(healthcheck::run(&operate(config)?, url))
+        }
+    }
+}
+
+/// The settings, for a command on what they name; and this process made ready for it.
+fn operate(config: Option<&Path>) -> Result<Settings, Failed> {
+    let settings = Settings::load(config)?;
     crate::telemetry::init(settings.log.format);
     crate::telemetry::harden_process()?;
     // Whatever rekey makes is its own: databases, keys, tokens.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    match line.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(settings),
-        Command::Migrate { action } => database::block_on(migrate::run(&settings, action, json)),
-        Command::Token { action } => database::block_on(token::run(&settings, action, json)),
-        Command::Keys { action } => database::block_on(keys::run(&settings, action, json)),
-        Command::Events { action } => database::block_on(events::run(&settings, action, json)),
-        Command::Import(import) => database::block_on(import::run(settings, import, json)),
-        Command::Healthcheck { url } => database::block_on(healthcheck::run(&settings, url)),
-    }
+    Ok(settings)
 }
 
-fn load(config: Option<&Path>) -> Result<Settings, Failed> {
-    Ok(Settings::load(config)?)
+/// Makes this process ready for a command that only speaks HTTP: it reads no settings.
+fn listen() -> Result<(), Failed> {
+    crate::telemetry::init(LogFormat::Auto);
+    Ok(crate::telemetry::harden_process()?)
 }
 
 /// Prints data on stdout.

@@ -1,0 +1,156 @@
+//! `rekey events tail`: the committed log, over HTTP.
+
+use std::{io, process::ExitCode};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Failed, connection, print};
+use crate::{
+    domain::{Cursor, Log, ParseError},
+    remote::{Pause, Remote, RemoteError, Trail},
+};
+
+const PAGE: u32 = 1000;
+
+#[derive(Debug, Args)]
+pub(super) struct Tail {
+    /// Begin after this cursor, `<epoch>-<position>`; at the first event kept unless given.
+    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+    after: Option<Cursor>,
+    /// Go on with what is committed from now on, over any break of the connection.
+    #[arg(long)]
+    follow: bool,
+    /// The log: `changes` (what happened to secrets) or `activity` (who read, who was let in).
+    #[arg(long, default_value = "changes", value_parser = log)]
+    log: Log,
+}
+
+fn cursor(text: &str) -> Result<Cursor, ParseError> {
+    Cursor::parse(text)
+}
+
+fn log(text: &str) -> Result<Log, &'static str> {
+    [Log::Changes, Log::Activity]
+        .into_iter()
+        .find(|log| log.as_str() == text)
+        .ok_or("allowed is changes or activity")
+}
+
+pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {
+    let remote = connection::from_environment()?;
+    match show(remote, tail, as_json).await {
+        // Whoever reads has enough: `rekey events tail | head`.
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn show(remote: Remote, asked: Tail, as_json: bool) -> Result<(), Failed> {
+    let mut after = asked.after;
+    let mut pause = Pause::new();
+    loop {
+        let page = match remote.events(asked.log, after, PAGE).await {
+            Err(error) if asked.follow && error.may_pass() => {
+                pause.wait().await;
+                continue;
+            }
+            page => page.map_err(explained)?,
+        };
+        pause.reset();
+        let lines: Vec<_> = page
+            .events
+            .iter()
+            .map(|event| line(event, as_json))
+            .collect();
+        if !lines.is_empty() {
+            print(&lines.join("\n"))?;
+        }
+        after = Some(page.next);
+        if lines.len() < PAGE as usize {
+            break;
+        }
+    }
+    if !asked.follow {
+        return Ok(());
+    }
+    let mut trail = Trail::new(remote, asked.log, after);
+    loop {
+        let passed = trail.next().await.map_err(explained)?;
+        if let Some(event) = passed.event {
+            print(&line(&event.body, as_json))?;
+        }
+    }
+}
+
+/// The event's exact bytes, or what a person wants to know of it.
+fn line(event: &str, as_json: bool) -> String {
+    if as_json {
+        return event.to_owned();
+    }
+    let Ok(fields) = serde_json::from_str::<Value>(event) else {
+        return event.escape_debug().to_string();
+    };
+    let text = |name: &str| {
+        let value = fields.get(name).filter(|value| !value.is_null())?;
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        Some(text.escape_debug().to_string())
+    };
+    let number = |name: &str| text(name).unwrap_or_else(|| "?".to_owned());
+    let mut words = vec![
+        format!("{}-{}", number("epoch"), number("position")),
+        number("occurred_at"),
+        number("type"),
+    ];
+    let subject = ["name", "token_id", "key_id"].into_iter().find_map(text);
+    words.extend(match (text("owner"), subject) {
+        (Some(owner), Some(subject)) => Some(format!("{owner}/{subject}")),
+        (owner, subject) => owner.or(subject),
+    });
+    words.extend(text("version").map(|version| format!("version {version}")));
+    if let Some(actor) = fields.get("actor") {
+        let part = |name| actor.get(name).and_then(Value::as_str);
+        let by = [part("kind"), part("id")];
+        let by: Vec<_> = by.into_iter().flatten().collect();
+        words.push(format!("by {}", by.join(" ").escape_debug()));
+    }
+    words.join("  ")
+}
+
+fn explained(error: RemoteError) -> Failed {
+    if let RemoteError::Gone {
+        first: Some(first), ..
+    } = error
+    {
+        return format!("{error}; the first event that it keeps stands after {first}").into();
+    }
+    error.into()
+}
+
+fn is_closed_pipe(error: &Failed) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_where_when_what_and_who_or_is_the_exact_bytes() {
+        let event = r#"{"actor":{"id":"abc","kind":"token"},"epoch":1,"name":"A_KEY","occurred_at":"T","owner":"alice","position":7,"type":"secret.updated","version":3}"#;
+        assert_eq!(
+            line(event, false),
+            "1-7  T  secret.updated  alice/A_KEY  version 3  by token abc"
+        );
+        assert_eq!(line(event, true), event);
+        let event = r#"{"actor":{"id":null,"kind":"operator"},"epoch":1,"key_id":"k\u001b","occurred_at":"T","owner":null,"position":8,"type":"key.added"}"#;
+        assert_eq!(
+            line(event, false),
+            "1-8  T  key.added  k\\u{1b}  by operator"
+        );
+    }
+}
