@@ -8,6 +8,7 @@ mod healthcheck;
 mod import;
 mod keys;
 mod migrate;
+mod run;
 mod serve;
 mod tail;
 mod token;
@@ -87,6 +88,13 @@ enum Command {
         #[command(subcommand)]
         action: events::Action,
     },
+    /// Run a command with secrets in its environment, over HTTP.
+    #[command(
+        after_help = "Reads REKEY_URL, and REKEY_TOKEN or REKEY_TOKEN_FILE; no settings. The token needs the \
+                      scope secrets:resolve, with --watch events:read too.\n\n\
+                      Example: rekey run --owner alice --secret OPENAI_API_KEY --watch -- ./server --port 80"
+    )]
+    Run(run::Run),
     /// Create and update secrets from a .env file, all or none.
     #[command(
         after_help = "In single quotes a value stands as it is; a $ is never substituted.\n\nExample: rekey import prod.env --owner alice"
@@ -130,8 +138,12 @@ fn run(line: Line) -> Result<ExitCode, Failed> {
         }
         Command::Keys { action } => database::block_on(keys::run(&operate(config)?, action, json)),
         Command::Events { action } => database::block_on(events::run(config, action, json)),
-        Command::Import(import) => {
-            database::block_on(import::run(operate(config)?, import, json))
+        Command::Import(import) => database::block_on(import::run(operate(config)?, import, json)),
+        Command::Run(asked) => {
+            // What a child inherits stays as it is: core limit and umask.
+            crate::telemetry::init(LogFormat::Pretty);
+            crate::telemetry::harden_parent()?;
+            database::block_on(run::run(asked))
         }
         Command::Healthcheck { url } => {
             database::block_on(healthcheck::run(&operate(config)?, url))
@@ -151,7 +163,7 @@ fn operate(config: Option<&Path>) -> Result<Settings, Failed> {
 
 /// Makes this process ready for a command that only speaks HTTP: it reads no settings.
 fn listen() -> Result<(), Failed> {
-    crate::telemetry::init(LogFormat::Auto);
+    crate::telemetry::init(LogFormat::Pretty);
     Ok(crate::telemetry::harden_process()?)
 }
 

@@ -54,6 +54,7 @@ pub struct Trail {
     cursor: Option<Cursor>,
     follow: Option<Follow>,
     pause: Pause,
+    away: bool,
 }
 
 impl Trail {
@@ -66,6 +67,7 @@ impl Trail {
             cursor: after,
             follow: None,
             pause: Pause::new(),
+            away: false,
         }
     }
 
@@ -94,9 +96,7 @@ impl Trail {
             match self.step().await {
                 Ok(Some(passed)) => return Ok(passed),
                 Ok(None) => tracing::debug!("the stream has ended"),
-                Err(error) if error.may_pass() => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "the stream broke");
-                }
+                Err(error) if error.may_pass() => self.gone(&error),
                 Err(error) => return Err(error),
             }
             self.follow = None;
@@ -115,8 +115,19 @@ impl Trail {
         if let Some(passed) = &passed {
             self.cursor = Some(passed.cursor);
             self.pause.reset();
+            if std::mem::take(&mut self.away) {
+                tracing::info!(event.cursor = %passed.cursor, "the stream is there again");
+            }
         }
         Ok(passed)
+    }
+
+    /// Says so once, however often it is tried.
+    fn gone(&mut self, error: &RemoteError) {
+        if !std::mem::replace(&mut self.away, true) {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(error, "the stream broke; it is resumed");
+        }
     }
 }
 

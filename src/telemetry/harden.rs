@@ -15,6 +15,20 @@ pub fn harden_process() -> io::Result<()> {
         maximum: Some(0),
     };
     setrlimit(Resource::Core, none)?;
+    hide()
+}
+
+/// As [`harden_process`], for a process whose child runs somebody's command: nothing is changed that
+/// the child would inherit. On Linux a process without `ptrace` leaves no core file either.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn harden_parent() -> io::Result<()> {
+    hide()
+}
+
+/// Undone in a child by its `execve`.
+fn hide() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};

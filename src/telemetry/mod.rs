@@ -23,7 +23,7 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use crate::settings::LogFormat;
 
-pub use harden::harden_process;
+pub use harden::{harden_parent, harden_process};
 
 /// Rekey's own targets begin with the crate's name; `RUST_LOG` alone decides on them.
 const OWN: &str = "rekey";
