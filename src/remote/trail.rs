@@ -105,6 +105,7 @@ impl Trail {
     }
 
     async fn step(&mut self) -> Result<Option<Passed>, RemoteError> {
+        let fresh = self.follow.is_none();
         let follow = if let Some(follow) = &mut self.follow {
             follow
         } else {
@@ -114,7 +115,11 @@ impl Trail {
         let passed = follow.next().await?;
         if let Some(passed) = &passed {
             self.cursor = Some(passed.cursor);
-            self.pause.reset();
+            // Not for the block that every connection begins with: a service that takes connections and
+            // drops them is not to be hurried.
+            if !fresh {
+                self.pause.reset();
+            }
             if std::mem::take(&mut self.away) {
                 tracing::info!(event.cursor = %passed.cursor, "the stream is there again");
             }

@@ -4,6 +4,7 @@
 //! else: not into a log, an error, an argument or a file, and rekey's own token is taken out. The exit
 //! code is the command's. What it does not do: keep the values from whoever may read the command's memory.
 
+mod acted;
 mod changes;
 mod child;
 mod signals;

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     OnChange,
+    acted::Acted,
     changes::{Changes, Seen},
     child::{Child, Recipe},
     code, code_of_signal, not_started, say,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     cli::Failed,
-    domain::{Cursor, Log, Owner, SecretId, SecretName},
+    domain::{Cursor, Log, Owner, SecretName},
     remote::{Remote, Resolved, Trail},
 };
 
@@ -61,8 +62,8 @@ struct Watch {
     stream: AbortHandle,
     /// The values that the command was started with last.
     values: Resolved,
-    /// Which versions were acted on last, whatever came of it.
-    acted: Vec<(SecretId, u64)>,
+    /// What was acted on last, whatever came of it.
+    acted: Acted,
     probation: Option<Probation>,
     /// Values are being fetched, or the command of `exec:` runs: the next change waits.
     busy: bool,
@@ -91,6 +92,7 @@ pub(super) async fn run(
         signal = signals.next() => return Ok(code_of_signal(signal)),
         begun = trail.begin() => begun?,
     }
+    let acted = Acted::new(&values);
     let child = match plan.recipe.start(&values) {
         Ok(child) => child,
         Err(error) => return Ok(not_started(&error)),
@@ -115,7 +117,7 @@ pub(super) async fn run(
         signals,
         changes,
         child,
-        acted: versions(&values),
+        acted,
         values,
         probation: None,
         busy: false,
@@ -235,12 +237,11 @@ impl Watch {
     /// Does what a change causes, if it is one.
     async fn act(&mut self, values: Resolved) -> Result<Option<ExitCode>, Failed> {
         self.changes.cover(values.cursor);
-        let versions = versions(&values);
-        if versions == self.acted || self.ending {
+        let news = self.acted.news(&values);
+        if news.is_empty() || self.ending {
             return Ok(None);
         }
-        let news = news(&values, &self.acted);
-        self.acted = versions;
+        self.acted.update(&values);
         match self.on_change.clone() {
             OnChange::Restart => {
                 say(&format!("{news}: the command is restarted"));
@@ -338,21 +339,6 @@ impl Watch {
 
 fn missing() {
     say("a secret is deleted: the command keeps its values until there is one of that name again");
-}
-
-fn versions(values: &Resolved) -> Vec<(SecretId, u64)> {
-    let secrets = values.secrets.iter();
-    secrets.map(|secret| (secret.id, secret.version)).collect()
-}
-
-/// Which secrets are not as they were: `A_KEY has version 3, B_KEY has version 1`.
-fn news(values: &Resolved, acted: &[(SecretId, u64)]) -> String {
-    let secrets = values.secrets.iter();
-    let news: Vec<_> = secrets
-        .filter(|secret| !acted.contains(&(secret.id, secret.version)))
-        .map(|secret| format!("{} has version {}", secret.name.as_str(), secret.version))
-        .collect();
-    news.join(", ")
 }
 
 async fn at(moment: Option<Instant>) {
