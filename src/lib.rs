@@ -16,6 +16,8 @@ pub mod store;
 
 pub mod broker;
 pub mod relay;
+
+pub mod audit;
 pub mod remote;
 
 pub mod domain;

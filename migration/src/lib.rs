@@ -1,8 +1,10 @@
 //! The schema of rekey's database, the same on SQLite and PostgreSQL: one change a file, each with `down`.
 
+pub use audit::AuditMigrator;
 use sea_orm_migration::prelude::MigrationTrait;
 pub use sea_orm_migration::{MigrationStatus, MigratorTrait};
 
+mod audit;
 mod dialect;
 mod m20261124_000001_create_secrets;
 mod m20261124_000002_create_secret_versions;

@@ -1,10 +1,13 @@
-//! RabbitMQ: one connection, one topic exchange, one channel with confirms.
+//! RabbitMQ: the publisher of the relay, and the consumer of the audit.
 //!
-//! In come events as the log keeps them; out go CloudEvents 1.0 in binary mode. What it does not do: it
-//! never reconnects by itself, and keeps nothing that was not confirmed.
+//! In come events as the log keeps them; out go CloudEvents 1.0 in binary mode, and back come their bodies.
+//! Each has one connection with one channel. What it does not do: it never reconnects by itself, and keeps
+//! nothing that was not confirmed.
 
+mod consumer;
 mod message;
 mod publisher;
 
+pub use consumer::{AUDIT_DEAD, AUDIT_QUEUE, Consumer, Delivery};
 pub use message::{Message, MessageError};
 pub use publisher::{BrokerError, BrokerTarget, Confirm, Publisher, Verdict};

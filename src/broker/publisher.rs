@@ -15,10 +15,10 @@ use super::Message;
 
 /// How long connecting, or handing one message over, may take. (lapin itself has no limit: a frozen broker
 /// would hold it for ever.)
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Seconds between heartbeats: a silent broker is noticed after two of them.
-const HEARTBEAT: u16 = 10;
+pub(super) const HEARTBEAT: u16 = 10;
 
 /// A broker and the exchange on it.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, talk and logs to stderr.
 
+mod audit;
 mod connection;
 mod database;
 mod embedded;
@@ -100,6 +101,12 @@ enum Command {
         after_help = "In single quotes a value stands as it is; a $ is never substituted.\n\nExample: rekey import prod.env --owner alice"
     )]
     Import(import::Import),
+    /// The audit consumer, and the proof that it makes.
+    #[command(after_help = "Example: rekey audit verify")]
+    Audit {
+        #[command(subcommand)]
+        action: audit::Action,
+    },
     /// Exit code 0 when the service is ready: a container's health check.
     #[command(after_help = "Example: rekey healthcheck http://127.0.0.1:8080")]
     Healthcheck {
@@ -139,6 +146,10 @@ fn run(line: Line) -> Result<ExitCode, Failed> {
         Command::Keys { action } => database::block_on(keys::run(&operate(config)?, action, json)),
         Command::Events { action } => database::block_on(events::run(config, action, json)),
         Command::Import(import) => database::block_on(import::run(operate(config)?, import, json)),
+        Command::Audit { action } => match action.offline() {
+            Some((file, key)) => audit::verify_offline(file, key, json),
+            None => database::block_on(audit::run(&operate(config)?, action, json)),
+        },
         Command::Run(asked) => {
             // What a child inherits stays as it is: core limit and umask.
             crate::telemetry::init(LogFormat::Pretty);

@@ -27,6 +27,12 @@ impl CheckpointSigner {
         Some(Self { pair })
     }
 
+    /// A signer whose key everybody knows.
+    #[cfg(test)]
+    pub(crate) fn for_tests(seed: [u8; 32]) -> Self {
+        Self::from_seed(&seed).unwrap()
+    }
+
     /// The signature of a log's state: its last event's epoch, position and hash (0, 0 and zeros when
     /// the log is empty).
     #[must_use]

@@ -7,7 +7,6 @@ use actix_web::{
         header::{self, HeaderMap},
     },
 };
-use serde::Serialize;
 
 use super::{
     error::{ApiError, ErrorItem, ItemKind, Place},
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     auth::PrincipalKind,
-    domain::{Cursor, EventKind, Log},
+    domain::{Checkpoint, Cursor, EventKind, Log},
     store::Filter,
 };
 
@@ -63,22 +62,10 @@ pub(super) async fn head(call: Call<'_, ()>) -> Answer {
         log,
         epoch,
         position,
-        hash: hex::encode(head.hash),
-        cursor: head.cursor().to_string(),
+        hash: head.hash,
         signature: signer.sign(log, epoch, position, &head.hash),
     };
     Ok(json(&mut HttpResponse::Ok(), &checkpoint)?)
-}
-
-/// Where a log stands, signed.
-#[derive(Debug, Serialize)]
-struct Checkpoint {
-    log: Log,
-    epoch: u64,
-    position: u64,
-    hash: String,
-    cursor: String,
-    signature: String,
 }
 
 fn log(query: &mut Query) -> Log {

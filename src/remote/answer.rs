@@ -5,49 +5,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::domain::{Cursor, HASH_BYTES, Log, Owner, SecretId, SecretName, SecretValue};
+use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretId, SecretName, SecretValue};
 
-/// A log's head: what the service vouches for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// The log.
-    pub log: Log,
-    /// The epoch of its last event.
-    pub epoch: u64,
-    /// The position of its last event; 0 when it has none.
-    pub position: u64,
-    /// The hash of its last event; zeros when it has none.
-    pub hash: [u8; HASH_BYTES],
-    /// The same place as a cursor.
-    pub cursor: Cursor,
-    /// The service's signature over the above, as it was sent.
-    pub signature: Option<String>,
-}
-
-impl Checkpoint {
-    pub(super) fn read(body: &[u8], log: Log) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Sent {
-            log: String,
-            epoch: u64,
-            position: u64,
-            hash: String,
-            cursor: String,
-            signature: Option<String>,
-        }
-        let sent: Sent = serde_json::from_slice(body).ok()?;
-        let mut hash = [0; HASH_BYTES];
-        hex::decode_to_slice(&sent.hash, &mut hash).ok()?;
-        (sent.log == log.as_str()).then_some(())?;
-        Some(Self {
-            log,
-            epoch: sent.epoch,
-            position: sent.position,
-            hash,
-            cursor: Cursor::parse(&sent.cursor).ok()?,
-            signature: sent.signature,
-        })
-    }
+/// A checkpoint of the log asked for.
+pub(super) fn checkpoint(body: &[u8], log: Log) -> Option<Checkpoint> {
+    let read: Checkpoint = serde_json::from_slice(body).ok()?;
+    (read.log == log).then_some(read)
 }
 
 /// A page of a log.
@@ -181,6 +144,7 @@ pub(super) fn error_type(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::HASH_BYTES;
 
     #[test]
     fn an_event_keeps_its_bytes() {
@@ -200,11 +164,11 @@ mod tests {
         let body = format!(
             r#"{{"log":"changes","epoch":1,"position":7,"hash":"{hash}","cursor":"1-7","signature":"s"}}"#
         );
-        let head = Checkpoint::read(body.as_bytes(), Log::Changes).unwrap();
+        let head = checkpoint(body.as_bytes(), Log::Changes).unwrap();
         assert_eq!((head.position, head.hash), (7, [0xab; HASH_BYTES]));
-        assert_eq!(Checkpoint::read(body.as_bytes(), Log::Activity), None);
+        assert_eq!(checkpoint(body.as_bytes(), Log::Activity), None);
         let short = body.replace(&hash, "abcd");
-        assert_eq!(Checkpoint::read(short.as_bytes(), Log::Changes), None);
+        assert_eq!(checkpoint(short.as_bytes(), Log::Changes), None);
     }
 
     #[test]

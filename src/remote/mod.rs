@@ -22,9 +22,9 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::domain::{Cursor, Log, Owner, SecretName};
+use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
 
-pub use answer::{Checkpoint, EventPage, Resolved, ResolvedSecret};
+pub use answer::{EventPage, Resolved, ResolvedSecret};
 pub use error::RemoteError;
 pub use follow::{Follow, Passed, Streamed};
 pub use trail::{Pause, Trail};
@@ -83,7 +83,7 @@ impl Remote {
         let query = [("log", log.as_str())];
         let request = self.get("/api/v1/events/head").query(&query);
         let body = self.answered(request).await?;
-        Checkpoint::read(&body, log).ok_or(RemoteError::NotUnderstood)
+        answer::checkpoint(&body, log).ok_or(RemoteError::NotUnderstood)
     }
 
     /// One page of a log, after a cursor or from the first event kept.

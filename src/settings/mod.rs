@@ -53,6 +53,8 @@ pub struct Settings {
     pub events: Events,
     /// `/metrics`.
     pub metrics: Metrics,
+    /// The audit consumer.
+    pub audit: Audit,
     /// The log on stderr.
     pub log: Log,
     /// Nobody set `database.url`, `keyring.path` or `keyring.keys`: the service makes its own
@@ -264,6 +266,33 @@ pub struct ClientVersion {
     pub name: String,
     /// Major, minor, patch: compares in that order.
     pub version: (u64, u64, u64),
+}
+
+/// `audit.*`
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// May hold a password.
+    pub database_url: SecretString,
+    /// The service's address.
+    pub url: Option<String>,
+    /// The token for the service's log.
+    pub token: Option<SecretString>,
+    /// `ed25519:<base64>`, checked for its shape.
+    pub public_key: Option<String>,
+    /// How often the heads are compared (`audit.compare_seconds`).
+    pub compare: Duration,
+}
+
+impl Audit {
+    /// The file, relative or absolute as it was given; `None` for a server.
+    #[must_use]
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        let path = self
+            .database_url
+            .expose_secret()
+            .strip_prefix(Database::SQLITE)?;
+        Some(Path::new(path))
+    }
 }
 
 /// `log.*`

@@ -62,6 +62,31 @@ pub(super) fn broker_url(text: &str) -> Option<SecretString> {
     good.then(|| SecretString::from(text))
 }
 
+/// Empty where it is not set. Without credentials: those would be printed.
+pub(super) fn service_url(text: &str) -> Option<String> {
+    let plain = || {
+        Url::parse(text).is_ok_and(|url| {
+            url.has_host() && url.username().is_empty() && url.password().is_none()
+        })
+    };
+    let whole = !text.contains(['?', '#']);
+    let good = text.is_empty() || (has_scheme(text, &["http", "https"]) && plain() && whole);
+    good.then(|| text.trim_end_matches('/').to_owned())
+}
+
+/// What may stand in a header behind `Bearer`; empty where it is not set.
+pub(super) fn token(text: &str) -> Option<SecretString> {
+    let good = text.is_empty() || is_made_of(text, 4_096, |byte| byte.is_ascii_graphic());
+    good.then(|| SecretString::from(text))
+}
+
+/// `ed25519:` and a key; empty where it is not set.
+pub(super) fn public_key(text: &str) -> Option<String> {
+    let key = || STANDARD.decode(text.strip_prefix("ed25519:")?).ok();
+    let good = text.is_empty() || key().is_some_and(|key| key.len() == KEY_BYTES);
+    good.then(|| text.to_owned())
+}
+
 fn has_scheme(text: &str, schemes: &[&str]) -> bool {
     // The parser forgives space around the address and one slash; the libraries do not.
     let begins = |scheme: &&str| {

@@ -9,13 +9,15 @@ use secrecy::ExposeSecret as _;
 
 use super::reader::{Order, Reader};
 use super::{
-    Activity, Broker, Commit, Database, Events, Http, Keyring, Limits, Log, Metrics, Preset,
+    Activity, Audit, Broker, Commit, Database, Events, Http, Keyring, Limits, Log, Metrics, Preset,
     ReservedName, Server, Settings, parse,
 };
 use crate::domain::MOST_VERSIONS;
 
 /// Deadlines of the database, the committer and the edge: none is off, none outlives patience.
 const DEADLINE_MS: RangeInclusive<u64> = 10..=600_000;
+const DATABASE_URL: &str =
+    "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
 const MILLION: RangeInclusive<u64> = 1..=1_000_000;
 /// A value of 65,536 bytes, each written as `\u00XX`, and 4 KiB for what stands around it.
 const BODY_BYTES: RangeInclusive<u64> = 397_312..=4_194_304;
@@ -42,6 +44,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
     let retain = retain(reader, "events.retain_days");
     let allowed = "empty, or a whole number from 0 to 65535";
     let metrics_port = reader.text("metrics.port", allowed, parse::optional_port);
+    let audit = audit(reader);
     let format = reader.text("log.format", "auto, pretty or json", parse::log_format);
     compare(reader);
     Some(Settings {
@@ -58,6 +61,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
         metrics: Metrics {
             port: metrics_port?,
         },
+        audit: audit?,
         log: Log { format: format? },
         embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
     })
@@ -91,9 +95,7 @@ fn server(reader: &mut Reader) -> Option<Server> {
 }
 
 fn database(reader: &mut Reader) -> Option<Database> {
-    let allowed =
-        "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
-    let url = reader.text("database.url", allowed, parse::database_url);
+    let url = reader.text("database.url", DATABASE_URL, parse::database_url);
     let max_connections = reader.number("database.max_connections", 1..=1_000);
     let timeout = reader.millis("database.timeout_ms", DEADLINE_MS);
     let idle_in_transaction = reader.millis("database.idle_in_transaction_ms", DEADLINE_MS);
@@ -244,5 +246,23 @@ fn http(reader: &mut Reader) -> Option<Http> {
         min_client_versions: versions?,
         trusted_proxies: trusted_proxies?,
         cors_origins: cors_origins?,
+    })
+}
+
+fn audit(reader: &mut Reader) -> Option<Audit> {
+    let database_url = reader.text("audit.database_url", DATABASE_URL, parse::database_url);
+    let allowed = "empty, http://HOST… or https://HOST…";
+    let url = reader.text("audit.url", allowed, parse::service_url);
+    let allowed = "empty, or at most 4096 visible ASCII characters";
+    let token = reader.text("audit.token", allowed, parse::token);
+    let allowed = "empty, or ed25519:KEY, KEY 32 bytes in padded standard base64";
+    let public_key = reader.text("audit.public_key", allowed, parse::public_key);
+    let compare = reader.number("audit.compare_seconds", 1..=3_600);
+    Some(Audit {
+        database_url: database_url?,
+        url: Some(url?).filter(|url| !url.is_empty()),
+        token: Some(token?).filter(|token| !token.expose_secret().is_empty()),
+        public_key: Some(public_key?).filter(|key| !key.is_empty()),
+        compare: Duration::from_secs(compare?),
     })
 }

@@ -242,13 +242,52 @@ fn settings_of_later_capabilities_are_unknown() {
         ("auth.issuer", "''"),
         ("server.tls_cert", "''"),
         ("expiry.lead_seconds", "1"),
-        ("audit.url", "''"),
     ] {
         let faults = faults_of_file(&format!("{key} = {value}"));
         assert!(
             faults.starts_with(&format!("{key} (file rekey.toml): unknown")),
             "{faults}"
         );
+    }
+}
+
+#[test]
+fn the_audit_consumer_has_settings_of_its_own() {
+    let audit = read([]).audit;
+    assert_eq!(audit.sqlite_path(), Some(Path::new("data/audit.db")));
+    assert!(audit.url.is_none() && audit.token.is_none() && audit.public_key.is_none());
+    assert_eq!(audit.compare, Duration::from_secs(30));
+    let key = format!("ed25519:{KEY}");
+    let settings = read([
+        ("REKEY__AUDIT__DATABASE_URL", "postgres://db/audit"),
+        ("REKEY__AUDIT__URL", "https://rekey.example:8443/"),
+        ("REKEY__AUDIT__TOKEN", "canary"),
+        ("REKEY__AUDIT__PUBLIC_KEY", &key),
+    ]);
+    // The service is none the wiser: its own database is still the embedded one.
+    assert!(settings.embedded);
+    let audit = settings.audit;
+    assert!(audit.sqlite_path().is_none());
+    assert_eq!(audit.url.as_deref(), Some("https://rekey.example:8443"));
+    assert_eq!(audit.public_key, Some(key));
+    assert!(!format!("{audit:?}").contains(CANARY));
+    for (name, bad) in [
+        ("URL", "ftp://host"),
+        ("URL", "http://user:canary@host"),
+        ("URL", "http://host?canary"),
+        ("TOKEN", "two canaries"),
+        ("TOKEN", "canary\n"),
+        ("PUBLIC_KEY", "canary"),
+        ("PUBLIC_KEY", KEY),
+        ("DATABASE_URL", "mysql://canary"),
+        ("COMPARE_SECONDS", "0"),
+    ] {
+        let variable = format!("REKEY__AUDIT__{name}");
+        let faults = faults([(variable.as_str(), bad)]);
+        let setting = format!("audit.{}", name.to_lowercase());
+        let begin = format!("{setting} (environment variable {variable}): allowed is ");
+        assert!(faults.starts_with(&begin), "{faults}");
+        assert!(!faults.contains(CANARY), "{faults}");
     }
 }
 
@@ -475,11 +514,16 @@ fn debug_shows_no_secret() {
     let settings = read([
         ("REKEY__DATABASE__URL", "postgres://me:canary@db/rekey"),
         ("REKEY__BROKER__URL", "amqp://me:canary@mq"),
+        (
+            "REKEY__AUDIT__DATABASE_URL",
+            "postgres://me:canary@db/audit",
+        ),
+        ("REKEY__AUDIT__TOKEN", "canary"),
         ("REKEY__KEYRING__KEYS", key.as_str()),
     ]);
     let shown = format!("{settings:?} {settings:#?}");
     assert!(!shown.contains(CANARY) && !shown.contains(KEY), "{shown}");
-    assert_eq!(shown.matches("[REDACTED]").count(), 6, "{shown}");
+    assert_eq!(shown.matches("[REDACTED]").count(), 10, "{shown}");
 }
 
 #[test]
@@ -572,7 +616,7 @@ fn documented_variables() -> Vec<String> {
 fn the_default_file_has_exactly_the_keys_that_are_read() {
     read([]);
     let keys = default_keys();
-    assert_eq!(keys.len(), 35 + 4);
+    assert_eq!(keys.len(), 40 + 4);
     for key in &keys {
         let mut collected = collect(&Sources::default());
         collected.leaves.retain(|leaf| leaf.key != *key);

@@ -95,7 +95,10 @@ impl Phase {
 }
 
 /// Begins a transaction that no other writer can overtake on SQLite.
-pub(super) async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, StoreError> {
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, StoreError> {
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()

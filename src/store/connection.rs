@@ -122,7 +122,7 @@ fn close_hard_when<D: sqlx::Database>(
 
 /// A pool whose tasks and connections can be given up as one.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub struct Pool {
     db: DatabaseConnection,
     condemned: watch::Sender<bool>,
     runtime: Handle,
@@ -130,7 +130,10 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A pool of at most `connections`, which connects when it must.
-    pub(super) async fn open(
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL is no good.
+    pub async fn open(
         target: &Target,
         connections: u32,
         runtime: &Handle,
@@ -147,7 +150,7 @@ impl Pool {
     }
 
     /// Runs work as a task that goes to its end whoever waits, unless the pool is condemned.
-    pub(super) fn spawn<F, W, T>(&self, work: F) -> JoinHandle<Result<T, StoreError>>
+    pub fn spawn<F, W, T>(&self, work: F) -> JoinHandle<Result<T, StoreError>>
     where
         F: FnOnce(DatabaseConnection) -> W,
         W: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -166,19 +169,22 @@ impl Pool {
     }
 
     /// Gives up the pool: drops its tasks and closes its connections hard.
-    pub(super) fn condemn(&self) {
+    pub fn condemn(&self) {
         self.condemned.send_replace(true);
     }
 
     /// Closes the pool in good order, as far as that is possible within `deadline`.
-    pub(super) async fn close(&self, deadline: Duration) {
+    pub async fn close(&self, deadline: Duration) {
         // The pool is not used any more, so the dropped future can lose no write.
         let _ = tokio::time::timeout(deadline, self.db.clone().close()).await;
     }
 }
 
 /// Refuses a database whose settings could lose acknowledged writes.
-pub(super) async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase> {
+///
+/// # Errors
+/// [`UnsafeDatabase`] names the setting.
+pub async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase> {
     let backend = db.get_database_backend();
     let queries: &[(&'static str, &'static str, &[&str])] = if backend == DbBackend::Postgres {
         &[

@@ -29,8 +29,9 @@ mod write;
 
 pub use apply::Limits;
 pub use chain::Head;
+pub use commit::begin;
 pub use committer::{Answer, Committer, CommitterSettings, Permit, Submission};
-pub use connection::{Missing, Target, UnsafeDatabase};
+pub use connection::{Missing, Pool, Target, UnsafeDatabase, refuse_unsafe};
 pub use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub use error::StoreError;
 pub use gate::Gate;

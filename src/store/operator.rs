@@ -39,6 +39,9 @@ pub enum SchemaError {
     /// A migration that this binary needs was not applied.
     #[error("the database lacks the migration {0}: run `rekey migrate up`")]
     Missing(String),
+    /// A migration of the audit consumer's database was not applied.
+    #[error("the audit database lacks the migration {0}: run `rekey audit serve` first")]
+    Audit(String),
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[source] DbErr),

@@ -273,7 +273,7 @@ impl Store {
         let checked = self
             .read(async |db| match operator::refuse_old_schema(&db).await {
                 Ok(()) => Ok(Some(keys::all(&db).await?.iter().any(|key| key.primary))),
-                Err(SchemaError::Missing(_)) => Ok(None),
+                Err(SchemaError::Missing(_) | SchemaError::Audit(_)) => Ok(None),
                 Err(SchemaError::Migration(error)) => Err(error.into()),
                 Err(SchemaError::Store(error)) => Err(error),
             })

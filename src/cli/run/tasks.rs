@@ -93,7 +93,7 @@ impl Asker {
             let mut trouble = Trouble::default();
             let head = loop {
                 match asker.remote.head(Log::Changes).await {
-                    Ok(head) => break head.cursor,
+                    Ok(head) => break head.cursor(),
                     Err(error) => trouble.wait("reading the log's head", &error).await,
                 }
             };

@@ -1,0 +1,222 @@
+//! The proof of one log: each event follows the one before it.
+//!
+//! In go the exact bytes in position order, from the log's first event; out comes the first position that
+//! does not hold. Pure: it reads no database and no file.
+
+use std::{collections::HashMap, fmt};
+
+use uuid::Uuid;
+
+use super::event::AuditEvent;
+use crate::domain::{Checkpoint, Cursor, HASH_BYTES, Log};
+
+/// The first position of a log at which the proof fails, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    /// The position that was expected there.
+    pub position: u64,
+    /// What is wrong, in words.
+    pub reason: String,
+}
+
+impl Bad {
+    pub(super) fn new(position: u64, reason: impl Into<String>) -> Self {
+        Self {
+            position,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "position {}: {}", self.position, self.reason)
+    }
+}
+
+impl std::error::Error for Bad {}
+
+/// A log, as far as it was proved.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chain {
+    log: Option<Log>,
+    epoch: u64,
+    position: u64,
+    hash: [u8; HASH_BYTES],
+    /// Each secret's last sequence.
+    sequences: HashMap<Uuid, u64>,
+}
+
+impl Chain {
+    /// Before a log's first event.
+    pub(super) fn of(log: Log) -> Self {
+        Self {
+            log: Some(log),
+            ..Self::default()
+        }
+    }
+
+    /// The log, once an event or the caller has named it.
+    pub(super) fn log(&self) -> Option<Log> {
+        self.log
+    }
+
+    /// The position that comes next.
+    pub(super) fn next(&self) -> u64 {
+        self.position + 1
+    }
+
+    /// The last event that was proved.
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            position: self.position,
+        }
+    }
+
+    /// Its hash.
+    pub(super) fn hash(&self) -> [u8; HASH_BYTES] {
+        self.hash
+    }
+
+    /// Takes the next event, from its bytes.
+    pub(super) fn push(&mut self, body: &[u8]) -> Result<AuditEvent, Bad> {
+        let next = self.next();
+        let bad = |reason: String| Bad::new(next, reason);
+        let event = AuditEvent::parse(body.to_vec()).map_err(|error| bad(error.to_string()))?;
+        let log = *self.log.get_or_insert(event.log);
+        if event.log != log {
+            return Err(bad(format!("an event of the log {}", event.log.as_str())));
+        }
+        if event.position != next {
+            return Err(bad(format!("position {} stands there", event.position)));
+        }
+        if event.prev_hash != self.hash {
+            return Err(bad("it does not follow the event before it".to_owned()));
+        }
+        if event.epoch < self.epoch {
+            return Err(bad("its epoch is lower than the one before it".to_owned()));
+        }
+        if let (Some(secret), Some(sequence)) = (event.secret_id, event.sequence) {
+            let last = self.sequences.entry(secret).or_default();
+            if sequence != *last + 1 {
+                let reason = format!("sequence {sequence} of a secret follows {last}");
+                return Err(Bad::new(event.position, reason));
+            }
+            *last = sequence;
+        }
+        (self.epoch, self.position, self.hash) = (event.epoch, event.position, event.hash);
+        Ok(event)
+    }
+
+    /// Whether the checkpoint is one of exactly this chain, all of it. (Its signature is the caller's.)
+    pub(super) fn ends_at(&self, checkpoint: &Checkpoint) -> Result<(), Bad> {
+        if self.log.is_some_and(|log| log != checkpoint.log) {
+            let reason = format!("a checkpoint of the log {}", checkpoint.log.as_str());
+            return Err(Bad::new(self.next(), reason));
+        }
+        if checkpoint.position > self.position {
+            let reason = format!("missing: the checkpoint covers {}", checkpoint.position);
+            return Err(Bad::new(self.next(), reason));
+        }
+        if checkpoint.position < self.position {
+            let reason = format!("the checkpoint ends at {}", checkpoint.position);
+            return Err(Bad::new(checkpoint.position + 1, reason));
+        }
+        if checkpoint.cursor() != self.cursor() || checkpoint.hash != self.hash {
+            return Err(Bad::new(
+                self.position,
+                "the service signed another event there",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::event::tests::event, *};
+
+    fn push(chain: &mut Chain, at: (&str, u64, u64), prev: [u8; 32]) -> Result<[u8; 32], Bad> {
+        let event = event(at, prev, &json!({}));
+        chain.push(&event.body).map(|event| event.hash)
+    }
+
+    #[test]
+    fn a_chain_goes_on_over_an_epoch_and_never_back() {
+        let mut chain = Chain::of(Log::Changes);
+        let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
+        let two = push(&mut chain, ("changes", 1_764_000_000, 2), one).unwrap();
+        let bad = push(&mut chain, ("changes", 1, 3), two).unwrap_err();
+        assert_eq!(bad.position, 3);
+        assert_eq!(chain.cursor().to_string(), "1764000000-2");
+        assert_eq!(chain.hash(), two);
+    }
+
+    #[test]
+    fn what_does_not_follow_is_named_by_the_position_that_was_expected() {
+        for at in [("changes", 1, 3), ("changes", 1, 1), ("activity", 1, 2)] {
+            let mut chain = Chain::of(Log::Changes);
+            let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
+            assert_eq!(push(&mut chain, at, one).unwrap_err().position, 2, "{at:?}");
+        }
+        let mut chain = Chain::of(Log::Changes);
+        push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
+        let bad = push(&mut chain, ("changes", 1, 2), [0; 32]).unwrap_err();
+        assert_eq!(
+            bad.to_string(),
+            "position 2: it does not follow the event before it"
+        );
+    }
+
+    #[test]
+    fn the_changes_of_each_secret_are_contiguous() {
+        let [a, b] = [
+            "0198f3c2-7a10-7cc0-8000-00000000000a",
+            "0198f3c2-7a10-7cc0-8000-00000000000b",
+        ];
+        let good = [(a, 1), (b, 1), (a, 2), (a, 3), (b, 2)];
+        for (at, sequence) in [(0, 2), (1, 0), (2, 1), (3, 4), (4, 3), (9, 0)] {
+            let mut chain = Chain::of(Log::Changes);
+            let mut result = Ok(());
+            for (index, (secret, right)) in good.iter().enumerate() {
+                let sequence = if index == at { sequence } else { *right };
+                let more = json!({"secret_id": secret, "sequence": sequence});
+                let event = event(("changes", 1, chain.next()), chain.hash(), &more);
+                result = chain.push(&event.body).map(|_| ());
+                if result.is_err() {
+                    break;
+                }
+            }
+            let bad = result.err().map(|bad| bad.position);
+            assert_eq!(bad, (at < good.len()).then_some(at as u64 + 1));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_ends_a_chain_exactly() {
+        let mut chain = Chain::of(Log::Changes);
+        let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
+        let two = push(&mut chain, ("changes", 1, 2), one).unwrap();
+        let good = Checkpoint {
+            log: Log::Changes,
+            epoch: 1,
+            position: 2,
+            hash: two,
+            signature: String::new(),
+        };
+        assert_eq!(chain.ends_at(&good), Ok(()));
+        let with = |change: fn(&mut Checkpoint)| {
+            let mut other = good.clone();
+            change(&mut other);
+            chain.ends_at(&other).unwrap_err().position
+        };
+        assert_eq!(with(|c| c.position = 5), 3);
+        assert_eq!(with(|c| c.position = 1), 2);
+        assert_eq!(with(|c| c.epoch = 2), 2);
+        assert_eq!(with(|c| c.hash = [0; 32]), 2);
+        assert_eq!(with(|c| c.log = Log::Activity), 3);
+    }
+}

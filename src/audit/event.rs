@@ -1,0 +1,215 @@
+//! An event from its exact bytes: whatever fields it has, it proves itself.
+
+use chrono::DateTime;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    crypto::blake2b_256,
+    domain::{Cursor, HASH_BYTES, Log, Timestamp},
+};
+
+/// Bytes that are no event as rekey writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Not a JSON object.
+    #[error("not a JSON object")]
+    Json,
+    /// Not the RFC 8785 form of what they say.
+    #[error("not in canonical form")]
+    Form,
+    /// A field that every event has is missing or of another type.
+    #[error("the field {0} is missing or of another type")]
+    Field(&'static str),
+    /// The hash is not that of the other fields.
+    #[error("the hash is not that of the event")]
+    Hash,
+}
+
+/// An event whose hash holds. Whether it follows the one before it the chain says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// The log.
+    pub log: Log,
+    /// The epoch.
+    pub epoch: u64,
+    /// The place in the log, from 1.
+    pub position: u64,
+    /// What happened.
+    pub kind: String,
+    /// Whose it is.
+    pub owner: Option<String>,
+    /// The secret that it is about.
+    pub secret_id: Option<Uuid>,
+    /// The place among the secret's changes, from 1.
+    pub sequence: Option<u64>,
+    /// The secret's version.
+    pub version: Option<u64>,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// The hash of the event.
+    pub hash: [u8; HASH_BYTES],
+    /// The hash of the event before it.
+    pub prev_hash: [u8; HASH_BYTES],
+    /// The exact bytes.
+    pub body: Vec<u8>,
+    /// The trace that it came with; not a part of the event.
+    pub traceparent: Option<String>,
+}
+
+impl AuditEvent {
+    /// Reads an event and checks its form and its hash.
+    ///
+    /// # Errors
+    /// [`EventError`].
+    pub fn parse(body: Vec<u8>) -> Result<Self, EventError> {
+        let mut whole: Value = serde_json::from_slice(&body).or(Err(EventError::Json))?;
+        // Of two equal names the parser keeps one: the canonical form then differs, as it does for every
+        // other spelling.
+        if canonical(&whole)? != body {
+            return Err(EventError::Form);
+        }
+        let fields = whole.as_object_mut().ok_or(EventError::Json)?;
+        let hash = take_hash(fields, "hash")?;
+        let prev_hash = take_hash(fields, "prev_hash")?;
+        if blake2b_256(&[&prev_hash, &canonical(&whole)?]) != hash {
+            return Err(EventError::Hash);
+        }
+        let text = |name| whole.get(name).and_then(Value::as_str);
+        let number = |name| whole.get(name).and_then(Value::as_u64).filter(|n| fits(*n));
+        let log = text("log").and_then(|name| Log::parse(name).ok());
+        let occurred_at = text("occurred_at").and_then(|t| DateTime::parse_from_rfc3339(t).ok());
+        Ok(Self {
+            log: log.ok_or(EventError::Field("log"))?,
+            epoch: number("epoch").ok_or(EventError::Field("epoch"))?,
+            position: number("position")
+                .filter(|n| *n > 0)
+                .ok_or(EventError::Field("position"))?,
+            kind: text("type").ok_or(EventError::Field("type"))?.to_owned(),
+            owner: text("owner").map(str::to_owned),
+            secret_id: text("secret_id").and_then(|t| Uuid::try_parse(t).ok()),
+            sequence: number("sequence"),
+            version: number("version"),
+            occurred_at: occurred_at
+                .map(|time| Timestamp::from_micros(time.timestamp_micros()))
+                .ok_or(EventError::Field("occurred_at"))?,
+            hash,
+            prev_hash,
+            body,
+            traceparent: None,
+        })
+    }
+
+    /// The cursor that stands behind it.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            position: self.position,
+        }
+    }
+}
+
+/// Whether the databases can hold the number.
+fn fits(number: u64) -> bool {
+    i64::try_from(number).is_ok()
+}
+
+fn canonical(value: &Value) -> Result<Vec<u8>, EventError> {
+    serde_json_canonicalizer::to_vec(value).or(Err(EventError::Form))
+}
+
+/// Takes a hash out: 64 lower-case hex digits (the form was compared, so no other spelling hides).
+fn take_hash(
+    fields: &mut serde_json::Map<String, Value>,
+    name: &'static str,
+) -> Result<[u8; HASH_BYTES], EventError> {
+    let taken = fields.remove(name);
+    let text = taken.as_ref().and_then(Value::as_str);
+    let mut hash = [0; HASH_BYTES];
+    text.filter(|text| !text.bytes().any(|byte| byte.is_ascii_uppercase()))
+        .and_then(|text| hex::decode_to_slice(text, &mut hash).ok())
+        .ok_or(EventError::Field(name))?;
+    Ok(hash)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// An event with its hash, in canonical form; `more` adds or replaces fields.
+    pub(in crate::audit) fn event(
+        (log, epoch, position): (&str, u64, u64),
+        prev_hash: [u8; HASH_BYTES],
+        more: &Value,
+    ) -> AuditEvent {
+        let mut fields = json!({
+            "id": format!("0198f3c2-0000-7000-8000-{position:012}"), "type": "secret.updated",
+            "log": log, "epoch": epoch, "position": position,
+            "occurred_at": "2026-04-15T12:00:00.000000Z", "owner": "alice",
+        });
+        let object = fields.as_object_mut().unwrap();
+        for (name, value) in more.as_object().unwrap() {
+            object.insert(name.clone(), value.clone());
+        }
+        let hash = blake2b_256(&[&prev_hash, &canonical(&fields).unwrap()]);
+        fields["hash"] = hex::encode(hash).into();
+        fields["prev_hash"] = hex::encode(prev_hash).into();
+        AuditEvent::parse(canonical(&fields).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_event_of_the_service_is_read_field_by_field() {
+        let id = "0198f3c2-7a10-7cc0-8000-000000000001";
+        let more = json!({"secret_id": id, "sequence": 9, "version": 7, "new": {"b": [1, "é\n"], "a": null}});
+        let read = event(("changes", 1, 3), [7; 32], &more);
+        assert_eq!(read.cursor().to_string(), "1-3");
+        assert_eq!(read.secret_id.unwrap().to_string(), id);
+        assert_eq!((read.sequence, read.version), (Some(9), Some(7)));
+        assert_eq!(read.occurred_at.to_string(), "2026-04-15T12:00:00.000000Z");
+        assert_eq!(read.prev_hash, [7; 32]);
+        assert_eq!(read.owner.as_deref(), Some("alice"));
+        assert_eq!(AuditEvent::parse(read.body.clone()).unwrap(), read);
+    }
+
+    #[test]
+    fn only_the_canonical_spelling_is_an_event() {
+        let good = event(("changes", 1, 1), [0; 32], &json!({}));
+        let text = String::from_utf8(good.body).unwrap();
+        for (other, error) in [
+            (text.replacen('{', "{ ", 1), EventError::Form),
+            (text.replacen('{', r#"{"epoch":1,"#, 1), EventError::Form),
+            (text.replacen("alice", r"\u0061lice", 1), EventError::Form),
+            (
+                text.replacen(r#""epoch":1"#, r#""epoch":1.0"#, 1),
+                EventError::Form,
+            ),
+            (text.replacen("alice", "malice", 1), EventError::Hash),
+            (format!("{text}\n"), EventError::Form),
+            (format!("{text}x"), EventError::Json),
+            ("[]".to_owned(), EventError::Json),
+            ("{}".to_owned(), EventError::Field("hash")),
+        ] {
+            assert_eq!(
+                AuditEvent::parse(other.clone().into()),
+                Err(error),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_canonical_form_is_that_of_rfc_8785() {
+        // Appendix and section 3.2.3 of the RFC: names sorted by UTF-16 code units, few escapes.
+        let value: Value = serde_json::from_str(
+            r#"{"\u20ac":1,"\r":2,"\ufb33":3,"1":4,"\ud83d\ude00":5,"\u0080":6,"\u00f6":"</script>\u000f\n"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            String::from_utf8(canonical(&value).unwrap()).unwrap(),
+            "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":\"</script>\\u000f\\n\",\"€\":1,\"😀\":5,\"\u{fb33}\":3}"
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! One log as a file that proves itself: its events, then the checkpoint that covers the last.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use super::{
+    chain::{Bad, Chain},
+    store::{AuditStore, Walk},
+    verify::await_mark,
+};
+use crate::{
+    domain::{Cursor, Log},
+    remote::{Remote, RemoteError},
+    store::StoreError,
+};
+
+/// Why there is no export.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The audit database can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The service gives no checkpoint.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The file can't be written.
+    #[error("the export can't be written")]
+    Write(#[from] io::Error),
+    /// The consumer did not get so far in time.
+    #[error("the audit database does not hold the log up to {0}: is `rekey audit serve` running?")]
+    Behind(Cursor),
+    /// What is stored is no proof.
+    #[error("what is stored does not hold")]
+    Bad(#[from] Bad),
+}
+
+/// Takes a fresh checkpoint, waits until the consumer has stored all up to it (at most `patience`), and
+/// writes the events and exactly that checkpoint, one canonical JSON a line.
+///
+/// # Errors
+/// [`ExportError`]; what was written by then is no export.
+pub async fn export(
+    (store, remote): (&AuditStore, &Remote),
+    log: Log,
+    patience: Duration,
+    out: &mut impl Write,
+) -> Result<Cursor, ExportError> {
+    let checkpoint = remote.head(log).await?;
+    let until = checkpoint.cursor();
+    if !await_mark(store, log, until, patience).await? {
+        return Err(ExportError::Behind(until));
+    }
+    let mut chain = Chain::of(log);
+    let mut walk = Walk::begin(store, log, until.position).await?;
+    loop {
+        let page = walk.page().await?;
+        if page.is_empty() {
+            break;
+        }
+        for row in page {
+            chain.push(row.body())?;
+            out.write_all(row.body())?;
+            out.write_all(b"\n")?;
+        }
+    }
+    chain.ends_at(&checkpoint)?;
+    serde_json::to_writer(&mut *out, &checkpoint).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(until)
+}

@@ -1,0 +1,235 @@
+//! What the broker lost comes from the service's log.
+//!
+//! A gap shows in what is stored (a later event is there) or in the head of the service's log (the last
+//! event is missing, which leaves no gap). One that does not close by itself is filled over HTTP. Each head
+//! is a signed checkpoint and is kept.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{
+    event::AuditEvent,
+    store::{AuditStore, State},
+};
+use crate::{
+    crypto::CheckpointKey,
+    domain::{Cursor, Log, Timestamp},
+    remote::{EventPage, Remote, RemoteError},
+    store::StoreError,
+};
+
+/// How often the marks are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How old a gap is before it is filled: the broker may still deliver it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Events asked for at once.
+const LIMIT: u32 = 500;
+
+/// Why a gap stays open for now.
+#[derive(Debug, thiserror::Error)]
+enum GapError {
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the service's log holds an event that does not prove itself")]
+    Event(#[from] super::event::EventError),
+}
+
+/// Looks for gaps and fills them.
+#[derive(Debug)]
+pub(super) struct Gaps {
+    store: AuditStore,
+    remote: Remote,
+    key: Option<CheckpointKey>,
+    compare: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+/// What is known of a log's gap.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    log: Log,
+    /// The head of the service's log, when it was last asked.
+    head: Cursor,
+    /// Since when the mark has stood there with something missing behind it.
+    stuck: Option<(Cursor, Instant)>,
+    /// Not before: the last attempt did not close it.
+    not_before: Option<Instant>,
+}
+
+impl Gaps {
+    pub(super) fn new(
+        store: AuditStore,
+        (remote, key): (Remote, Option<CheckpointKey>),
+        compare: Duration,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            store,
+            remote,
+            key,
+            compare,
+            stopping,
+        }
+    }
+
+    /// Looks until it is stopped.
+    pub(super) async fn run(&self) {
+        let mut watched = Log::ALL.map(|log| Watched {
+            log,
+            head: Cursor::START,
+            stuck: None,
+            not_before: None,
+        });
+        let mut compare_at = Instant::now();
+        let mut stopping = self.stopping.clone();
+        while !*stopping.borrow() {
+            let compare = Instant::now() >= compare_at;
+            if compare {
+                compare_at = Instant::now() + self.compare;
+            }
+            for one in &mut watched {
+                if compare && let Err(error) = self.compare(one).await {
+                    complain(one.log, &error, "can't compare with the service's log");
+                }
+                if let Err(error) = self.look(one).await {
+                    one.not_before = Some(Instant::now() + self.compare);
+                    complain(one.log, &error, "can't fill a gap; trying again later");
+                }
+            }
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Asks for the head and keeps it as a checkpoint.
+    async fn compare(&self, watched: &mut Watched) -> Result<(), GapError> {
+        let log = watched.log;
+        // Read before the head is: what is stored by then the service must have.
+        let stored = self.store.state(log).await?.mark.cursor();
+        let head = self.remote.head(log).await?;
+        if self.key.as_ref().is_some_and(|key| !key.verifies(&head)) {
+            tracing::error!(
+                log = log.as_str(),
+                "the head is not signed by audit.public_key"
+            );
+            return Ok(());
+        }
+        let cursor = head.cursor();
+        if order(cursor) < order(stored) {
+            tracing::error!(
+                log = log.as_str(), %cursor, %stored,
+                "the service's log ends before events that it has published"
+            );
+        }
+        if cursor == Cursor::START {
+            return Ok(());
+        }
+        if !self.store.add_checkpoint(head, now()).await? {
+            tracing::error!(
+                log = log.as_str(), %cursor,
+                "the service signed another event than the one that is stored: an alarm"
+            );
+        }
+        if order(cursor) > order(watched.head) {
+            watched.head = cursor;
+        }
+        Ok(())
+    }
+
+    /// Fills the log's gap, if it has one that is old enough.
+    async fn look(&self, watched: &mut Watched) -> Result<(), GapError> {
+        let state = self.store.state(watched.log).await?;
+        let mark = state.mark.cursor();
+        if order(mark) >= order(goal(&state, watched.head)) {
+            watched.stuck = None;
+            watched.not_before = None;
+            return Ok(());
+        }
+        let since = match watched.stuck {
+            Some((at, since)) if at == mark => since,
+            Some(_) | None => {
+                watched.stuck = Some((mark, Instant::now()));
+                return Ok(());
+            }
+        };
+        let early = |until: Instant| Instant::now() < until;
+        if early(since + PATIENCE) || watched.not_before.is_some_and(early) {
+            return Ok(());
+        }
+        let state = self.fill(watched, mark).await?;
+        let missing = goal(&state, watched.head);
+        if order(state.mark.cursor()) < order(missing) {
+            watched.not_before = Some(Instant::now() + self.compare);
+            tracing::error!(
+                log = watched.log.as_str(), mark = %state.mark.cursor(), until = %missing,
+                "the service's log does not close a gap"
+            );
+        }
+        Ok(())
+    }
+
+    /// Fetches from the mark on until nothing is missing or nothing more comes.
+    async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<State, GapError> {
+        let log = watched.log;
+        let mut page = match self.remote.events(log, Some(mark), LIMIT).await {
+            // The service was restored to before the mark, or retention was there: from its first event
+            // on, for what is there already is dropped.
+            Err(RemoteError::Gone { first, .. }) => {
+                let first = first.unwrap_or(Cursor::START);
+                self.remote.events(log, Some(first), LIMIT).await?
+            }
+            other => other?,
+        };
+        let mut filled = 0;
+        loop {
+            let EventPage { events, next } = page;
+            let last = events.is_empty();
+            let events: Result<Vec<_>, _> = events
+                .into_iter()
+                .map(|event| AuditEvent::parse(event.into_bytes()))
+                .collect();
+            filled += self.store.add(events?, now()).await?.new;
+            let state = self.store.state(log).await?;
+            let whole = order(state.mark.cursor()) >= order(goal(&state, watched.head));
+            if last || whole || *self.stopping.borrow() {
+                if filled > 0 {
+                    tracing::info!(log = log.as_str(), events = filled, "filled a gap");
+                }
+                return Ok(state);
+            }
+            page = self.remote.events(log, Some(next), LIMIT).await?;
+        }
+    }
+}
+
+/// Up to where everything must be stored.
+fn goal(state: &State, head: Cursor) -> Cursor {
+    if order(head) > order(state.highest) {
+        head
+    } else {
+        state.highest
+    }
+}
+
+/// A higher epoch is a new start, whatever its position.
+pub(super) fn order(cursor: Cursor) -> (u64, u64) {
+    (cursor.epoch, cursor.position)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from(Utc::now())
+}
+
+fn complain(log: Log, error: &GapError, what: &'static str) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(log = log.as_str(), %error, cause, "{what}");
+}

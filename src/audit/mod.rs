@@ -1,0 +1,23 @@
+//! The audit consumer: a second copy of both logs, out of the service's hands, and its proof.
+//!
+//! In come events from the broker, and from the service's log what the broker lost; out come a database of
+//! its own with the exact bytes, and `verify`, which proves from those bytes that nothing is missing,
+//! changed or moved. A message is acknowledged only after COMMIT. What it does not do: trust an event for
+//! having arrived; it keeps what contradicts it beside the first, as an alarm.
+
+mod chain;
+mod entity;
+mod event;
+mod export;
+mod gaps;
+mod offline;
+mod serve;
+mod store;
+mod verify;
+
+pub use chain::Bad;
+pub use export::{ExportError, export};
+pub use offline::{Proof, verify_export};
+pub use serve::{Auditor, ServeError};
+pub use store::AuditStore;
+pub use verify::{Verifier, VerifyError};

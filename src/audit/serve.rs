@@ -1,0 +1,213 @@
+//! The consumer: what the broker delivers is stored, then acknowledged.
+//!
+//! A message is acknowledged after the COMMIT that holds it, so a crash at any point brings it again, and a
+//! repeat is dropped by its key. What is no event of rekey's is refused for good: the broker keeps it in a
+//! queue of its own, and the gap that it leaves is filled from the service's log.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use chrono::Utc;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{event::AuditEvent, gaps::Gaps, store::AuditStore};
+use crate::{
+    broker::{BrokerError, BrokerTarget, Consumer, Delivery},
+    crypto::CheckpointKey,
+    domain::Timestamp,
+    faults,
+    remote::Remote,
+    store::{SchemaError, StoreError, UnsafeDatabase},
+};
+
+/// The first and the longest pause between two attempts at the broker or the database.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A connection that lasted so long was a good one.
+const LASTED: Duration = Duration::from_secs(10);
+
+/// Why the consumer does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The database's settings could lose what was acknowledged.
+    #[error(transparent)]
+    Unsafe(#[from] UnsafeDatabase),
+    /// The schema can't be made.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The audit consumer.
+#[derive(Debug)]
+pub struct Auditor {
+    store: AuditStore,
+    broker: BrokerTarget,
+    remote: Remote,
+    key: Option<CheckpointKey>,
+    compare: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Auditor {
+    /// A consumer that runs until `stopping` says so, and compares itself with the service every `compare`.
+    #[must_use]
+    pub fn new(
+        store: AuditStore,
+        broker: BrokerTarget,
+        (remote, key): (Remote, Option<CheckpointKey>),
+        compare: Duration,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            store,
+            broker,
+            remote,
+            key,
+            compare,
+            stopping,
+        }
+    }
+
+    /// Makes the database ready, then stores until it is stopped; what it began to store it ends.
+    ///
+    /// # Errors
+    /// [`ServeError`]: the database is no good at the start. Later it is only waited for.
+    pub async fn run(self) -> Result<(), ServeError> {
+        self.store.prepare().await??;
+        let gaps = Gaps::new(
+            self.store.clone(),
+            (self.remote.clone(), self.key.clone()),
+            self.compare,
+            self.stopping.clone(),
+        );
+        tokio::join!(self.consume(), gaps.run());
+        self.store.close(LONGEST_PAUSE).await;
+        Ok(())
+    }
+
+    async fn consume(&self) {
+        let mut pause = FIRST_PAUSE;
+        while !*self.stopping.borrow() {
+            let began = Instant::now();
+            if let Err(error) = self.connection().await {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "no connection to the broker; trying again");
+            }
+            if began.elapsed() > LASTED {
+                pause = FIRST_PAUSE;
+            }
+            self.rest(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connection(&self) -> Result<(), BrokerError> {
+        let mut consumer = Consumer::connect(&self.broker).await?;
+        tracing::info!("consuming");
+        let ended = self.deliveries(&mut consumer).await;
+        // What was not acknowledged goes back to its queue.
+        consumer.close().await;
+        ended
+    }
+
+    /// Takes batches until the connection breaks or the consumer is stopped.
+    async fn deliveries(&self, consumer: &mut Consumer) -> Result<(), BrokerError> {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let batch = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                batch = consumer.batch() => batch?,
+            };
+            let Sorted {
+                events,
+                good,
+                refused,
+            } = sort(batch);
+            faults::point("audit.received").await;
+            if !self.store_all(events).await {
+                return Ok(());
+            }
+            faults::point("audit.committed").await;
+            consumer.refuse(&refused).await?;
+            consumer.acknowledge(&good).await?;
+        }
+    }
+
+    /// Stores the events, however long the database takes; false when the consumer was stopped before.
+    async fn store_all(&self, events: Vec<AuditEvent>) -> bool {
+        let mut pause = FIRST_PAUSE;
+        while !events.is_empty() {
+            let now = Timestamp::from(Utc::now());
+            match self.store.add(events.clone(), now).await {
+                Ok(stored) => {
+                    tracing::debug!(
+                        stored.new,
+                        stored.repeats,
+                        stored.alarms,
+                        "stored what the broker delivered"
+                    );
+                    break;
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, "can't store; trying again");
+                }
+            }
+            if *self.stopping.borrow() {
+                return false;
+            }
+            self.rest(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        true
+    }
+
+    /// Pauses, with up to a quarter more, unless the consumer is stopped meanwhile.
+    async fn rest(&self, pause: Duration) {
+        let jitter = RandomState::new().hash_one(0_u8) % 256;
+        let pause = pause + pause.mul_f64(f64::from(u32::try_from(jitter).unwrap_or(0)) / 1024.0);
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// A batch, sorted by what becomes of it.
+struct Sorted {
+    events: Vec<AuditEvent>,
+    good: Vec<Delivery>,
+    refused: Vec<Delivery>,
+}
+
+fn sort(batch: Vec<Delivery>) -> Sorted {
+    let mut sorted = Sorted {
+        events: Vec::with_capacity(batch.len()),
+        good: Vec::with_capacity(batch.len()),
+        refused: Vec::new(),
+    };
+    for mut delivery in batch {
+        match AuditEvent::parse(std::mem::take(&mut delivery.body)) {
+            Ok(mut event) => {
+                event.traceparent = delivery.traceparent.take();
+                sorted.events.push(event);
+                sorted.good.push(delivery);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a message is no event of rekey's: refused");
+                sorted.refused.push(delivery);
+            }
+        }
+    }
+    sorted
+}

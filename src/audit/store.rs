@@ -1,0 +1,919 @@
+//! The audit consumer's own database.
+//!
+//! Every write is one transaction that begins with the lock of the marks, so that two consumers on one
+//! database don't meet. All work runs in tasks of its own; what hangs is given up with its whole pool (see
+//! `store::Pool`). A write whose end is unknown is simply done again: what is there already is a repeat.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use migration::{AuditMigrator, MigratorTrait};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection,
+    DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, Statement, sea_query::OnConflict,
+};
+use tokio::{runtime::Handle, time::timeout};
+
+use super::{
+    chain::Bad,
+    entity::{alarms, checkpoints, events, marks},
+    event::AuditEvent,
+};
+use crate::{
+    domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
+    store::{Pool, SchemaError, StoreError, Target, UnsafeDatabase, begin, refuse_unsafe},
+};
+
+/// How long a piece of work may take before its pool is given up.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// `audit serve` takes this advisory lock while it migrates: "audit" in ASCII.
+const MIGRATE_LOCK: i64 = 0x0061_7564_6974;
+/// How many rows a statement writes or a page has.
+const PAGE: u64 = 256;
+
+/// A log's contiguous low-water mark: every event up to it is stored, each following the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) epoch: u64,
+    pub(super) position: u64,
+    pub(super) hash: [u8; HASH_BYTES],
+}
+
+impl Mark {
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            position: self.position,
+        }
+    }
+}
+
+/// Where a log stands in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    /// Up to here nothing is missing.
+    pub(super) mark: Mark,
+    /// The highest epoch's last event that is stored; something is missing before it unless it is the mark.
+    pub(super) highest: Cursor,
+}
+
+/// What came of events that were handed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Events that were not there before.
+    pub new: u64,
+    /// Events that were there, hash and all.
+    pub repeats: u64,
+    /// Events that contradict the one that is there.
+    pub alarms: u64,
+}
+
+/// A stretch of a log in one epoch, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    epoch: u64,
+    from: u64,
+    to: u64,
+}
+
+/// A stored event: its columns, and its body that they are held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row(events::Model);
+
+impl Row {
+    /// The exact bytes.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.0.body
+    }
+
+    /// The cursor behind it, by its columns.
+    pub(super) fn cursor(&self) -> Result<Cursor, StoreError> {
+        Ok(Cursor {
+            epoch: unsigned(self.0.epoch)?,
+            position: unsigned(self.0.position)?,
+        })
+    }
+
+    /// Whether every column is what the body says; `event` is the body, read.
+    pub(super) fn check(&self, mut event: AuditEvent) -> Result<(), Bad> {
+        let position = event.position;
+        event.traceparent.clone_from(&self.0.traceparent);
+        if event_row(event) == self.0 {
+            Ok(())
+        } else {
+            Err(Bad::new(
+                position,
+                "a column says something else than the event",
+            ))
+        }
+    }
+}
+
+/// A checkpoint, and the hash of the event that stands where it was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) event: Option<[u8; HASH_BYTES]>,
+}
+
+/// Reads a log in position order, page by page. Of two epochs that hold one position the higher one
+/// counts, for the service was restored to before it.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    store: &'a AuditStore,
+    log: Log,
+    until: u64,
+    segments: VecDeque<Segment>,
+}
+
+impl<'a> Walk<'a> {
+    /// From the first event that is stored up to a position.
+    pub(super) async fn begin(
+        store: &'a AuditStore,
+        log: Log,
+        until: u64,
+    ) -> Result<Self, StoreError> {
+        let segments = store
+            .run(async move |db| segments(&db, log).await)
+            .await?
+            .into();
+        Ok(Self {
+            store,
+            log,
+            until,
+            segments,
+        })
+    }
+
+    /// The next events; none at the end.
+    pub(super) async fn page(&mut self) -> Result<Vec<Row>, StoreError> {
+        while let Some(segment) = self.segments.front_mut() {
+            let wanted = Segment {
+                to: segment.to.min(self.until),
+                ..*segment
+            };
+            let rows = self.store.page(self.log, wanted).await?;
+            let Some(last) = rows.last() else {
+                self.segments.pop_front();
+                continue;
+            };
+            segment.from = last.cursor()?.position + 1;
+            return Ok(rows);
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// The newest events of a log, and what comes behind them.
+#[derive(Debug)]
+pub struct Tail {
+    log: Log,
+    cursor: Cursor,
+    bodies: Vec<Vec<u8>>,
+}
+
+impl Tail {
+    /// The exact bytes of the events that were read, once.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.bodies)
+    }
+
+    /// Reads what is stored behind the last one; false when there is nothing as yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn more(&mut self, store: &AuditStore) -> Result<bool, StoreError> {
+        let rows = store.behind(self.log, self.cursor).await?;
+        let any = !rows.is_empty();
+        self.add(rows)?;
+        Ok(any)
+    }
+
+    fn add(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
+        if let Some(last) = rows.last() {
+            self.cursor = last.cursor()?;
+        }
+        self.bodies.extend(rows.into_iter().map(|row| row.0.body));
+        Ok(())
+    }
+}
+
+/// The database. Clones share one connection.
+#[derive(Debug, Clone)]
+pub struct AuditStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    target: Target,
+    runtime: Handle,
+    pool: RwLock<Arc<Pool>>,
+}
+
+impl AuditStore {
+    /// A store that connects when it must.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL is no good.
+    pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
+        let pool = RwLock::new(Arc::new(Pool::open(&target, 1, runtime).await?));
+        let inner = Inner {
+            target,
+            runtime: runtime.clone(),
+            pool,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Applies the migrations that are missing, and refuses settings that could lose what was acknowledged.
+    ///
+    /// # Errors
+    /// [`SchemaError`], or [`UnsafeDatabase`] inside.
+    pub async fn prepare(&self) -> Result<Result<(), UnsafeDatabase>, SchemaError> {
+        self.run(async |db| Ok(migrate(&db).await)).await??;
+        Ok(self.run(async |db| Ok(refuse_unsafe(db).await)).await?)
+    }
+
+    /// Refuses a database that `audit serve` has not made ready.
+    ///
+    /// # Errors
+    /// [`SchemaError`] names the first migration that is missing.
+    pub async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
+        let missing = self
+            .run(async |db| Ok(AuditMigrator::get_pending_migrations_read_only(&db).await?))
+            .await?;
+        match missing.first() {
+            Some(missing) => Err(SchemaError::Audit(missing.name().to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores events and moves the marks, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; whether they are stored is then unknown, and to be done again.
+    ///
+    /// # Cancel safety
+    /// Dropped, the transaction still goes to its end.
+    pub async fn add(&self, events: Vec<AuditEvent>, now: Timestamp) -> Result<Stored, StoreError> {
+        self.run(async move |db| {
+            let transaction = begin(&db).await?;
+            let stored = add(&transaction, events, now).await?;
+            transaction.commit().await?;
+            Ok(stored)
+        })
+        .await
+    }
+
+    /// Stores a checkpoint; one that contradicts a stored event is an alarm too, and answers false.
+    ///
+    /// # Errors
+    /// [`StoreError`], as in [`AuditStore::add`].
+    pub async fn add_checkpoint(
+        &self,
+        checkpoint: Checkpoint,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.run(async move |db| {
+            let transaction = begin(&db).await?;
+            let agrees = add_checkpoint(&transaction, &checkpoint, now).await?;
+            transaction.commit().await?;
+            Ok(agrees)
+        })
+        .await
+    }
+
+    /// Where a log stands.
+    pub(super) async fn state(&self, log: Log) -> Result<State, StoreError> {
+        self.run(async move |db| {
+            let mark = read_mark(&db, log).await?;
+            let highest = highest(&db, log).await?;
+            Ok(State { mark, highest })
+        })
+        .await
+    }
+
+    /// The next events of a segment, at most [`PAGE`].
+    async fn page(
+        &self,
+        log: Log,
+        Segment { epoch, from, to }: Segment,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.run(async move |db| {
+            let rows = events::Entity::find()
+                .filter(events::Column::Log.eq(log.as_str()))
+                .filter(events::Column::Epoch.eq(signed(epoch)))
+                .filter(events::Column::Position.between(signed(from), signed(to)))
+                .order_by_asc(events::Column::Position)
+                .limit(PAGE)
+                .all(&db)
+                .await?;
+            Ok(rows.into_iter().map(Row).collect())
+        })
+        .await
+    }
+
+    /// The newest stored events of a log, at most `limit`, in the order of epoch and position.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tail(&self, log: Log, limit: u64) -> Result<Tail, StoreError> {
+        let rows = self
+            .run(async move |db| {
+                let newest = events::Entity::find()
+                    .filter(events::Column::Log.eq(log.as_str()))
+                    .order_by_desc(events::Column::Epoch)
+                    .order_by_desc(events::Column::Position)
+                    .limit(limit);
+                let mut rows = newest.all(&db).await?;
+                rows.reverse();
+                Ok(rows.into_iter().map(Row).collect())
+            })
+            .await?;
+        let mut tail = Tail {
+            log,
+            cursor: Cursor::START,
+            bodies: Vec::new(),
+        };
+        tail.add(rows)?;
+        Ok(tail)
+    }
+
+    async fn behind(&self, log: Log, after: Cursor) -> Result<Vec<Row>, StoreError> {
+        self.run(async move |db| {
+            let later = Condition::any()
+                .add(events::Column::Epoch.gt(signed(after.epoch)))
+                .add(
+                    Condition::all()
+                        .add(events::Column::Epoch.eq(signed(after.epoch)))
+                        .add(events::Column::Position.gt(signed(after.position))),
+                );
+            let rows = events::Entity::find()
+                .filter(events::Column::Log.eq(log.as_str()))
+                .filter(later)
+                .order_by_asc(events::Column::Epoch)
+                .order_by_asc(events::Column::Position)
+                .limit(PAGE)
+                .all(&db)
+                .await?;
+            Ok(rows.into_iter().map(Row).collect())
+        })
+        .await
+    }
+
+    /// How many alarms a log has, and the lowest position of one.
+    pub(super) async fn alarms(&self, log: Log) -> Result<Option<(u64, u64)>, StoreError> {
+        #[derive(FromQueryResult)]
+        struct AlarmRow {
+            count: i64,
+            position: Option<i64>,
+        }
+        self.run(async move |db| {
+            let sql = "SELECT count(*) AS count, min(position) AS position FROM audit_alarms \
+                       WHERE log = $1";
+            let values = [log.as_str().into()];
+            let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+            let row = AlarmRow::find_by_statement(statement).one(&db).await?;
+            row.and_then(|row| row.position.map(|position| (row.count, position)))
+                .map(|(count, position)| Ok((unsigned(count)?, unsigned(position)?)))
+                .transpose()
+        })
+        .await
+    }
+
+    /// The checkpoints of a log behind one of them, in the order of position, epoch and hash, at most
+    /// [`PAGE`], each with its event.
+    pub(super) async fn checkpoints(
+        &self,
+        log: Log,
+        after: Option<&Checkpoint>,
+    ) -> Result<Vec<Checked>, StoreError> {
+        let (position, epoch, hash) = after.map_or((-1, -1, Vec::new()), |after| {
+            let hash = after.hash.to_vec();
+            (signed(after.position), signed(after.epoch), hash)
+        });
+        self.run(async move |db| {
+            let sql = "SELECT c.log, c.epoch, c.position, c.hash, c.signature, \
+                       e.hash AS event_hash FROM audit_checkpoints c \
+                       LEFT JOIN audit_events e ON e.log = c.log AND e.epoch = c.epoch \
+                       AND e.position = c.position \
+                       WHERE c.log = $1 AND (c.position, c.epoch, c.hash) > ($2, $3, $4) \
+                       ORDER BY c.position, c.epoch, c.hash LIMIT $5";
+            let values = [
+                log.as_str().into(),
+                position.into(),
+                epoch.into(),
+                hash.into(),
+                signed(PAGE).into(),
+            ];
+            let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+            let rows = CheckedRow::find_by_statement(statement).all(&db).await?;
+            rows.into_iter().map(Checked::try_from).collect()
+        })
+        .await
+    }
+
+    /// The cursor of the newest checkpoint of a log.
+    pub(super) async fn newest_checkpoint(&self, log: Log) -> Result<Option<Cursor>, StoreError> {
+        self.run(async move |db| {
+            let row = checkpoints::Entity::find()
+                .filter(checkpoints::Column::Log.eq(log.as_str()))
+                .order_by_desc(checkpoints::Column::Epoch)
+                .order_by_desc(checkpoints::Column::Position)
+                .one(&db)
+                .await?;
+            row.map(|row| {
+                Ok(Cursor {
+                    epoch: unsigned(row.epoch)?,
+                    position: unsigned(row.position)?,
+                })
+            })
+            .transpose()
+        })
+        .await
+    }
+
+    /// Closes the connection, as far as that is possible within `deadline`.
+    pub async fn close(&self, deadline: Duration) {
+        self.pool().close(deadline).await;
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        let held = self.inner.pool.read();
+        Arc::clone(&held.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn run<F, W, T>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(DatabaseConnection) -> W,
+        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let pool = self.pool();
+        let task = pool.spawn(work);
+        if let Ok(ended) = timeout(DEADLINE, task).await {
+            return ended.unwrap_or(Err(StoreError::Lost));
+        }
+        let fresh = Arc::new(Pool::open(&self.inner.target, 1, &self.inner.runtime).await?);
+        let mut held = self
+            .inner
+            .pool
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&held, &pool) {
+            *held = fresh;
+            pool.condemn();
+            tracing::warn!("the connection to the audit database was replaced: it does not answer");
+        }
+        Err(StoreError::Deadline)
+    }
+}
+
+async fn migrate(db: &DatabaseConnection) -> Result<(), SchemaError> {
+    let postgres = db.get_database_backend() == DbBackend::Postgres;
+    let call = async |function: &str| {
+        if !postgres {
+            return Ok(());
+        }
+        let sql = format!("SELECT {function}({MIGRATE_LOCK})");
+        let called = db.execute_unprepared(&sql).await;
+        called.map(|_| ()).map_err(StoreError::from)
+    };
+    call("pg_advisory_lock").await?;
+    let result = AuditMigrator::up(db, None).await;
+    call("pg_advisory_unlock").await?;
+    result.map_err(SchemaError::Migration)
+}
+
+async fn add(
+    transaction: &DatabaseTransaction,
+    events: Vec<AuditEvent>,
+    now: Timestamp,
+) -> Result<Stored, StoreError> {
+    let mut locked = lock_marks(transaction).await?;
+    let mut by_log: BTreeMap<&'static str, (Log, Vec<AuditEvent>)> = BTreeMap::new();
+    for event in events {
+        let (_, list) = by_log
+            .entry(event.log.as_str())
+            .or_insert((event.log, Vec::new()));
+        list.push(event);
+    }
+    let mut stored = Stored::default();
+    for (name, (log, events)) in by_log {
+        let mark = locked
+            .remove(name)
+            .ok_or(StoreError::Corrupt("audit_marks"))?;
+        let mut rest = events;
+        while !rest.is_empty() {
+            let page = rest.drain(..rest.len().min(usize_of(PAGE))).collect();
+            add_page(transaction, (log, page), now, &mut stored).await?;
+        }
+        let moved = advance(transaction, log, mark).await?;
+        if moved != mark {
+            write_mark(transaction, log, moved).await?;
+        }
+    }
+    Ok(stored)
+}
+
+/// Inserts what is not there, and sets beside it what contradicts what is there.
+async fn add_page(
+    transaction: &DatabaseTransaction,
+    (log, page): (Log, Vec<AuditEvent>),
+    now: Timestamp,
+    stored: &mut Stored,
+) -> Result<(), StoreError> {
+    let positions = page.iter().map(|event| signed(event.position));
+    let rows = events::Entity::find()
+        .select_only()
+        .columns([
+            events::Column::Epoch,
+            events::Column::Position,
+            events::Column::Hash,
+        ])
+        .filter(events::Column::Log.eq(log.as_str()))
+        .filter(events::Column::Position.is_in(positions))
+        .into_tuple::<(i64, i64, Vec<u8>)>()
+        .all(transaction)
+        .await?;
+    let mut known: HashMap<(i64, i64), Vec<u8>> = rows
+        .into_iter()
+        .map(|(epoch, position, hash)| ((epoch, position), hash))
+        .collect();
+    let (mut fresh, mut odd) = (Vec::new(), Vec::new());
+    for event in page {
+        match known.entry((signed(event.epoch), signed(event.position))) {
+            Entry::Vacant(place) => {
+                place.insert(event.hash.to_vec());
+                fresh.push(event_row(event).into_active_model());
+            }
+            Entry::Occupied(first) if *first.get() == event.hash => stored.repeats += 1,
+            Entry::Occupied(_) => {
+                tracing::error!(
+                    log = event.log.as_str(),
+                    event.epoch = event.epoch,
+                    event.position = event.position,
+                    "an event contradicts the one that is stored: both are kept"
+                );
+                odd.push(alarms::Model {
+                    log: log.as_str().to_owned(),
+                    epoch: signed(event.epoch),
+                    position: signed(event.position),
+                    hash: event.hash.to_vec(),
+                    body: event.body,
+                    received_at: now.micros(),
+                });
+            }
+        }
+    }
+    stored.new += fresh.len() as u64;
+    stored.alarms += odd.len() as u64;
+    if !fresh.is_empty() {
+        events::Entity::insert_many(fresh)
+            .exec_without_returning(transaction)
+            .await?;
+    }
+    for alarm in odd {
+        insert_alarm(transaction, alarm).await?;
+    }
+    Ok(())
+}
+
+async fn insert_alarm(
+    transaction: &DatabaseTransaction,
+    alarm: alarms::Model,
+) -> Result<(), StoreError> {
+    let key = [
+        alarms::Column::Log,
+        alarms::Column::Epoch,
+        alarms::Column::Position,
+        alarms::Column::Hash,
+    ];
+    alarms::Entity::insert(alarm.into_active_model())
+        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+        .exec_without_returning(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn add_checkpoint(
+    transaction: &DatabaseTransaction,
+    checkpoint: &Checkpoint,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    lock_marks(transaction).await?;
+    let (epoch, position) = (signed(checkpoint.epoch), signed(checkpoint.position));
+    let row = checkpoints::Model {
+        log: checkpoint.log.as_str().to_owned(),
+        epoch,
+        position,
+        hash: checkpoint.hash.to_vec(),
+        signature: checkpoint.signature.clone(),
+        received_at: now.micros(),
+    };
+    let key = [
+        checkpoints::Column::Log,
+        checkpoints::Column::Epoch,
+        checkpoints::Column::Position,
+        checkpoints::Column::Hash,
+    ];
+    checkpoints::Entity::insert(row.into_active_model())
+        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+        .exec_without_returning(transaction)
+        .await?;
+    let stored = hash_at(transaction, checkpoint.log, checkpoint.cursor()).await?;
+    if stored.is_none_or(|hash| hash == checkpoint.hash) {
+        return Ok(true);
+    }
+    let alarm = alarms::Model {
+        log: checkpoint.log.as_str().to_owned(),
+        epoch,
+        position,
+        hash: checkpoint.hash.to_vec(),
+        // It can't fail: a checkpoint is strings and numbers.
+        body: serde_json::to_vec(checkpoint).unwrap_or_default(),
+        received_at: now.micros(),
+    };
+    insert_alarm(transaction, alarm).await?;
+    Ok(false)
+}
+
+/// Follows the chain from the mark as far as it is stored. A higher epoch that branches off at or before
+/// the mark takes the mark with it: the service was restored to that point.
+async fn advance(
+    transaction: &DatabaseTransaction,
+    log: Log,
+    mut mark: Mark,
+) -> Result<Mark, StoreError> {
+    loop {
+        let before = mark;
+        if let Some(branch) = branch_off(transaction, log, &mark).await? {
+            mark = branch;
+        }
+        let rows = events::Entity::find()
+            .select_only()
+            .columns([
+                events::Column::Epoch,
+                events::Column::Position,
+                events::Column::Hash,
+                events::Column::PrevHash,
+            ])
+            .filter(events::Column::Log.eq(log.as_str()))
+            .filter(events::Column::Position.gt(signed(mark.position)))
+            .filter(events::Column::Epoch.gte(signed(mark.epoch)))
+            .order_by_asc(events::Column::Position)
+            .order_by_asc(events::Column::Epoch)
+            .limit(PAGE)
+            .into_tuple::<(i64, i64, Vec<u8>, Vec<u8>)>()
+            .all(transaction)
+            .await?;
+        for (epoch, position, hash, prev_hash) in rows {
+            let (epoch, position) = (unsigned(epoch)?, unsigned(position)?);
+            if position > mark.position + 1 {
+                break;
+            }
+            if position == mark.position + 1 && epoch >= mark.epoch && prev_hash == mark.hash {
+                mark = Mark {
+                    epoch,
+                    position,
+                    hash: hash_of(hash)?,
+                };
+            }
+        }
+        if mark == before {
+            return Ok(mark);
+        }
+    }
+}
+
+/// The first event of a higher epoch at or before the mark, when it follows an event that is stored.
+async fn branch_off(
+    transaction: &DatabaseTransaction,
+    log: Log,
+    mark: &Mark,
+) -> Result<Option<Mark>, StoreError> {
+    let first = events::Entity::find()
+        .filter(events::Column::Log.eq(log.as_str()))
+        .filter(events::Column::Epoch.gt(signed(mark.epoch)))
+        .filter(events::Column::Position.lte(signed(mark.position)))
+        .order_by_asc(events::Column::Epoch)
+        .order_by_asc(events::Column::Position)
+        .one(transaction)
+        .await?;
+    let Some(first) = first else {
+        return Ok(None);
+    };
+    let follows = if first.position == 1 {
+        first.prev_hash == [0; HASH_BYTES]
+    } else {
+        let before = events::Entity::find()
+            .filter(events::Column::Log.eq(log.as_str()))
+            .filter(events::Column::Position.eq(first.position - 1))
+            .filter(events::Column::Epoch.lte(signed(mark.epoch)))
+            .filter(events::Column::Hash.eq(first.prev_hash))
+            .one(transaction)
+            .await?;
+        before.is_some()
+    };
+    if !follows {
+        return Ok(None);
+    }
+    Ok(Some(Mark {
+        epoch: unsigned(first.epoch)?,
+        position: unsigned(first.position)?,
+        hash: hash_of(first.hash)?,
+    }))
+}
+
+async fn lock_marks(
+    transaction: &DatabaseTransaction,
+) -> Result<HashMap<String, Mark>, StoreError> {
+    let rows = marks::Entity::find()
+        .order_by_asc(marks::Column::Log)
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
+    rows.into_iter()
+        .map(|row| Ok((row.log.clone(), mark_of(row)?)))
+        .collect()
+}
+
+async fn read_mark(db: &impl ConnectionTrait, log: Log) -> Result<Mark, StoreError> {
+    let row = marks::Entity::find_by_id(log.as_str()).one(db).await?;
+    mark_of(row.ok_or(StoreError::Corrupt("audit_marks"))?)
+}
+
+async fn write_mark(
+    transaction: &DatabaseTransaction,
+    log: Log,
+    mark: Mark,
+) -> Result<(), StoreError> {
+    marks::Entity::update_many()
+        .set(marks::ActiveModel {
+            epoch: Set(signed(mark.epoch)),
+            position: Set(signed(mark.position)),
+            hash: Set(mark.hash.to_vec()),
+            ..Default::default()
+        })
+        .filter(marks::Column::Log.eq(log.as_str()))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn highest(db: &impl ConnectionTrait, log: Log) -> Result<Cursor, StoreError> {
+    let row = events::Entity::find()
+        .select_only()
+        .columns([events::Column::Epoch, events::Column::Position])
+        .filter(events::Column::Log.eq(log.as_str()))
+        .order_by_desc(events::Column::Epoch)
+        .order_by_desc(events::Column::Position)
+        .into_tuple::<(i64, i64)>()
+        .one(db)
+        .await?;
+    let (epoch, position) = row.unwrap_or_default();
+    Ok(Cursor {
+        epoch: unsigned(epoch)?,
+        position: unsigned(position)?,
+    })
+}
+
+async fn hash_at(
+    db: &impl ConnectionTrait,
+    log: Log,
+    at: Cursor,
+) -> Result<Option<[u8; HASH_BYTES]>, StoreError> {
+    let key = (
+        log.as_str().to_owned(),
+        signed(at.epoch),
+        signed(at.position),
+    );
+    let row = events::Entity::find_by_id(key).one(db).await?;
+    row.map(|row| hash_of(row.hash)).transpose()
+}
+
+async fn segments(db: &impl ConnectionTrait, log: Log) -> Result<Vec<Segment>, StoreError> {
+    #[derive(FromQueryResult)]
+    struct EpochRow {
+        epoch: i64,
+        first: i64,
+        last: i64,
+    }
+    let sql = "SELECT epoch, min(position) AS first, max(position) AS last FROM audit_events \
+               WHERE log = $1 GROUP BY epoch ORDER BY epoch DESC";
+    let values = [log.as_str().into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let mut segments = Vec::new();
+    let mut before = u64::MAX;
+    for row in EpochRow::find_by_statement(statement).all(db).await? {
+        let (from, last) = (unsigned(row.first)?, unsigned(row.last)?);
+        let to = last.min(before.saturating_sub(1));
+        if from <= to {
+            segments.push(Segment {
+                epoch: unsigned(row.epoch)?,
+                from,
+                to,
+            });
+            before = from;
+        }
+    }
+    segments.reverse();
+    Ok(segments)
+}
+
+fn event_row(event: AuditEvent) -> events::Model {
+    // Every field by name: a new one does not compile until someone decides.
+    let AuditEvent {
+        log,
+        epoch,
+        position,
+        kind,
+        owner,
+        secret_id,
+        sequence,
+        version,
+        occurred_at,
+        hash,
+        prev_hash,
+        body,
+        traceparent,
+    } = event;
+    events::Model {
+        log: log.as_str().to_owned(),
+        epoch: signed(epoch),
+        position: signed(position),
+        r#type: kind,
+        owner,
+        secret_id,
+        sequence: sequence.map(signed),
+        version: version.map(signed),
+        occurred_at: occurred_at.micros(),
+        hash: hash.to_vec(),
+        prev_hash: prev_hash.to_vec(),
+        body,
+        traceparent,
+    }
+}
+
+#[derive(FromQueryResult)]
+struct CheckedRow {
+    log: String,
+    epoch: i64,
+    position: i64,
+    hash: Vec<u8>,
+    signature: String,
+    event_hash: Option<Vec<u8>>,
+}
+
+impl TryFrom<CheckedRow> for Checked {
+    type Error = StoreError;
+
+    fn try_from(row: CheckedRow) -> Result<Self, StoreError> {
+        let checkpoint = Checkpoint {
+            log: Log::parse(&row.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
+            epoch: unsigned(row.epoch)?,
+            position: unsigned(row.position)?,
+            hash: hash_of(row.hash)?,
+            signature: row.signature,
+        };
+        let event = row.event_hash.map(hash_of).transpose()?;
+        Ok(Self { checkpoint, event })
+    }
+}
+
+fn mark_of(row: marks::Model) -> Result<Mark, StoreError> {
+    Ok(Mark {
+        epoch: unsigned(row.epoch)?,
+        position: unsigned(row.position)?,
+        hash: hash_of(row.hash)?,
+    })
+}
+
+fn hash_of(bytes: Vec<u8>) -> Result<[u8; HASH_BYTES], StoreError> {
+    bytes
+        .try_into()
+        .or(Err(StoreError::Corrupt("audit_events")))
+}
+
+fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).or(Err(StoreError::Corrupt("audit_events")))
+}
+
+/// [`AuditEvent::parse`] lets nothing in that does not fit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn usize_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

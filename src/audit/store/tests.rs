@@ -1,0 +1,185 @@
+//! What is stored once, what is kept beside it, and where the mark stands.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::{super::event::tests::event, *};
+use crate::store::Missing;
+
+struct Db {
+    store: AuditStore,
+    _folder: TempDir,
+}
+
+impl Db {
+    async fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("audit.db");
+        let target = Target {
+            url: format!("sqlite://{}", path.display()).into(),
+            sqlite_path: Some(path),
+            missing: Missing::Create,
+            max_connections: 1,
+            timeout: Duration::from_secs(3),
+            idle_in_transaction: Duration::from_secs(3),
+        };
+        let store = AuditStore::open(target, &Handle::current()).await.unwrap();
+        assert!(store.refuse_old_schema().await.is_err());
+        store.prepare().await.unwrap().unwrap();
+        store.refuse_old_schema().await.unwrap();
+        Self {
+            store,
+            _folder: folder,
+        }
+    }
+
+    async fn add(&self, events: &[AuditEvent]) -> Stored {
+        let now = Timestamp::from_micros(1);
+        self.store.add(events.to_vec(), now).await.unwrap()
+    }
+
+    async fn mark(&self) -> String {
+        let state = self.store.state(Log::Changes).await.unwrap();
+        state.mark.cursor().to_string()
+    }
+
+    /// The positions and epochs of the log, as a walk reads them.
+    async fn walked(&self) -> Vec<String> {
+        let mut walk = Walk::begin(&self.store, Log::Changes, u64::MAX)
+            .await
+            .unwrap();
+        let mut cursors = Vec::new();
+        loop {
+            let page = walk.page().await.unwrap();
+            if page.is_empty() {
+                return cursors;
+            }
+            cursors.extend(page.iter().map(|row| row.cursor().unwrap().to_string()));
+        }
+    }
+}
+
+/// Events of one epoch that follow each other.
+fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent> {
+    (from..=to)
+        .map(|position| {
+            let event = event(
+                ("changes", epoch, position),
+                hash,
+                &json!({"epoch_of": epoch}),
+            );
+            hash = event.hash;
+            event
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn an_event_is_stored_once_however_often_it_comes() {
+    let db = Db::new().await;
+    let events = stretch(1, 1, 600, [0; 32]);
+    let stored = db.add(&events).await;
+    assert_eq!((stored.new, stored.repeats, stored.alarms), (600, 0, 0));
+    assert_eq!(db.mark().await, "1-600");
+    let twice = [&events[..], &events[..3]].concat();
+    let stored = db.add(&twice).await;
+    assert_eq!((stored.new, stored.repeats, stored.alarms), (0, 603, 0));
+    assert_eq!(db.walked().await.len(), 600);
+    assert_eq!(db.store.alarms(Log::Changes).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_repeat_with_another_hash_is_kept_beside_the_first() {
+    let db = Db::new().await;
+    let events = stretch(1, 1, 2, [0; 32]);
+    db.add(&events).await;
+    let other = event(
+        ("changes", 1, 2),
+        events[0].hash,
+        &json!({"owner": "mallory"}),
+    );
+    for _ in 0..2 {
+        assert_eq!(db.add(std::slice::from_ref(&other)).await.alarms, 1);
+    }
+    let alarms = db.store.alarms(Log::Changes).await.unwrap();
+    assert_eq!(alarms, Some((1, 2)));
+    assert_eq!(db.store.alarms(Log::Activity).await.unwrap(), None);
+    let mut tail = db.store.tail(Log::Changes, 1).await.unwrap();
+    assert_eq!(tail.take(), [events[1].body.clone()]);
+    assert!(!tail.more(&db.store).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_mark_stands_before_a_gap_and_goes_on_when_it_closes() {
+    let db = Db::new().await;
+    assert_eq!(db.mark().await, "0-0");
+    let events = stretch(1, 1, 5, [0; 32]);
+    db.add(&events[1..2]).await;
+    assert_eq!(db.mark().await, "0-0");
+    db.add(&events[..1]).await;
+    assert_eq!(db.mark().await, "1-2");
+    db.add(&events[3..]).await;
+    assert_eq!(db.mark().await, "1-2");
+    let state = db.store.state(Log::Changes).await.unwrap();
+    assert_eq!(state.highest.to_string(), "1-5");
+    db.add(&events[2..3]).await;
+    assert_eq!(db.mark().await, "1-5");
+    // One that does not follow takes the mark nowhere.
+    db.add(&stretch(1, 6, 6, [9; 32])).await;
+    assert_eq!(db.mark().await, "1-5");
+}
+
+#[tokio::test]
+async fn a_restored_service_takes_the_mark_back_to_where_it_branched_off() {
+    let db = Db::new().await;
+    let old = stretch(1, 1, 10, [0; 32]);
+    db.add(&old).await;
+    let new = stretch(1_764_000_000, 8, 9, old[6].hash);
+    // The second of them alone does not say where the branch begins.
+    db.add(&new[1..]).await;
+    assert_eq!(db.mark().await, "1-10");
+    db.add(&new[..1]).await;
+    assert_eq!(db.mark().await, "1764000000-9");
+    let walked = db.walked().await;
+    let expected: Vec<String> = (1..=7)
+        .map(|position| format!("1-{position}"))
+        .chain((8..=9).map(|position| format!("1764000000-{position}")))
+        .collect();
+    assert_eq!(walked, expected);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_contradicts_an_event_is_an_alarm() {
+    let db = Db::new().await;
+    let events = stretch(1, 1, 2, [0; 32]);
+    db.add(&events).await;
+    let checkpoint = |position, hash| Checkpoint {
+        log: Log::Changes,
+        epoch: 1,
+        position,
+        hash,
+        signature: "AA==".to_owned(),
+    };
+    let now = Timestamp::from_micros(1);
+    for (one, agrees) in [
+        (checkpoint(1, events[0].hash), true),
+        (checkpoint(1, events[0].hash), true),
+        (checkpoint(3, [1; 32]), true),
+        (checkpoint(2, [2; 32]), false),
+    ] {
+        let answered = db.store.add_checkpoint(one, now).await.unwrap();
+        assert_eq!(answered, agrees);
+    }
+    let alarms = db.store.alarms(Log::Changes).await.unwrap();
+    assert_eq!(alarms, Some((1, 2)));
+    let all = db.store.checkpoints(Log::Changes, None).await.unwrap();
+    let events: Vec<_> = all.iter().map(|one| one.event.is_some()).collect();
+    assert_eq!(events, [true, true, false]);
+    let rest = db.store.checkpoints(Log::Changes, Some(&all[1].checkpoint));
+    assert_eq!(rest.await.unwrap().len(), 1);
+    let newest = db.store.newest_checkpoint(Log::Changes).await.unwrap();
+    assert_eq!(newest.unwrap().to_string(), "1-3");
+}

@@ -1,0 +1,264 @@
+//! The proof of what is stored, and that the service's log is the same.
+//!
+//! For each log: the chain unbroken from its first event, positions and each secret's sequences contiguous,
+//! every column what its body says, no alarm, every checkpoint signed and of a stored event. With the
+//! service at hand: byte for byte its log, up to a head taken after what is stored was looked at.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    chain::{Bad, Chain},
+    gaps::order,
+    offline::Proof,
+    store::{AuditStore, Checked, Walk},
+};
+use crate::{
+    crypto::CheckpointKey,
+    domain::{Checkpoint, Cursor, Log},
+    remote::{Remote, RemoteError},
+    store::StoreError,
+};
+
+/// Events asked for at once.
+const LIMIT: u32 = 500;
+/// How often the mark is looked at while it is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why nothing was proved, neither good nor bad.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The audit database can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The service's log can't be read.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+}
+
+/// Proves logs.
+#[derive(Debug)]
+pub struct Verifier {
+    store: AuditStore,
+    remote: Option<Remote>,
+    key: Option<CheckpointKey>,
+    patience: Duration,
+}
+
+impl Verifier {
+    /// Without a service its log is not compared, without a key no signature is checked. `patience` is how
+    /// long events that are under way are waited for.
+    #[must_use]
+    pub fn new(
+        store: AuditStore,
+        remote: Option<Remote>,
+        key: Option<CheckpointKey>,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            store,
+            remote,
+            key,
+            patience,
+        }
+    }
+
+    /// Proves one log.
+    ///
+    /// # Errors
+    /// The outer one when the proof can't be made; the inner one names the first bad position.
+    pub async fn verify(&self, log: Log) -> Result<Result<Proof, Bad>, VerifyError> {
+        let stored = self.store.state(log).await?.highest;
+        let head = match &self.remote {
+            Some(remote) => Some(remote.head(log).await?),
+            None => None,
+        };
+        let mut found = Vec::new();
+        if let Some(head) = &head {
+            found.extend(self.head_is_bad(head, stored));
+        }
+        let until = match &head {
+            Some(head) => head.cursor(),
+            None => self.newest_claim(log, stored).await?,
+        };
+        await_mark(&self.store, log, until, self.patience).await?;
+        let mut chain = Chain::of(log);
+        let walked = self.walk(&mut chain, until, head.as_ref()).await?;
+        found.extend(walked.err());
+        found.extend(self.alarm(log).await?);
+        let (checkpoints, bad) = self.checkpoints(log, until).await?;
+        found.extend(bad);
+        // The first of equals: the walk's word is the plainest.
+        match found.into_iter().min_by_key(|bad| bad.position) {
+            Some(bad) => Ok(Err(bad)),
+            None => Ok(Ok(Proof {
+                log,
+                cursor: chain.cursor(),
+                hash: chain.hash(),
+                checkpoints,
+            })),
+        }
+    }
+
+    fn head_is_bad(&self, head: &Checkpoint, stored: Cursor) -> Option<Bad> {
+        if self.key.as_ref().is_some_and(|key| !key.verifies(head)) {
+            let reason = "the head of the service's log is not signed by that key";
+            return Some(Bad::new(head.position, reason));
+        }
+        let behind = order(head.cursor()) < order(stored);
+        behind.then(|| {
+            let reason = format!("the service's log ends before it, {stored} is stored");
+            Bad::new(head.position + 1, reason)
+        })
+    }
+
+    /// The highest cursor that anything in the database speaks of.
+    async fn newest_claim(&self, log: Log, stored: Cursor) -> Result<Cursor, StoreError> {
+        let signed = self.store.newest_checkpoint(log).await?;
+        Ok(signed
+            .filter(|signed| order(*signed) > order(stored))
+            .unwrap_or(stored))
+    }
+
+    /// Follows the chain up to `until`, beside the service's own log.
+    async fn walk(
+        &self,
+        chain: &mut Chain,
+        until: Cursor,
+        head: Option<&Checkpoint>,
+    ) -> Result<Result<(), Bad>, VerifyError> {
+        let Some(log) = chain.log() else {
+            return Ok(Ok(()));
+        };
+        let mut twin = self.remote.as_ref().map(|remote| Twin::new(remote, log));
+        let mut walk = Walk::begin(&self.store, log, until.position).await?;
+        loop {
+            let page = walk.page().await?;
+            if page.is_empty() {
+                break;
+            }
+            for row in page {
+                let expected = chain.next();
+                let Err(bad) = chain.push(row.body()).and_then(|event| row.check(event)) else {
+                    if let Some(twin) = &mut twin
+                        && !twin.holds(expected, row.body()).await?
+                    {
+                        let reason = "the service's log holds another event there";
+                        return Ok(Err(Bad::new(expected, reason)));
+                    }
+                    continue;
+                };
+                return Ok(Err(bad));
+            }
+        }
+        let end = chain.cursor();
+        if end.position < until.position {
+            let reason = format!("missing: {until} is known to be there");
+            return Ok(Err(Bad::new(chain.next(), reason)));
+        }
+        Ok(head.map_or(Ok(()), |head| chain.ends_at(head)))
+    }
+
+    async fn alarm(&self, log: Log) -> Result<Option<Bad>, StoreError> {
+        let alarms = self.store.alarms(log).await?;
+        Ok(alarms.map(|(count, position)| {
+            let reason = format!("{count} alarms: something contradicts the event that is stored");
+            Bad::new(position, reason)
+        }))
+    }
+
+    /// How many checkpoints hold, and the first that does not.
+    async fn checkpoints(&self, log: Log, until: Cursor) -> Result<(u64, Option<Bad>), StoreError> {
+        let mut count = 0;
+        let mut last = None;
+        loop {
+            let page = self.store.checkpoints(log, last.as_ref()).await?;
+            if page.is_empty() {
+                return Ok((count, None));
+            }
+            for Checked { checkpoint, event } in page {
+                let position = checkpoint.position;
+                if self
+                    .key
+                    .as_ref()
+                    .is_some_and(|key| !key.verifies(&checkpoint))
+                {
+                    let reason = "its checkpoint is not signed by that key";
+                    return Ok((count, Some(Bad::new(position, reason))));
+                }
+                // A younger one may be of an event that is still under way.
+                let young = event.is_none() && order(checkpoint.cursor()) > order(until);
+                if !young && event != Some(checkpoint.hash) {
+                    let reason = "the service signed another event there";
+                    return Ok((count, Some(Bad::new(position, reason))));
+                }
+                count += 1;
+                last = Some(checkpoint);
+            }
+        }
+    }
+}
+
+/// Waits until the mark has reached `until`, at most so long; answers whether it has.
+pub(super) async fn await_mark(
+    store: &AuditStore,
+    log: Log,
+    until: Cursor,
+    patience: Duration,
+) -> Result<bool, StoreError> {
+    let end = Instant::now() + patience;
+    loop {
+        let mark = store.state(log).await?.mark.cursor();
+        if order(mark) >= order(until) {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The service's log, read beside the stored one.
+struct Twin<'a> {
+    remote: &'a Remote,
+    log: Log,
+    cursor: Cursor,
+    events: VecDeque<Vec<u8>>,
+    /// Up to here retention has removed the service's events.
+    cut: u64,
+}
+
+impl<'a> Twin<'a> {
+    fn new(remote: &'a Remote, log: Log) -> Self {
+        Self {
+            remote,
+            log,
+            cursor: Cursor::START,
+            events: VecDeque::new(),
+            cut: 0,
+        }
+    }
+
+    /// Whether the service's next event, that of `position`, has exactly these bytes.
+    async fn holds(&mut self, position: u64, body: &[u8]) -> Result<bool, RemoteError> {
+        if position <= self.cut {
+            return Ok(true);
+        }
+        if self.events.is_empty() {
+            let page = match self.remote.events(self.log, Some(self.cursor), LIMIT).await {
+                Err(RemoteError::Gone {
+                    first: Some(first), ..
+                }) if position == 1 => {
+                    (self.cut, self.cursor) = (first.position, first);
+                    return Ok(true);
+                }
+                other => other?,
+            };
+            self.cursor = page.next;
+            self.events = page.events.into_iter().map(String::into_bytes).collect();
+        }
+        Ok(self.events.pop_front().is_some_and(|event| event == body))
+    }
+}

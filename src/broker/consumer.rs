@@ -1,0 +1,262 @@
+//! The audit consumer's side of the broker: its queue, and what comes out of it.
+//!
+//! The queue is durable and replicated and has one active consumer at a time. What is refused, or came too
+//! often, goes to a queue of its own, and leaves this one only when that one has it.
+
+use std::fmt;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable, ShortString},
+    uri::AMQPUri,
+};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use super::{
+    BrokerError, BrokerTarget,
+    publisher::{DEADLINE, HEARTBEAT},
+};
+
+/// The queue; its name is part of the contract.
+pub const AUDIT_QUEUE: &str = "rekey.audit";
+/// The exchange and the queue of what was refused.
+pub const AUDIT_DEAD: &str = "rekey.audit.dead";
+
+/// What the queue is bound to: both logs, whole.
+const BINDINGS: [&str; 2] = ["secret.#", "activity.#"];
+const DELIVERY_LIMIT: i64 = 100;
+/// Messages that may be unacknowledged; so the largest batch.
+const PREFETCH: u16 = 256;
+
+/// A message, not yet acknowledged.
+pub struct Delivery {
+    tag: u64,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The header `traceparent`.
+    pub traceparent: Option<String>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection that consumes the queue.
+pub struct Consumer {
+    connection: Connection,
+    channel: Channel,
+    deliveries: lapin::Consumer,
+}
+
+impl Consumer {
+    /// Connects, declares exchanges and queues with their bindings, and begins to consume.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
+        let mut uri: AMQPUri = target
+            .url
+            .expose_secret()
+            .parse()
+            .or(Err(BrokerError::Url))?;
+        uri.query.heartbeat = Some(HEARTBEAT);
+        let exchange = ShortString::from(target.exchange.as_str());
+        timeout(DEADLINE, Self::open(uri, exchange))
+            .await
+            .or(Err(BrokerError::Deadline))?
+            .map_err(BrokerError::Broken)
+    }
+
+    async fn open(uri: AMQPUri, exchange: ShortString) -> lapin::Result<Self> {
+        let properties = ConnectionProperties::default().with_connection_name("rekey audit".into());
+        let connection = Connection::connect_uri(uri, properties).await?;
+        let channel = connection.create_channel().await?;
+        declare(&channel, &exchange).await?;
+        channel
+            .basic_qos(PREFETCH, BasicQosOptions::default())
+            .await?;
+        let deliveries = channel
+            .basic_consume(
+                AUDIT_QUEUE.into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        Ok(Self {
+            connection,
+            channel,
+            deliveries,
+        })
+    }
+
+    /// Waits for a message and takes what came with it, at most as many as may be unacknowledged.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the connection is no good any more; what was not acknowledged comes again.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken before the first has come.
+    pub async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
+        let mut batch = Vec::new();
+        let first = self.deliveries.next().await;
+        batch.push(taken(first)?);
+        while batch.len() < usize::from(PREFETCH)
+            && let Some(next) = self.deliveries.next().now_or_never()
+        {
+            match taken(next) {
+                Ok(delivery) => batch.push(delivery),
+                // The next call finds it too.
+                Err(_) => break,
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Refuses messages for good: they go to the queue of the refused.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; they may come again.
+    pub async fn refuse(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
+        for delivery in deliveries {
+            let refused = self
+                .channel
+                .basic_reject(delivery.tag, BasicRejectOptions { requeue: false });
+            timeout(DEADLINE, refused)
+                .await
+                .or(Err(BrokerError::Deadline))?
+                .map_err(BrokerError::Broken)?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges messages, and with them all that came before and was not refused.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; they may come again.
+    pub async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
+        let Some(last) = deliveries.iter().map(|delivery| delivery.tag).max() else {
+            return Ok(());
+        };
+        let acknowledged = self
+            .channel
+            .basic_ack(last, BasicAckOptions { multiple: true });
+        timeout(DEADLINE, acknowledged)
+            .await
+            .or(Err(BrokerError::Deadline))?
+            .map_err(BrokerError::Broken)
+    }
+
+    /// Closes the connection in good order, as far as that is possible in time.
+    pub async fn close(self) {
+        let closed = self.connection.close(200, "".into());
+        let _ = timeout(DEADLINE, closed).await;
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+fn taken(
+    next: Option<Result<lapin::message::Delivery, lapin::Error>>,
+) -> Result<Delivery, BrokerError> {
+    // A consumer that the broker ended (its queue was deleted) ends the stream.
+    let delivery = next
+        .ok_or(BrokerError::Gone)?
+        .map_err(BrokerError::Broken)?;
+    let headers = delivery.properties.headers().as_ref();
+    let traceparent = headers.and_then(|headers| headers.inner().get("traceparent"));
+    Ok(Delivery {
+        tag: delivery.delivery_tag,
+        traceparent: traceparent
+            .and_then(AMQPValue::as_long_string)
+            .and_then(|text| std::str::from_utf8(text.as_bytes()).ok())
+            .map(str::to_owned),
+        body: delivery.data,
+    })
+}
+
+async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()> {
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let durable_queue = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let none = FieldTable::default;
+    let (queue, dead) = (
+        ShortString::from(AUDIT_QUEUE),
+        ShortString::from(AUDIT_DEAD),
+    );
+    channel
+        .exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none())
+        .await?;
+    channel
+        .exchange_declare(dead.clone(), ExchangeKind::Fanout, durable, none())
+        .await?;
+    let mut arguments = none();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    channel
+        .queue_declare(dead.clone(), durable_queue, arguments)
+        .await?;
+    channel
+        .queue_bind(
+            dead.clone(),
+            dead,
+            "".into(),
+            QueueBindOptions::default(),
+            none(),
+        )
+        .await?;
+    channel
+        .queue_declare(queue.clone(), durable_queue, queue_arguments())
+        .await?;
+    for binding in BINDINGS {
+        channel
+            .queue_bind(
+                queue.clone(),
+                exchange.clone(),
+                binding.into(),
+                QueueBindOptions::default(),
+                none(),
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// At-least-once dead-lettering wants `reject-publish`: a refused message leaves only once the other
+/// queue has it.
+fn queue_arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    for (name, value) in [
+        ("x-queue-type", text("quorum")),
+        ("x-single-active-consumer", AMQPValue::Boolean(true)),
+        ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
+        ("x-overflow", text("reject-publish")),
+        ("x-dead-letter-exchange", text(AUDIT_DEAD)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+    ] {
+        arguments.insert(name.into(), value);
+    }
+    arguments
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
