@@ -189,7 +189,7 @@ impl Verifier {
                 }
                 // A younger one may be of an event that is still under way.
                 let young = event.is_none() && order(checkpoint.cursor()) > order(until);
-                if !young && event != Some(checkpoint.hash) {
+                if !young && event.as_deref() != Some(&checkpoint.hash[..]) {
                     let reason = "the service signed another event there";
                     return Ok((count, Some(Bad::new(position, reason))));
                 }

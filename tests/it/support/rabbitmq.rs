@@ -87,6 +87,14 @@ impl RabbitMq {
         format!("amqp://guest:guest@{}/%2f", self.address())
     }
 
+    /// The URL of a fresh virtual host: for queues whose names are fixed.
+    pub(crate) fn vhost(&self) -> String {
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        self.ctl(&["add_vhost", &name]);
+        self.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]);
+        format!("amqp://guest:guest@{}/{name}", self.address())
+    }
+
     /// The folder that holds everything the broker writes, its log included.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -1,0 +1,236 @@
+//! `rekey audit serve`: stored once, acknowledged after COMMIT, and nothing missed.
+
+use super::{
+    Consumer, SOON, first_bad, publish, stored, stores,
+    twin::{Log, Twin, public_key},
+};
+use crate::{
+    faults::ledger::{self, SCOPES},
+    support::{
+        postgres::{Postgres, psql},
+        rabbitmq::RabbitMq,
+        service::Deployment,
+    },
+};
+use std::time::{Duration, Instant};
+
+/// A consumer's settings: a broker of its own and a twin of the service.
+fn with_twin(deployment: Deployment, url: &str, twin: &Twin) -> Deployment {
+    deployment
+        .broker(url, "secrets.events")
+        .set("AUDIT__URL", &twin.base)
+        .set("AUDIT__TOKEN", "rekey_x")
+        .set("AUDIT__PUBLIC_KEY", &public_key())
+        .set("AUDIT__COMPARE_SECONDS", "1")
+}
+
+fn both() -> [Deployment; 2] {
+    let url = Postgres::shared().database();
+    [
+        Deployment::embedded(),
+        Deployment::embedded().set("AUDIT__DATABASE_URL", &url),
+    ]
+}
+
+/// Waits until the queue holds nothing, acknowledged or not.
+async fn drained(vhost: &str, queue: &str, messages: &str) {
+    let name = vhost.rsplit_once('/').unwrap().1;
+    let end = Instant::now() + SOON;
+    loop {
+        let listed = RabbitMq::shared().ctl(&["list_queues", "-p", name, "name", "messages"]);
+        if listed
+            .lines()
+            .any(|line| line == format!("{queue}\t{messages}"))
+        {
+            return;
+        }
+        assert!(Instant::now() < end, "{listed}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_publishes_is_stored_byte_for_byte_over_restarts() {
+    for deployment in ledger::both() {
+        let url = RabbitMq::shared().vhost();
+        let deployment = deployment.broker(&url, "secrets.events");
+        let token = deployment.token("alice", SCOPES);
+        let mut service = deployment.serve();
+        let client = service.client(&token);
+        let base = service.base().to_owned();
+        let audit = [
+            ("REKEY__AUDIT__URL", base.as_str()),
+            ("REKEY__AUDIT__TOKEN", token.as_str()),
+        ];
+        let mut consumer = Consumer::start(&deployment, &audit).await;
+        let secrets = ledger::create(&client, 2).await;
+        ledger::put(&client, &secrets[0]).await;
+        stores(&deployment, 3).await;
+        assert_eq!(consumer.terminate(), Some(0));
+        // Its queue keeps what comes while it is away.
+        ledger::put(&client, &secrets[1]).await;
+        client.delete(&secrets[1]).await.unwrap().expect(204);
+        assert_eq!(stored(&deployment, "changes").len(), 3);
+        let mut consumer = Consumer::start(&deployment, &audit).await;
+        let events = stores(&deployment, 5).await;
+        let history = ledger::history(&client, &secrets[0]).await;
+        assert_eq!([&events[0], &events[2]], [&history[0].1, &history[1].1]);
+        assert_eq!(consumer.terminate(), Some(0));
+        assert_eq!(service.terminate(), Some(0));
+        // Without the service: what is stored proves itself.
+        let output = deployment.try_run(&["audit", "verify"]);
+        assert_eq!(first_bad(&output), [0; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_dropped_and_one_with_another_hash_is_an_alarm() {
+    for deployment in both() {
+        let url = RabbitMq::shared().vhost();
+        let log = Log::of(4);
+        let twin = Twin::start(&log).await;
+        let deployment = with_twin(deployment, &url, &twin);
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        let twice = [&log.bodies()[..], &log.bodies()[1..3]].concat();
+        publish(&url, "secrets.events", &twice).await;
+        assert_eq!(stores(&deployment, 4).await, log.bodies());
+        drained(&url, "rekey.audit", "0").await;
+        assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
+        publish(&url, "secrets.events", &[log.forged(3)]).await;
+        consumer.says("contradicts", 1).await;
+        drained(&url, "rekey.audit", "0").await;
+        assert_eq!(stored(&deployment, "changes"), log.bodies());
+        assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [3]);
+        assert_eq!(consumer.terminate(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_or_after_its_commit_it_stores_each_event_once() {
+    for deployment in both() {
+        let url = RabbitMq::shared().vhost();
+        let log = Log::of(40);
+        // It answers nothing that was not delivered: the broker alone must bring all of it.
+        let twin = Twin::start(&Log::default()).await;
+        let deployment = with_twin(deployment, &url, &twin);
+        let mut sent = 0;
+        for point in [
+            "audit.received:kill:2",
+            "audit.committed:kill:2",
+            "audit.committed:kill:3",
+        ] {
+            let mut consumer = Consumer::start(&deployment, &[("REKEY_FAULT", point)]).await;
+            while consumer.process.status().is_none() {
+                publish(&url, "secrets.events", &log.bodies()[sent..=sent]).await;
+                sent += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        assert_eq!(stores(&deployment, sent).await, &log.bodies()[..sent]);
+        drained(&url, "rekey.audit", "0").await;
+        assert_eq!(consumer.terminate(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_event_goes_to_the_queue_of_the_refused() {
+    let url = RabbitMq::shared().vhost();
+    let log = Log::of(2);
+    let twin = Twin::start(&log).await;
+    let deployment = with_twin(Deployment::embedded(), &url, &twin);
+    let _consumer = Consumer::start(&deployment, &[]).await;
+    let mut damaged = log.bodies()[1].clone();
+    let place = damaged.len() / 2;
+    damaged[place] ^= 1;
+    let bodies = [b"{}".to_vec(), log.bodies()[0].clone(), damaged];
+    publish(&url, "secrets.events", &bodies).await;
+    drained(&url, "rekey.audit.dead", "2").await;
+    drained(&url, "rekey.audit", "0").await;
+    // The second event came from the service's log instead.
+    assert_eq!(stores(&deployment, 2).await, log.bodies());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_lost_comes_from_the_services_log() {
+    for deployment in both() {
+        let url = RabbitMq::shared().vhost();
+        let mut log = Log::of(10);
+        let twin = Twin::start(&log).await;
+        let deployment = with_twin(deployment, &url, &twin);
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        // Of ten two are lost inside, and the last three leave no gap.
+        let bodies = log.bodies();
+        let come = [&bodies[..3], &bodies[5..7]].concat();
+        publish(&url, "secrets.events", &come).await;
+        assert_eq!(stores(&deployment, 10).await, bodies);
+        assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
+        // Restored to position 6, the service goes on in another epoch.
+        log.0.truncate(6);
+        log.grow(1_764_000_000, 5, "bob");
+        twin.set(&log);
+        publish(&url, "secrets.events", &log.bodies()[8..]).await;
+        stores(&deployment, 15).await;
+        assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
+        assert_eq!(consumer.terminate(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_comes_back_after_the_broker_and_the_database_were_gone() {
+    let _alone = ledger::alone().await;
+    let mut broker = RabbitMq::start_private();
+    let mut postgres = Postgres::start_private();
+    let (url, database) = (broker.url(), postgres.database());
+    let log = Log::of(6);
+    let twin = Twin::start(&Log::default()).await;
+    let deployment = Deployment::embedded().set("AUDIT__DATABASE_URL", &database);
+    let deployment = with_twin(deployment, &url, &twin);
+    let mut consumer = Consumer::start(&deployment, &[]).await;
+    publish(&url, "secrets.events", &log.bodies()[..2]).await;
+    stores(&deployment, 2).await;
+    postgres.kill_9();
+    publish(&url, "secrets.events", &log.bodies()[2..4]).await;
+    consumer.says("can't store", 1).await;
+    postgres.restart();
+    stores(&deployment, 4).await;
+    broker.kill_9();
+    broker.restart();
+    consumer.says("consuming", 2).await;
+    publish(&url, "secrets.events", &log.bodies()[4..]).await;
+    assert_eq!(stores(&deployment, 6).await, log.bodies());
+    assert_eq!(
+        psql(&database, "SELECT count(*) FROM audit_migrations"),
+        "4"
+    );
+    assert_eq!(consumer.terminate(), Some(0));
+}
+
+#[test]
+fn it_starts_only_with_the_services_address_and_token() {
+    let deployment = Deployment::embedded().broker("amqp://127.0.0.1:1", "secrets.events");
+    let url = ("AUDIT__URL", "http://127.0.0.1:1");
+    for deployment in [
+        deployment,
+        Deployment::embedded()
+            .broker("amqp://127.0.0.1:1", "secrets.events")
+            .set(url.0, url.1),
+        Deployment::embedded()
+            .set(url.0, url.1)
+            .set("AUDIT__TOKEN", "rekey_x"),
+    ] {
+        let output = deployment.try_run(&["audit", "serve"]);
+        assert_eq!(output.status.code(), Some(1));
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            talk.contains("audit.url, audit.token and broker.url"),
+            "{talk}"
+        );
+        for command in ["tail", "verify", "export"] {
+            let output = deployment.try_run(&["audit", command]);
+            assert_eq!(output.status.code(), Some(1));
+            let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(talk.contains("no database at /"), "{talk}");
+        }
+    }
+}

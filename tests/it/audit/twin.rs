@@ -1,0 +1,199 @@
+//! A log as the service would keep it, and an address that serves it over HTTP as the service does: for
+//! what a real service can't be made to do (lose an event, forge one, come back from an old backup).
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rekey::crypto::blake2b_256;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+
+#[derive(Clone)]
+pub(super) struct Event {
+    pub(super) epoch: u64,
+    pub(super) position: u64,
+    pub(super) hash: [u8; 32],
+    pub(super) body: Vec<u8>,
+}
+
+/// The log `changes`.
+#[derive(Clone, Default)]
+pub(super) struct Log(pub(super) Vec<Event>);
+
+impl Log {
+    /// The first `count` events.
+    pub(super) fn of(count: u64) -> Self {
+        let mut log = Self::default();
+        log.grow(1, count, "alice");
+        log
+    }
+
+    /// Adds events of one epoch behind the last.
+    pub(super) fn grow(&mut self, epoch: u64, count: u64, owner: &str) {
+        for _ in 0..count {
+            let position = self.0.len() as u64 + 1;
+            let hash = self.0.last().map_or([0; 32], |last| last.hash);
+            let event = event(epoch, position, hash, owner);
+            self.0.push(event);
+        }
+    }
+
+    /// Another event for a position, which follows the same one.
+    pub(super) fn forged(&self, position: usize) -> Vec<u8> {
+        let prev = position
+            .checked_sub(2)
+            .map_or([0; 32], |before| self.0[before].hash);
+        event(1, position as u64, prev, "mallory").body
+    }
+
+    pub(super) fn bodies(&self) -> Vec<Vec<u8>> {
+        self.0.iter().map(|event| event.body.clone()).collect()
+    }
+}
+
+fn event(epoch: u64, position: u64, prev_hash: [u8; 32], owner: &str) -> Event {
+    let secret = position % 2;
+    let mut fields = json!({
+        "id": uuid::Uuid::new_v4().to_string(), "type": "secret.updated", "log": "changes",
+        "epoch": epoch, "position": position, "sequence": position.div_ceil(2),
+        "secret_id": format!("0198f3c2-7a10-7cc0-8000-00000000000{secret}"),
+        "owner": owner, "occurred_at": "2026-04-15T12:00:00.000000Z",
+    });
+    let canonical = |fields: &Value| serde_json_canonicalizer::to_vec(fields).unwrap();
+    let hash = blake2b_256(&[&prev_hash, &canonical(&fields)]);
+    fields["hash"] = hex::encode(hash).into();
+    fields["prev_hash"] = hex::encode(prev_hash).into();
+    let body = canonical(&fields);
+    Event {
+        epoch,
+        position,
+        hash,
+        body,
+    }
+}
+
+/// Serves a log over HTTP, and the empty log `activity`.
+pub(super) struct Twin {
+    pub(super) base: String,
+    log: Arc<Mutex<Log>>,
+    serving: AbortHandle,
+}
+
+impl Twin {
+    pub(super) async fn start(log: &Log) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let log = Arc::new(Mutex::new(log.clone()));
+        let served = log.clone();
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, served.clone()));
+            }
+        });
+        Self {
+            base,
+            log,
+            serving: serving.abort_handle(),
+        }
+    }
+
+    pub(super) fn set(&self, log: &Log) {
+        *self.log.lock().unwrap() = log.clone();
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+fn pair() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap()
+}
+
+pub(super) fn public_key() -> String {
+    format!("ed25519:{}", STANDARD.encode(pair().public_key().as_ref()))
+}
+
+/// A checkpoint of the log's end.
+fn head(name: &str, log: &Log) -> Value {
+    let (epoch, position, hash) = log.0.last().map_or((0, 0, [0; 32]), |last| {
+        (last.epoch, last.position, last.hash)
+    });
+    let mut signed = Vec::new();
+    for field in [
+        &b"rekey-checkpoint"[..],
+        name.as_bytes(),
+        &epoch.to_be_bytes(),
+        &position.to_be_bytes(),
+        &hash,
+    ] {
+        signed.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
+        signed.extend(field);
+    }
+    json!({
+        "log": name, "epoch": epoch, "position": position, "hash": hex::encode(hash),
+        "cursor": format!("{epoch}-{position}"),
+        "signature": STANDARD.encode(pair().sign(&signed).as_ref()),
+    })
+}
+
+async fn answer(mut stream: TcpStream, log: Arc<Mutex<Log>>) {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut more = [0; 4096];
+        match stream.read(&mut more).await {
+            Ok(count) if count > 0 => request.extend(&more[..count]),
+            _ => return,
+        }
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    assert!(
+        request
+            .to_lowercase()
+            .contains("authorization: bearer rekey_")
+    );
+    let path = request.split(' ').nth(1).unwrap().to_owned();
+    let (status, body) = render(&path, &log.lock().unwrap());
+    let head = format!(
+        "HTTP/1.1 {status} x\r\nrekey-log-first: 0-0\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+}
+
+fn render(path: &str, log: &Log) -> (u16, Vec<u8>) {
+    let (path, query) = path.split_once('?').unwrap();
+    let of = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).unwrap().1.to_owned()
+    };
+    let empty = Log::default();
+    let name = of("log");
+    let log = if name == "changes" { log } else { &empty };
+    if path == "/api/v1/events/head" {
+        return (200, head(&name, log).to_string().into());
+    }
+    assert_eq!(path, "/api/v1/events");
+    let after = of("after");
+    let (epoch, position) = after.split_once('-').unwrap();
+    let (epoch, position): (u64, usize) = (epoch.parse().unwrap(), position.parse().unwrap());
+    let known = position == 0 || log.0.get(position - 1).is_some_and(|e| e.epoch == epoch);
+    if !known {
+        return (410, b"{}".to_vec());
+    }
+    let events: Vec<_> = log.0[position..].iter().take(3).collect();
+    let next = events.last().map_or(after.clone(), |last| {
+        format!("{}-{}", last.epoch, last.position)
+    });
+    let bodies: Vec<_> = events.iter().map(|event| event.body.as_slice()).collect();
+    let mut page = b"{\"events\":[".to_vec();
+    page.extend(bodies.join(&b","[..]));
+    page.extend(format!("],\"next\":\"{next}\"}}").bytes());
+    (200, page)
+}
