@@ -75,7 +75,11 @@ impl AuditEvent {
         if blake2b_256(&[&prev_hash, &canonical(&whole)?]) != hash {
             return Err(EventError::Hash);
         }
-        let text = |name| whole.get(name).and_then(Value::as_str);
+        // A NUL is more than PostgreSQL's texts can hold, and rekey writes none.
+        let text = |name| {
+            let text = whole.get(name).and_then(Value::as_str);
+            text.filter(|text| !text.contains('\0'))
+        };
         let number = |name| whole.get(name).and_then(Value::as_u64).filter(|n| fits(*n));
         let log = text("log").and_then(|name| Log::parse(name).ok());
         let occurred_at = text("occurred_at").and_then(|t| DateTime::parse_from_rfc3339(t).ok());
@@ -86,7 +90,10 @@ impl AuditEvent {
                 .filter(|n| *n > 0)
                 .ok_or(EventError::Field("position"))?,
             kind: text("type").ok_or(EventError::Field("type"))?.to_owned(),
-            owner: text("owner").map(str::to_owned),
+            owner: match whole.get("owner") {
+                None | Some(Value::Null) => None,
+                Some(_) => Some(text("owner").ok_or(EventError::Field("owner"))?.to_owned()),
+            },
             secret_id: text("secret_id").and_then(|t| Uuid::try_parse(t).ok()),
             sequence: number("sequence"),
             version: number("version"),
@@ -197,6 +204,30 @@ pub(super) mod tests {
                 Err(error),
                 "{other}"
             );
+        }
+    }
+
+    #[test]
+    fn what_no_database_could_hold_is_refused() {
+        for (name, value) in [
+            ("owner", json!("a\0")),
+            ("owner", json!(1)),
+            ("type", json!("secret.\0")),
+            ("position", json!(0)),
+            ("epoch", json!(-1)),
+            ("log", json!("other")),
+            ("occurred_at", json!("today")),
+        ] {
+            let good = event(("changes", 1, 1), [0; 32], &json!({}));
+            let mut fields: Value = serde_json::from_slice(&good.body).unwrap();
+            fields.as_object_mut().unwrap().remove("hash");
+            fields.as_object_mut().unwrap().remove("prev_hash");
+            fields[name] = value;
+            let hash = blake2b_256(&[&[0; 32], &canonical(&fields).unwrap()]);
+            fields["hash"] = hex::encode(hash).into();
+            fields["prev_hash"] = hex::encode([0; 32]).into();
+            let refused = AuditEvent::parse(canonical(&fields).unwrap());
+            assert_eq!(refused, Err(EventError::Field(name)), "{fields}");
         }
     }
 

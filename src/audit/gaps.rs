@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
     event::AuditEvent,
@@ -48,7 +45,6 @@ pub(super) struct Gaps {
     remote: Remote,
     key: Option<CheckpointKey>,
     compare: Duration,
-    stopping: watch::Receiver<bool>,
 }
 
 /// What is known of a log's gap.
@@ -68,18 +64,16 @@ impl Gaps {
         store: AuditStore,
         (remote, key): (Remote, Option<CheckpointKey>),
         compare: Duration,
-        stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             store,
             remote,
             key,
             compare,
-            stopping,
         }
     }
 
-    /// Looks until it is stopped.
+    /// Looks for ever. It may be dropped: work that the database has goes to its end.
     pub(super) async fn run(&self) {
         let mut watched = Log::ALL.map(|log| Watched {
             log,
@@ -88,8 +82,7 @@ impl Gaps {
             not_before: None,
         });
         let mut compare_at = Instant::now();
-        let mut stopping = self.stopping.clone();
-        while !*stopping.borrow() {
+        loop {
             let compare = Instant::now() >= compare_at;
             if compare {
                 compare_at = Instant::now() + self.compare;
@@ -103,10 +96,7 @@ impl Gaps {
                     complain(one.log, &error, "can't fill a gap; trying again later");
                 }
             }
-            tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => {}
-                () = sleep(LOOK) => {}
-            }
+            sleep(LOOK).await;
         }
     }
 
@@ -200,7 +190,7 @@ impl Gaps {
             filled += self.store.add(events?, now()).await?.new;
             let state = self.store.state(log).await?;
             let whole = order(state.mark.cursor()) >= order(goal(&state, watched.head));
-            if last || whole || *self.stopping.borrow() {
+            if last || whole {
                 if filled > 0 {
                     tracing::info!(log = log.as_str(), events = filled, "filled a gap");
                 }

@@ -86,9 +86,17 @@ impl Auditor {
             self.store.clone(),
             (self.remote.clone(), self.key.clone()),
             self.compare,
-            self.stopping.clone(),
         );
-        tokio::join!(self.consume(), gaps.run());
+        // What it has handed to the database goes on; an answer of the service is not waited for.
+        let mut stopping = self.stopping.clone();
+        let gaps = async {
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stop| *stop) => {}
+                () = gaps.run() => {}
+            }
+        };
+        tokio::join!(self.consume(), gaps);
         self.store.close(LONGEST_PAUSE).await;
         Ok(())
     }

@@ -137,15 +137,26 @@ impl<'a> Walk<'a> {
         log: Log,
         until: u64,
     ) -> Result<Self, StoreError> {
-        let segments = store
-            .run(async move |db| segments(&db, log).await)
-            .await?
-            .into();
+        let branches = store.run(async move |db| branches(&db, log).await).await?;
         Ok(Self {
             store,
             log,
             until,
-            segments,
+            segments: branches.main,
+        })
+    }
+
+    /// Through the stretches that the log has left: they follow each other in epochs, not in position.
+    pub(super) async fn of_what_was_left(
+        store: &'a AuditStore,
+        log: Log,
+    ) -> Result<Self, StoreError> {
+        let branches = store.run(async move |db| branches(&db, log).await).await?;
+        Ok(Self {
+            store,
+            log,
+            until: u64::MAX,
+            segments: branches.left,
         })
     }
 
@@ -364,6 +375,25 @@ impl AuditStore {
                 .all(&db)
                 .await?;
             Ok(rows.into_iter().map(Row).collect())
+        })
+        .await
+    }
+
+    /// Whether any stored event of that position has that hash.
+    pub(super) async fn holds(
+        &self,
+        log: Log,
+        position: u64,
+        hash: [u8; HASH_BYTES],
+    ) -> Result<bool, StoreError> {
+        self.run(async move |db| {
+            let row = events::Entity::find()
+                .filter(events::Column::Log.eq(log.as_str()))
+                .filter(events::Column::Position.eq(signed(position)))
+                .filter(events::Column::Hash.eq(hash.to_vec()))
+                .one(&db)
+                .await?;
+            Ok(row.is_some())
         })
         .await
     }
@@ -799,7 +829,14 @@ async fn hash_at(
     row.map(|row| hash_of(row.hash)).transpose()
 }
 
-async fn segments(db: &impl ConnectionTrait, log: Log) -> Result<Vec<Segment>, StoreError> {
+/// The log's stretches in position order, and those of lower epochs that it has left.
+#[derive(Debug, Default)]
+struct Branches {
+    main: VecDeque<Segment>,
+    left: VecDeque<Segment>,
+}
+
+async fn branches(db: &impl ConnectionTrait, log: Log) -> Result<Branches, StoreError> {
     #[derive(FromQueryResult)]
     struct EpochRow {
         epoch: i64,
@@ -810,22 +847,28 @@ async fn segments(db: &impl ConnectionTrait, log: Log) -> Result<Vec<Segment>, S
                WHERE log = $1 GROUP BY epoch ORDER BY epoch DESC";
     let values = [log.as_str().into()];
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let mut segments = Vec::new();
+    let mut branches = Branches::default();
     let mut before = u64::MAX;
     for row in EpochRow::find_by_statement(statement).all(db).await? {
-        let (from, last) = (unsigned(row.first)?, unsigned(row.last)?);
+        let (epoch, from, last) = (
+            unsigned(row.epoch)?,
+            unsigned(row.first)?,
+            unsigned(row.last)?,
+        );
         let to = last.min(before.saturating_sub(1));
-        if from <= to {
-            segments.push(Segment {
-                epoch: unsigned(row.epoch)?,
-                from,
-                to,
+        if to < last {
+            branches.left.push_front(Segment {
+                epoch,
+                from: from.max(to + 1),
+                to: last,
             });
+        }
+        if from <= to {
+            branches.main.push_front(Segment { epoch, from, to });
             before = from;
         }
     }
-    segments.reverse();
-    Ok(segments)
+    Ok(branches)
 }
 
 fn event_row(event: AuditEvent) -> events::Model {

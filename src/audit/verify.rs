@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     chain::{Bad, Chain},
+    event::AuditEvent,
     gaps::order,
     offline::Proof,
     store::{AuditStore, Checked, Walk},
 };
 use crate::{
     crypto::CheckpointKey,
-    domain::{Checkpoint, Cursor, Log},
+    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
     remote::{Remote, RemoteError},
     store::StoreError,
 };
@@ -86,6 +87,7 @@ impl Verifier {
         let mut chain = Chain::of(log);
         let walked = self.walk(&mut chain, until, head.as_ref()).await?;
         found.extend(walked.err());
+        found.extend(self.left(log).await?.err());
         found.extend(self.alarm(log).await?);
         let (checkpoints, bad) = self.checkpoints(log, until).await?;
         found.extend(bad);
@@ -160,6 +162,49 @@ impl Verifier {
         Ok(head.map_or(Ok(()), |head| chain.ends_at(head)))
     }
 
+    /// Proves what a restored service has left behind: it was published, so it stays a part of the proof.
+    async fn left(&self, log: Log) -> Result<Result<(), Bad>, VerifyError> {
+        let mut walk = Walk::of_what_was_left(&self.store, log).await?;
+        let mut before: Option<Before> = None;
+        loop {
+            let page = walk.page().await?;
+            if page.is_empty() {
+                return Ok(Ok(()));
+            }
+            for row in page {
+                let at = row.cursor()?;
+                let bad = |reason: String| Bad::new(at.position, format!("{at}: {reason}"));
+                let event = match AuditEvent::parse(row.body().to_vec()) {
+                    Ok(event) => event,
+                    Err(error) => return Ok(Err(bad(error.to_string()))),
+                };
+                let (cursor, hash, prev_hash) = (event.cursor(), event.hash, event.prev_hash);
+                if let Err(error) = row.check(event) {
+                    return Ok(Err(bad(error.reason)));
+                }
+                let same = before.filter(|last| last.cursor.epoch == cursor.epoch);
+                if let Some(last) = same
+                    && last.cursor.position + 1 < cursor.position
+                {
+                    let reason = format!("missing in epoch {}", cursor.epoch);
+                    return Ok(Err(Bad::new(last.cursor.position + 1, reason)));
+                }
+                let follows = match same {
+                    Some(last) => last.hash == prev_hash,
+                    _ if cursor.position == 1 => prev_hash == [0; HASH_BYTES],
+                    _ => {
+                        let position = cursor.position - 1;
+                        self.store.holds(log, position, prev_hash).await?
+                    }
+                };
+                if !follows {
+                    return Ok(Err(bad("it does not follow an event before it".to_owned())));
+                }
+                before = Some(Before { cursor, hash });
+            }
+        }
+    }
+
     async fn alarm(&self, log: Log) -> Result<Option<Bad>, StoreError> {
         let alarms = self.store.alarms(log).await?;
         Ok(alarms.map(|(count, position)| {
@@ -198,6 +243,13 @@ impl Verifier {
             }
         }
     }
+}
+
+/// The event before the one in question.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    cursor: Cursor,
+    hash: [u8; HASH_BYTES],
 }
 
 /// Waits until the mark has reached `until`, at most so long; answers whether it has.

@@ -34,6 +34,9 @@ const DELIVERY_LIMIT: i64 = 100;
 /// Messages that may be unacknowledged; so the largest batch.
 const PREFETCH: u16 = 256;
 
+/// A longer `traceparent` is none (its present version has 55 characters).
+const TRACEPARENT: usize = 128;
+
 /// A message, not yet acknowledged.
 pub struct Delivery {
     tag: u64,
@@ -184,6 +187,7 @@ fn taken(
         traceparent: traceparent
             .and_then(AMQPValue::as_long_string)
             .and_then(|text| std::str::from_utf8(text.as_bytes()).ok())
+            .filter(|text| text.len() <= TRACEPARENT && text.bytes().all(|b| b.is_ascii_graphic()))
             .map(str::to_owned),
         body: delivery.data,
     })

@@ -6,7 +6,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::{super::event::tests::event, *};
+use super::{
+    super::{event::tests::event, verify::Verifier},
+    *,
+};
 use crate::store::Missing;
 
 struct Db {
@@ -182,4 +185,40 @@ async fn a_checkpoint_that_contradicts_an_event_is_an_alarm() {
     assert_eq!(rest.await.unwrap().len(), 1);
     let newest = db.store.newest_checkpoint(Log::Changes).await.unwrap();
     assert_eq!(newest.unwrap().to_string(), "1-3");
+}
+
+#[tokio::test]
+async fn what_a_restored_service_has_left_behind_is_proved_too() {
+    let db = Db::new().await;
+    let old = stretch(1, 1, 10, [0; 32]);
+    db.add(&old).await;
+    db.add(&stretch(2, 8, 9, old[6].hash)).await;
+    db.add(&stretch(3, 8, 8, old[6].hash)).await;
+    let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
+    let proof = verifier.verify(Log::Changes).await.unwrap().unwrap();
+    assert_eq!(proof.cursor.to_string(), "3-8");
+    for (change, position) in [
+        (
+            "DELETE FROM audit_events WHERE epoch = 1 AND position = 9",
+            9,
+        ),
+        (
+            "DELETE FROM audit_events WHERE epoch = 2 AND position = 8",
+            9,
+        ),
+        (
+            "UPDATE audit_events SET owner = 'x' WHERE epoch = 1 AND position = 10",
+            10,
+        ),
+    ] {
+        let change = change.to_owned();
+        db.store
+            .run(async move |db| Ok(db.execute_unprepared(&change).await?))
+            .await
+            .unwrap();
+        let bad = verifier.verify(Log::Changes).await.unwrap().unwrap_err();
+        assert_eq!(bad.position, position, "{bad}");
+        let missing = [&old[8..], &stretch(2, 8, 9, old[6].hash)].concat();
+        db.add(&missing).await;
+    }
 }

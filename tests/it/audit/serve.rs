@@ -147,6 +147,22 @@ async fn what_is_no_event_goes_to_the_queue_of_the_refused() {
     publish(&url, "secrets.events", &bodies).await;
     drained(&url, "rekey.audit.dead", "2").await;
     drained(&url, "rekey.audit", "0").await;
+    let vhost = url.rsplit_once('/').unwrap().1;
+    let listed = RabbitMq::shared().ctl(&["list_queues", "-p", vhost, "name", "type", "arguments"]);
+    let queue = listed
+        .lines()
+        .find(|line| line.starts_with("rekey.audit\t"));
+    let queue = queue.unwrap();
+    for argument in [
+        "\tquorum\t",
+        "{\"x-delivery-limit\",100}",
+        "{\"x-overflow\",\"reject-publish\"}",
+        "{\"x-dead-letter-strategy\",\"at-least-once\"}",
+        "{\"x-dead-letter-exchange\",\"rekey.audit.dead\"}",
+        "{\"x-single-active-consumer\",true}",
+    ] {
+        assert!(queue.contains(argument), "{argument} in {queue}");
+    }
     // The second event came from the service's log instead.
     assert_eq!(stores(&deployment, 2).await, log.bodies());
 }
@@ -172,6 +188,12 @@ async fn what_the_broker_lost_comes_from_the_services_log() {
         publish(&url, "secrets.events", &log.bodies()[8..]).await;
         stores(&deployment, 15).await;
         assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
+        let exported = deployment.run(&["audit", "export"]);
+        let lines: Vec<_> = exported
+            .lines()
+            .map(|line| line.as_bytes().to_vec())
+            .collect();
+        assert_eq!(lines[..11], log.bodies());
         assert_eq!(consumer.terminate(), Some(0));
     }
 }
