@@ -12,6 +12,7 @@
 mod api;
 mod architecture;
 mod audit;
+mod chaos;
 mod cli;
 mod contract;
 mod delivery;
