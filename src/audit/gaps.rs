@@ -53,6 +53,8 @@ struct Watched {
     log: Log,
     /// The head of the service's log, when it was last asked.
     head: Cursor,
+    /// Whether that was before what is stored, and so was reported.
+    behind: bool,
     /// Since when the mark has stood there with something missing behind it.
     stuck: Option<(Cursor, Instant)>,
     /// Not before: the last attempt did not close it.
@@ -78,6 +80,7 @@ impl Gaps {
         let mut watched = Log::ALL.map(|log| Watched {
             log,
             head: Cursor::START,
+            behind: false,
             stuck: None,
             not_before: None,
         });
@@ -114,12 +117,14 @@ impl Gaps {
             return Ok(());
         }
         let cursor = head.cursor();
-        if order(cursor) < order(stored) {
+        let behind = order(cursor) < order(stored);
+        if behind && !watched.behind {
             tracing::error!(
                 log = log.as_str(), %cursor, %stored,
                 "the service's log ends before events that it has published"
             );
         }
+        watched.behind = behind;
         if cursor == Cursor::START {
             return Ok(());
         }

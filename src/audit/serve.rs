@@ -118,7 +118,12 @@ impl Auditor {
     }
 
     async fn connection(&self) -> Result<(), BrokerError> {
-        let mut consumer = Consumer::connect(&self.broker).await?;
+        let mut stopping = self.stopping.clone();
+        let mut consumer = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+            connected = Consumer::connect(&self.broker) => connected?,
+        };
         tracing::info!("consuming");
         let ended = self.deliveries(&mut consumer).await;
         // What was not acknowledged goes back to its queue.

@@ -3,7 +3,7 @@
 //! The queue is durable and replicated and has one active consumer at a time. What is refused, or came too
 //! often, goes to a queue of its own, and leaves this one only when that one has it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -34,6 +34,9 @@ const DELIVERY_LIMIT: i64 = 100;
 /// Messages that may be unacknowledged; so the largest batch.
 const PREFETCH: u16 = 256;
 
+/// How long queues may take to be declared and consumed: after a broker's restart a replicated queue first
+/// elects its leader, and on a busy machine that has taken more than 5 s.
+const TOPOLOGY: Duration = Duration::from_secs(30);
 /// A longer `traceparent` is none (its present version has 55 characters).
 const TRACEPARENT: usize = 128;
 
@@ -74,15 +77,18 @@ impl Consumer {
             .or(Err(BrokerError::Url))?;
         uri.query.heartbeat = Some(HEARTBEAT);
         let exchange = ShortString::from(target.exchange.as_str());
-        timeout(DEADLINE, Self::open(uri, exchange))
+        let properties = ConnectionProperties::default().with_connection_name("rekey audit".into());
+        let connection = timeout(DEADLINE, Connection::connect_uri(uri, properties))
+            .await
+            .or(Err(BrokerError::Deadline))?
+            .map_err(BrokerError::Broken)?;
+        timeout(TOPOLOGY, Self::open(connection, exchange))
             .await
             .or(Err(BrokerError::Deadline))?
             .map_err(BrokerError::Broken)
     }
 
-    async fn open(uri: AMQPUri, exchange: ShortString) -> lapin::Result<Self> {
-        let properties = ConnectionProperties::default().with_connection_name("rekey audit".into());
-        let connection = Connection::connect_uri(uri, properties).await?;
+    async fn open(connection: Connection, exchange: ShortString) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
         declare(&channel, &exchange).await?;
         channel

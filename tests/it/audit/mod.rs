@@ -18,6 +18,8 @@ use std::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
+/// A broker that was killed elects the leaders of its queues anew.
+const LATE: Duration = Duration::from_secs(90);
 
 /// A running `rekey audit serve`.
 struct Consumer {
@@ -52,7 +54,7 @@ impl Consumer {
 
     /// Waits until its log holds a text so many times.
     async fn says(&self, text: &str, times: usize) {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + LATE;
         while self.log().matches(text).count() < times {
             assert!(Instant::now() < end, "{text} in:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -82,9 +84,13 @@ fn stored(deployment: &Deployment, log: &str) -> Vec<Vec<u8>> {
 
 /// Waits until so many events of `changes` are stored.
 async fn stores(deployment: &Deployment, count: usize) -> Vec<Vec<u8>> {
+    stores_of("changes", deployment, count).await
+}
+
+async fn stores_of(log: &str, deployment: &Deployment, count: usize) -> Vec<Vec<u8>> {
     let end = Instant::now() + SOON;
     loop {
-        let events = stored(deployment, "changes");
+        let events = stored(deployment, log);
         if events.len() >= count {
             assert_eq!(events.len(), count);
             return events;

@@ -1,7 +1,7 @@
 //! `rekey audit serve`: stored once, acknowledged after COMMIT, and nothing missed.
 
 use super::{
-    Consumer, SOON, first_bad, publish, stored, stores,
+    Consumer, SOON, first_bad, publish, stored, stores, stores_of,
     twin::{Log, Twin, public_key},
 };
 use crate::{
@@ -58,9 +58,10 @@ async fn what_the_service_publishes_is_stored_byte_for_byte_over_restarts() {
         let mut service = deployment.serve();
         let client = service.client(&token);
         let base = service.base().to_owned();
+        let whole = deployment.service_token("audit", &["*"], &["events:read"]);
         let audit = [
             ("REKEY__AUDIT__URL", base.as_str()),
-            ("REKEY__AUDIT__TOKEN", token.as_str()),
+            ("REKEY__AUDIT__TOKEN", whole.as_str()),
         ];
         let mut consumer = Consumer::start(&deployment, &audit).await;
         let secrets = ledger::create(&client, 2).await;
@@ -73,6 +74,8 @@ async fn what_the_service_publishes_is_stored_byte_for_byte_over_restarts() {
         assert_eq!(stored(&deployment, "changes").len(), 3);
         let mut consumer = Consumer::start(&deployment, &audit).await;
         let events = stores(&deployment, 5).await;
+        // Two tokens were made before anybody consumed.
+        stores_of("activity", &deployment, 2).await;
         let history = ledger::history(&client, &secrets[0]).await;
         assert_eq!([&events[0], &events[2]], [&history[0].1, &history[1].1]);
         assert_eq!(consumer.terminate(), Some(0));
@@ -80,6 +83,57 @@ async fn what_the_service_publishes_is_stored_byte_for_byte_over_restarts() {
         // Without the service: what is stored proves itself.
         let output = deployment.try_run(&["audit", "verify"]);
         assert_eq!(first_bad(&output), [0; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_on_the_way_comes_from_the_service_and_both_logs_are_proved() {
+    for deployment in ledger::both() {
+        let url = RabbitMq::shared().vhost();
+        let vhost = url.rsplit_once('/').unwrap().1;
+        let deployment = deployment.broker(&url, "secrets.events");
+        let token = deployment.token("alice", SCOPES);
+        let whole = deployment.service_token("audit", &["*"], &["events:read"]);
+        let service = deployment.serve();
+        let listed = deployment.run(&["keys", "list", "--json"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        let key = listed["checkpoint_public_key"].as_str().unwrap();
+        let deployment = deployment
+            .set("AUDIT__URL", service.base())
+            .set("AUDIT__TOKEN", &whole)
+            .set("AUDIT__PUBLIC_KEY", key)
+            .set("AUDIT__COMPARE_SECONDS", "1");
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        let client = service.client(&token);
+        let secrets = ledger::create(&client, 1).await;
+        stores(&deployment, 1).await;
+        assert_eq!(consumer.terminate(), Some(0));
+        for _ in 0..3 {
+            ledger::put(&client, &secrets[0]).await;
+        }
+        // The last events, so that nothing in the queue tells of them.
+        drained(&url, "rekey.audit", "3").await;
+        RabbitMq::shared().ctl(&["purge_queue", "-p", vhost, "rekey.audit"]);
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        let events = stores(&deployment, 4).await;
+        let history = ledger::history(&client, &secrets[0]).await;
+        assert!(
+            events
+                .iter()
+                .zip(&history)
+                .all(|(one, (_, other))| one == other)
+        );
+        assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
+        // Two tokens were made.
+        stores_of("activity", &deployment, 2).await;
+        for log in ["changes", "activity"] {
+            let file = deployment.folder().join(log);
+            let file = file.to_str().unwrap();
+            deployment.run(&["audit", "export", "--log", log, "--output", file]);
+            let offline = ["audit", "verify", "--offline", file, "--public-key", key];
+            assert_eq!(first_bad(&deployment.try_run(&offline)), [0; 0]);
+        }
+        assert_eq!(consumer.terminate(), Some(0));
     }
 }
 
