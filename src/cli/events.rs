@@ -23,7 +23,7 @@ pub(super) enum Action {
     Tail(tail::Tail),
 }
 
-fn log(text: &str) -> Result<Log, &'static str> {
+pub(super) fn log(text: &str) -> Result<Log, &'static str> {
     Log::parse(text).or(Err("allowed are changes and activity"))
 }
 

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Failed, connection, print};
+use super::{Failed, connection, events, print};
 use crate::{
     domain::{Cursor, Log, ParseError},
     remote::{Pause, Remote, RemoteError, Trail},
@@ -22,19 +22,12 @@ pub(super) struct Tail {
     #[arg(long)]
     follow: bool,
     /// The log: `changes` (what happened to secrets) or `activity` (who read, who was let in).
-    #[arg(long, default_value = "changes", value_parser = log)]
+    #[arg(long, default_value = "changes", value_parser = events::log)]
     log: Log,
 }
 
 fn cursor(text: &str) -> Result<Cursor, ParseError> {
     Cursor::parse(text)
-}
-
-fn log(text: &str) -> Result<Log, &'static str> {
-    [Log::Changes, Log::Activity]
-        .into_iter()
-        .find(|log| log.as_str() == text)
-        .ok_or("allowed is changes or activity")
 }
 
 pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {

@@ -192,8 +192,13 @@ impl Watch {
                 self.busy = false;
                 missing();
             }
-            Told::Gone | Told::Fetched(Fetched::Gone) | Told::Anew(_, Fetched::Gone) => {
-                self.busy &= !matches!(told, Told::Fetched(_));
+            Told::Gone => self.begin_anew(),
+            Told::Fetched(Fetched::Gone) => {
+                self.busy = false;
+                self.begin_anew();
+            }
+            Told::Anew(_, Fetched::Gone) => {
+                self.lost = false;
                 self.begin_anew();
             }
             Told::Anew(head, Fetched::Missing) => {
