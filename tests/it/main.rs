@@ -24,3 +24,4 @@ mod ordering;
 mod retention;
 mod secrecy;
 mod support;
+mod workloads;
