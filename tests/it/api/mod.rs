@@ -63,7 +63,13 @@ impl Service {
 }
 
 /// An error is exactly these bytes; each of `errors` is `loc` as JSON, `msg` and `type`.
-fn assert_error(answer: &Answer, status: u16, kind: &str, detail: &str, errors: &[[&str; 3]]) {
+pub(crate) fn assert_error(
+    answer: &Answer,
+    status: u16,
+    kind: &str,
+    detail: &str,
+    errors: &[[&str; 3]],
+) {
     let items: Vec<_> = errors
         .iter()
         .map(|[loc, msg, kind]| format!(r#"{{"loc":{loc},"msg":"{msg}","type":"{kind}"}}"#))
@@ -80,7 +86,7 @@ fn assert_error(answer: &Answer, status: u16, kind: &str, detail: &str, errors: 
 }
 
 /// What every answer carries, an error too.
-fn assert_common(answer: &Answer) {
+pub(crate) fn assert_common(answer: &Answer) {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     let id = answer.header("x-request-id").expect("a request ID");

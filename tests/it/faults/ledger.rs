@@ -3,6 +3,7 @@
 //! Each attempt has a request ID of its own; the event of a change carries it, so the log tells which
 //! attempts stand.
 
+use crate::support::events;
 use crate::support::service::{Answer, Client, Deployment};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -181,36 +182,20 @@ impl Load {
 
 /// The whole history of a secret, oldest first: each event parsed, and its bytes.
 pub(crate) async fn history(client: &Client, secret: &str) -> Vec<(Value, Vec<u8>)> {
-    let mut events = Vec::new();
+    let mut all = Vec::new();
     let mut before = String::new();
     loop {
         let path = format!("/api/v1/user/secrets/{secret}/events?limit=1000{before}");
         let page = client.fetch(&path).await.expect("an answer").expect(200);
-        events.extend(split(&page.body));
+        let page_events = events::split(&page.body).into_iter();
+        all.extend(page_events.map(|logged| (logged.event, logged.bytes)));
         match page.json()["next"].as_str() {
             Some(next) => before = format!("&before={next}"),
             None => break,
         }
     }
-    events.reverse();
-    events
-}
-
-/// The events of a page, without touching their bytes.
-fn split(page: &[u8]) -> Vec<(Value, Vec<u8>)> {
-    let mut rest = page
-        .strip_prefix(b"{\"events\":[")
-        .expect("a page of events");
-    let mut events = Vec::new();
-    while rest.first() != Some(&b']') {
-        rest = rest.strip_prefix(b",").unwrap_or(rest);
-        let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
-        let event = stream.next().expect("an event").expect("JSON");
-        let end = stream.byte_offset();
-        events.push((event, rest[..end].to_vec()));
-        rest = &rest[end..];
-    }
-    events
+    all.reverse();
+    all
 }
 
 /// How many attempts stand, by what was said of them.

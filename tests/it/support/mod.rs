@@ -6,6 +6,7 @@
 //! | `service` | the binary with its settings, keyring, schema and tokens, and an HTTP client |
 //! | `proxy` | a TCP link that can be cut, reset, stalled, or broken at a given statement |
 //! | `broker` | a consumer that records every delivery |
+//! | `events` | the log as a consumer reads it: pages, streams, the chain |
 //! | `canary` | the search for a plaintext where none may be |
 //! | `process`, `folder`, `port`, `reaper`, `background` | what the servers have in common |
 #![allow(
@@ -16,6 +17,7 @@
 pub(crate) mod background;
 pub(crate) mod broker;
 pub(crate) mod canary;
+pub(crate) mod events;
 pub(crate) mod folder;
 pub(crate) mod port;
 pub(crate) mod postgres;
