@@ -16,6 +16,8 @@ pub(crate) const ALL: [&str; 4] = [
     "events:read",
 ];
 
+pub(crate) const ABSENT: &str = "0198f3c2-0000-7000-8000-000000000000";
+
 /// A service on one of the databases, with two owners and who may read the whole log.
 pub(crate) struct World {
     // Before the deployment: the process goes before its folder.

@@ -54,16 +54,21 @@ pub(crate) async fn page(client: &Client, query: &str) -> Page {
 
 /// All that a client sees of a log, from the first event kept.
 pub(crate) async fn all(client: &Client, query: &str) -> Vec<Logged> {
+    all_after(client, "0-0", query).await
+}
+
+/// All that a client sees of a log after a cursor.
+pub(crate) async fn all_after(client: &Client, cursor: &str, query: &str) -> Vec<Logged> {
     let mut events = Vec::new();
-    let mut after = String::new();
+    let mut after = cursor.to_owned();
     loop {
-        let page = page(client, &format!("limit=1000&{query}{after}")).await;
+        let page = page(client, &format!("limit=1000&after={after}&{query}")).await;
         let last = page.events.len() < 1000;
         events.extend(page.events);
         if last {
             return events;
         }
-        after = format!("&after={}", page.next);
+        after = page.next;
     }
 }
 
