@@ -96,13 +96,13 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
-    let Some(line) = headers.get(LAST_EVENT_ID) else {
+    let mut lines = headers.get_all(LAST_EVENT_ID);
+    let Some(line) = lines.next() else {
         return Ok(None);
     };
-    let cursor = line
-        .to_str()
-        .ok()
-        .and_then(|text| Cursor::parse(text).ok())
+    let cursor = Some(line)
+        .filter(|_| lines.next().is_none())
+        .and_then(|line| Cursor::parse(line.to_str().ok()?).ok())
         .ok_or_else(|| {
             let place = [Place::HEADER, Place::Name("Last-Event-ID")];
             ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])

@@ -114,7 +114,9 @@ impl<W> Call<'_, W> {
 
     /// Who asks, for events.
     pub(super) fn origin(&self) -> Origin {
-        let traceparent = self.request.headers().get("traceparent");
+        // Two of them are as good as none: nobody could say which is the parent.
+        let mut lines = self.request.headers().get_all("traceparent");
+        let traceparent = lines.next().filter(|_| lines.next().is_none());
         Origin {
             agent: self.principal.agent.clone(),
             request_id: Some(self.progress.request_id.clone()),

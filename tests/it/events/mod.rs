@@ -3,6 +3,7 @@
 mod pages;
 mod refusals;
 mod streams;
+mod wire;
 
 use crate::faults::ledger;
 use crate::support::service::{Client, Deployment, Replica};

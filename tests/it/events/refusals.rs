@@ -74,6 +74,11 @@ async fn a_malformed_query_is_named_parameter_by_parameter() {
         let answer = listening.with("last-event-id", last).events("").await;
         assert_422(&answer.unwrap(), &[(LAST, VALUE)]);
     }
+    let twice = alice.with("accept", "text/event-stream");
+    let twice = twice.request(reqwest::Method::GET, "/api/v1/events");
+    let twice = twice.header("last-event-id", "0-0");
+    let twice = alice.send(twice.header("last-event-id", "0-0")).await;
+    assert_422(&twice.unwrap(), &[(LAST, VALUE)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
