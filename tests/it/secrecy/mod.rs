@@ -1,14 +1,26 @@
 //! No value and no token stands anywhere but where it must: not ten bytes of it in a row, in the clear, in base64 or
 //! in hex, in any answer, in the log at its most talkative, or in what the database keeps.
 
+use crate::support::broker::{Delivery, Recorder};
 use crate::support::canary::Canary;
 use crate::support::postgres::{self, Postgres};
+use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Answer, Client, Deployment, Replica};
 use reqwest::Method;
 use serde_json::json;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
 
 const LIST: &str = "/api/v1/user/secrets";
-const ALL: [&str; 3] = ["secrets:read", "secrets:write", "events:read"];
+const RESOLVE: &str = "/api/v1/secrets/resolve";
+const EVENTS: &str = "/api/v1/events";
+const ALL: [&str; 4] = [
+    "secrets:read",
+    "secrets:write",
+    "secrets:resolve",
+    "events:read",
+];
 
 /// A value, a token, and everything that a service said to both.
 struct Witness {
@@ -79,6 +91,96 @@ impl Witness {
         let deleted = client.delete(&other).await;
         self.hear("delete", 204, deleted);
         id
+    }
+
+    /// What a workload does: it alone gets the value, in one body.
+    async fn hand_out(&mut self, id: &str) {
+        let (client, value) = (self.client.clone(), self.value.value().to_owned());
+        let listening = client.with("accept", "text/event-stream");
+        let mut streams = Vec::new();
+        for log in ["changes", "activity"] {
+            let request = listening.request(Method::GET, &format!("{EVENTS}?log={log}&after=0-0"));
+            streams.push((log, request.send().await.unwrap()));
+        }
+        let set = json!({"updates": [{"id": id, "value": value}]});
+        let set = client.post(&format!("{LIST}/batch"), &set).await;
+        self.hear("set", 200, set);
+        for body in [json!({"names": ["canary"]}), json!({"ids": [id]})] {
+            let answer = client.resolve(&body).await.unwrap();
+            let mut answer = answer.expect(200);
+            assert_eq!(answer.json()["secrets"][0]["value"], *value);
+            answer.body.clear();
+            self.hear("resolve, without its body", 200, Ok(answer));
+        }
+        for path in [
+            format!("{EVENTS}?limit=1000"),
+            format!("{EVENTS}?log=activity"),
+            format!("{EVENTS}/head"),
+            "/schemas/secret-event.v1.json".to_owned(),
+        ] {
+            self.ask(200, &client, (Method::GET, &path), "").await;
+        }
+        for (log, mut stream) in streams {
+            let mut body = Vec::new();
+            let last = if log == "changes" {
+                id
+            } else {
+                "secret.accessed"
+            };
+            let has = |body: &[u8]| String::from_utf8_lossy(body).matches(last).count() > 1;
+            while !has(&body) {
+                body.extend(stream.chunk().await.unwrap().expect("a stream goes on"));
+            }
+            let (status, headers) = (stream.status().as_u16(), stream.headers().clone());
+            let answer = Answer {
+                status,
+                headers,
+                body,
+            };
+            self.hear(&format!("the stream of {log}"), 200, Ok(answer));
+        }
+    }
+
+    /// The value where it does not belong, in what workloads and followers send.
+    async fn misplace_in_workloads(&mut self) {
+        let (client, value) = (self.client.clone(), self.value.value().to_owned());
+        let json = client.with("content-type", "application/json");
+        for (status, body) in [
+            (400, format!(r#"{{"names":["{value}"#)),
+            (422, json!({"names": [value]}).to_string()),
+            (422, json!({"names": value}).to_string()),
+            (422, json!({"ids": [value, {"value": value}]}).to_string()),
+            (422, json!({"names": ["A"], "owner": value}).to_string()),
+            (
+                422,
+                json!({"names": ["A"], "min_cursor": value}).to_string(),
+            ),
+            (404, json!({"names": [value.replace('-', "_")]}).to_string()),
+        ] {
+            self.ask(status, &json, (Method::POST, RESOLVE), &body)
+                .await;
+        }
+        let batch = format!("{LIST}/batch");
+        for entry in [
+            json!(value),
+            json!({"id": value, "value": value}),
+            json!({"id": "0198f3c2-0000-7000-8000-000000000000", "value": [value]}),
+        ] {
+            let body = json!({"updates": [entry]}).to_string();
+            self.ask(422, &json, (Method::POST, &batch), &body).await;
+        }
+        let absent = json!({"id": "0198f3c2-0000-7000-8000-000000000000", "value": value});
+        let body = json!({"updates": [absent]}).to_string();
+        self.ask(404, &json, (Method::POST, &batch), &body).await;
+        for name in ["after", "limit", "type", "log"] {
+            let path = format!("{EVENTS}?{name}={value}");
+            self.ask(422, &client, (Method::GET, &path), "").await;
+        }
+        let resuming = client.with("accept", "text/event-stream");
+        let resuming = resuming.with("last-event-id", &value);
+        self.ask(422, &resuming, (Method::GET, EVENTS), "").await;
+        let traced = client.with("traceparent", &value);
+        self.ask(200, &traced, (Method::GET, EVENTS), "").await;
     }
 
     /// The value where it does not belong, in every part of a body.
@@ -163,6 +265,8 @@ impl Witness {
 
     async fn go_all_ways(&mut self, replica: &Replica) {
         let id = self.go_the_good_ways().await;
+        self.hand_out(&id).await;
+        self.misplace_in_workloads().await;
         self.misplace_in_bodies(&id).await;
         let anonymous = Client::anonymous(replica.base());
         self.misplace_in_heads(&id, &anonymous).await;
@@ -211,14 +315,32 @@ async fn no_value_and_no_token_leaves_the_service_or_stays_in_sqlite() {
 #[tokio::test]
 async fn no_value_and_no_token_leaves_the_service_or_stays_in_postgresql() {
     let url = Postgres::shared().database();
+    let (broker, exchange) = (RabbitMq::shared(), uuid::Uuid::new_v4().to_string());
+    let recorder = Recorder::start(&broker.url(), &exchange, "#").await;
     let deployment = Deployment::postgres(&url)
         .raised_limits()
         .traced()
+        .broker(&broker.url(), &exchange)
         .prepare();
     let mut replica = deployment.serve();
     let mut witness = Witness::of(&deployment, &replica);
     witness.go_all_ways(&replica).await;
     replica.terminate();
+    // The drain publishes what is there.
+    let accesses = |record: &[Delivery]| {
+        let accesses = record
+            .iter()
+            .filter(|one| one.routing_key.contains("accessed"));
+        accesses.count() >= 2
+    };
+    let record = recorder.wait_until("both reads", SOON, accesses).await;
+    for delivery in record {
+        witness.assert_absent_in("a message", &delivery.body);
+        let head = format!("{:?} {:?}", delivery.properties, delivery.routing_key);
+        witness.assert_absent_in("a message's head", head.as_bytes());
+    }
+    witness.value.assert_absent([broker.folder()]);
+    witness.token.assert_absent([broker.folder()]);
     witness.assert_unheard(&replica);
     let rows = postgres::dump(&url);
     let text = String::from_utf8_lossy(&rows);
