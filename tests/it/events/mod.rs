@@ -1,5 +1,6 @@
 //! The log over HTTP, page by page and as a stream, and what is proved with it outside.
 
+mod outside;
 mod pages;
 mod refusals;
 mod streams;

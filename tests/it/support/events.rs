@@ -108,7 +108,8 @@ pub(crate) fn assert_chained(events: &[Logged]) {
     }
 }
 
-fn hash(event: &Value) -> String {
+/// The hash that an event must have, whatever it says itself.
+pub(crate) fn hash(event: &Value) -> String {
     let mut plain = event.clone();
     let fields = plain.as_object_mut().expect("an object");
     fields.retain(|name, _| name != "hash" && name != "prev_hash");

@@ -7,6 +7,7 @@
 //! | `proxy` | a TCP link that can be cut, reset, stalled, or broken at a given statement |
 //! | `broker` | a consumer that records every delivery |
 //! | `events` | the log as a consumer reads it: pages, streams, the chain |
+//! | `python` | Python, for what anybody outside proves or runs |
 //! | `canary` | the search for a plaintext where none may be |
 //! | `process`, `folder`, `port`, `reaper`, `background` | what the servers have in common |
 #![allow(
@@ -23,6 +24,7 @@ pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod python;
 pub(crate) mod rabbitmq;
 pub(crate) mod reaper;
 pub(crate) mod service;
