@@ -36,7 +36,7 @@ pub(crate) struct Attempt {
     pub(crate) answered: bool,
 }
 
-const OUTCOME_UNKNOWN: &str = r#"{"code":504,"detail":"It is not known whether the change was made","type":"outcome_unknown_error"}"#;
+pub(crate) const OUTCOME_UNKNOWN: &str = r#"{"code":504,"detail":"It is not known whether the change was made","type":"outcome_unknown_error"}"#;
 
 /// What faults bring about, to the byte.
 const TABLE: [(u16, &str); 5] = [
@@ -60,7 +60,7 @@ const TABLE: [(u16, &str); 5] = [
 ];
 
 /// Panics unless an error is one that a fault may bring about, with the headers that it must have.
-fn assert_in_table(answer: &Answer) {
+pub(crate) fn assert_in_table(answer: &Answer) {
     let text = answer.text();
     assert!(
         TABLE.contains(&(answer.status, &text)),

@@ -1,5 +1,6 @@
 //! `POST /api/v1/secrets/resolve`: the one call that hands values out.
 
+mod faults;
 mod refusals;
 
 use crate::events::{World, batch, change};
