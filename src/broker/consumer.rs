@@ -37,6 +37,8 @@ const PREFETCH: u16 = 256;
 /// How long queues may take to be declared and consumed: after a broker's restart a replicated queue first
 /// elects its leader, and on a busy machine that has taken more than 5 s.
 const TOPOLOGY: Duration = Duration::from_secs(30);
+/// How often a quiet connection is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// A longer `traceparent` is none (its present version has 55 characters).
 const TRACEPARENT: usize = 128;
 
@@ -118,7 +120,14 @@ impl Consumer {
     /// Safe: nothing is taken before the first has come.
     pub async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
         let mut batch = Vec::new();
-        let first = self.deliveries.next().await;
+        // A link that breaks at the wrong moment may leave the stream silent instead of ended.
+        let first = loop {
+            match timeout(LOOK, self.deliveries.next()).await {
+                Ok(first) => break first,
+                Err(_) if !self.connection.status().connected() => return Err(BrokerError::Gone),
+                Err(_) => {}
+            }
+        };
         batch.push(taken(first)?);
         while batch.len() < usize::from(PREFETCH)
             && let Some(next) = self.deliveries.next().now_or_never()
