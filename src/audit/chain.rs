@@ -45,6 +45,8 @@ pub(super) struct Chain {
     hash: [u8; HASH_BYTES],
     /// Each secret's last sequence.
     sequences: HashMap<Uuid, u64>,
+    /// It does not begin with the log's first event: what came before is not known.
+    headless: bool,
 }
 
 impl Chain {
@@ -52,6 +54,18 @@ impl Chain {
     pub(super) fn of(log: Log) -> Self {
         Self {
             log: Some(log),
+            ..Self::default()
+        }
+    }
+
+    /// Behind an event that is not there any more: of what came before it only its hash is known.
+    pub(super) fn behind(log: Log, last: Cursor, hash: [u8; HASH_BYTES]) -> Self {
+        Self {
+            log: Some(log),
+            epoch: last.epoch,
+            position: last.position,
+            hash,
+            headless: last.position > 0,
             ..Self::default()
         }
     }
@@ -98,7 +112,11 @@ impl Chain {
             return Err(bad("its epoch is lower than the one before it".to_owned()));
         }
         if let (Some(secret), Some(sequence)) = (event.secret_id, event.sequence) {
-            let last = self.sequences.entry(secret).or_default();
+            let unknown = self.headless.then(|| sequence.saturating_sub(1));
+            let last = self
+                .sequences
+                .entry(secret)
+                .or_insert(unknown.unwrap_or_default());
             if sequence != *last + 1 {
                 let reason = format!("sequence {sequence} of a secret follows {last}");
                 return Err(Bad::new(event.position, reason));
@@ -192,6 +210,23 @@ mod tests {
             }
             let bad = result.err().map(|bad| bad.position);
             assert_eq!(bad, (at < good.len()).then_some(at as u64 + 1));
+        }
+    }
+
+    #[test]
+    fn behind_a_cut_the_first_change_of_a_secret_may_be_any_and_the_next_follows() {
+        let id = "0198f3c2-7a10-7cc0-8000-00000000000a";
+        let cut = Cursor {
+            epoch: 1,
+            position: 7,
+        };
+        for (second, good) in [(5, true), (6, false), (1, false)] {
+            let mut chain = Chain::behind(Log::Changes, cut, [7; 32]);
+            for (sequence, good) in [(4, true), (second, good)] {
+                let more = json!({"secret_id": id, "sequence": sequence});
+                let event = event(("changes", 1, chain.next()), chain.hash(), &more);
+                assert_eq!(chain.push(&event.body).is_ok(), good);
+            }
         }
     }
 

@@ -31,6 +31,11 @@ pub enum ExportError {
     /// The consumer did not get so far in time.
     #[error("the audit database does not hold the log up to {0}: is `rekey audit serve` running?")]
     Behind(Cursor),
+    /// The log's first events were never had, so that no file could prove itself.
+    #[error(
+        "the service's log was cut at {0} before the consumer first ran: an export must begin with the first event"
+    )]
+    Headless(Cursor),
     /// What is stored is no proof.
     #[error("what is stored does not hold")]
     Bad(#[from] Bad),
@@ -52,8 +57,12 @@ pub async fn export(
     if !await_mark(store, log, until, patience).await? {
         return Err(ExportError::Behind(until));
     }
+    let base = store.state(log).await?.base.cursor();
+    if base != Cursor::START {
+        return Err(ExportError::Headless(base));
+    }
     let mut chain = Chain::of(log);
-    let mut walk = Walk::begin(store, log, until.position).await?;
+    let mut walk = Walk::begin(store, (log, 0), until.position).await?;
     loop {
         let page = walk.page().await?;
         if page.is_empty() {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     event::AuditEvent,
-    store::{AuditStore, State},
+    store::{AuditStore, Mark, State},
 };
 use crate::{
     crypto::CheckpointKey,
@@ -172,6 +172,28 @@ impl Gaps {
         Ok(())
     }
 
+    /// Lets the log begin where the service's does: of what retention has removed before the first start
+    /// nothing can be had.
+    async fn begin_behind(&self, log: Log, cut: Cursor, page: &EventPage) -> Result<(), GapError> {
+        let Some(first) = page.events.first() else {
+            return Ok(());
+        };
+        let first = AuditEvent::parse(first.clone().into_bytes())?;
+        if cut.position == 0 || first.position != cut.position + 1 {
+            return Ok(());
+        }
+        tracing::warn!(
+            log = log.as_str(), %cut,
+            "the service's log was cut before this consumer first ran: it begins behind the cut"
+        );
+        let base = Mark {
+            epoch: cut.epoch,
+            position: cut.position,
+            hash: first.prev_hash,
+        };
+        Ok(self.store.begin_behind(log, base).await?)
+    }
+
     /// Fetches from the mark on until nothing is missing or nothing more comes.
     async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<State, GapError> {
         let log = watched.log;
@@ -180,7 +202,11 @@ impl Gaps {
             // on, for what is there already is dropped.
             Err(RemoteError::Gone { first, .. }) => {
                 let first = first.unwrap_or(Cursor::START);
-                self.remote.events(log, Some(first), LIMIT).await?
+                let page = self.remote.events(log, Some(first), LIMIT).await?;
+                if mark == Cursor::START {
+                    self.begin_behind(log, first, &page).await?;
+                }
+                page
             }
             other => other?,
         };

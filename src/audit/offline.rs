@@ -20,6 +20,8 @@ const LONGEST_LINE: u64 = 1 << 20;
 pub struct Proof {
     /// The log.
     pub log: Log,
+    /// It begins behind this: `0-0` is before the log's first event.
+    pub after: Cursor,
     /// Its last event.
     pub cursor: Cursor,
     /// The hash of that.
@@ -67,6 +69,7 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
     chain.ends_at(checkpoint)?;
     Ok(Proof {
         log: checkpoint.log,
+        after: Cursor::START,
         cursor: chain.cursor(),
         hash: chain.hash(),
         checkpoints: 1,

@@ -55,6 +55,9 @@ impl Mark {
 /// Where a log stands in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
+    /// Behind this the log begins here: before its first event, or where the service's log was cut before
+    /// the consumer first ran.
+    pub(super) base: Mark,
     /// Up to here nothing is missing.
     pub(super) mark: Mark,
     /// The highest epoch's last event that is stored; something is missing before it unless it is the mark.
@@ -131,18 +134,22 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// From the first event that is stored up to a position.
+    /// From the first event that is stored, behind the base, up to a position.
     pub(super) async fn begin(
         store: &'a AuditStore,
-        log: Log,
+        (log, base): (Log, u64),
         until: u64,
     ) -> Result<Self, StoreError> {
         let branches = store.run(async move |db| branches(&db, log).await).await?;
+        let mut segments = branches.main;
+        for segment in &mut segments {
+            segment.from = segment.from.max(base + 1);
+        }
         Ok(Self {
             store,
             log,
             until,
-            segments: branches.main,
+            segments,
         })
     }
 
@@ -301,12 +308,49 @@ impl AuditStore {
         .await
     }
 
+    /// Lets a log begin behind `base`, unless its first event is stored: retention has removed what was
+    /// before. The mark goes there.
+    ///
+    /// # Errors
+    /// [`StoreError`], as in [`AuditStore::add`].
+    pub(super) async fn begin_behind(&self, log: Log, base: Mark) -> Result<(), StoreError> {
+        self.run(async move |db| {
+            let transaction = begin(&db).await?;
+            let locked = lock_marks(&transaction).await?;
+            if locked
+                .get(log.as_str())
+                .is_some_and(|mark| mark.position == 0)
+            {
+                marks::Entity::update_many()
+                    .set(marks::ActiveModel {
+                        base_epoch: Set(signed(base.epoch)),
+                        base_position: Set(signed(base.position)),
+                        base_hash: Set(base.hash.to_vec()),
+                        ..Default::default()
+                    })
+                    .filter(marks::Column::Log.eq(log.as_str()))
+                    .exec(&transaction)
+                    .await?;
+                let moved = advance(&transaction, log, base).await?;
+                write_mark(&transaction, log, moved).await?;
+            }
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Where a log stands.
     pub(super) async fn state(&self, log: Log) -> Result<State, StoreError> {
         self.run(async move |db| {
-            let mark = read_mark(&db, log).await?;
+            let row = marks::Entity::find_by_id(log.as_str()).one(&db).await?;
+            let row = row.ok_or(StoreError::Corrupt("audit_marks"))?;
             let highest = highest(&db, log).await?;
-            Ok(State { mark, highest })
+            Ok(State {
+                base: base_of(&row)?,
+                mark: mark_of(row)?,
+                highest,
+            })
         })
         .await
     }
@@ -775,11 +819,6 @@ async fn lock_marks(
         .collect()
 }
 
-async fn read_mark(db: &impl ConnectionTrait, log: Log) -> Result<Mark, StoreError> {
-    let row = marks::Entity::find_by_id(log.as_str()).one(db).await?;
-    mark_of(row.ok_or(StoreError::Corrupt("audit_marks"))?)
-}
-
 async fn write_mark(
     transaction: &DatabaseTransaction,
     log: Log,
@@ -932,6 +971,14 @@ impl TryFrom<CheckedRow> for Checked {
             event: row.event_hash,
         })
     }
+}
+
+fn base_of(row: &marks::Model) -> Result<Mark, StoreError> {
+    Ok(Mark {
+        epoch: unsigned(row.base_epoch)?,
+        position: unsigned(row.base_position)?,
+        hash: hash_of(row.base_hash.clone())?,
+    })
 }
 
 fn mark_of(row: marks::Model) -> Result<Mark, StoreError> {

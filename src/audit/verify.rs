@@ -84,7 +84,8 @@ impl Verifier {
             None => self.newest_claim(log, stored).await?,
         };
         await_mark(&self.store, log, until, self.patience).await?;
-        let mut chain = Chain::of(log);
+        let base = self.store.state(log).await?.base;
+        let mut chain = Chain::behind(log, base.cursor(), base.hash);
         let walked = self.walk(&mut chain, until, head.as_ref()).await?;
         found.extend(walked.err());
         found.extend(self.left(log).await?.err());
@@ -96,6 +97,7 @@ impl Verifier {
             Some(bad) => Ok(Err(bad)),
             None => Ok(Ok(Proof {
                 log,
+                after: base.cursor(),
                 cursor: chain.cursor(),
                 hash: chain.hash(),
                 checkpoints,
@@ -133,8 +135,10 @@ impl Verifier {
         let Some(log) = chain.log() else {
             return Ok(Ok(()));
         };
-        let mut twin = self.remote.as_ref().map(|remote| Twin::new(remote, log));
-        let mut walk = Walk::begin(&self.store, log, until.position).await?;
+        let base = chain.cursor();
+        let twin = self.remote.as_ref();
+        let mut twin = twin.map(|remote| Twin::new(remote, log, base));
+        let mut walk = Walk::begin(&self.store, (log, base.position), until.position).await?;
         loop {
             let page = walk.page().await?;
             if page.is_empty() {
@@ -283,11 +287,11 @@ struct Twin<'a> {
 }
 
 impl<'a> Twin<'a> {
-    fn new(remote: &'a Remote, log: Log) -> Self {
+    fn new(remote: &'a Remote, log: Log, after: Cursor) -> Self {
         Self {
             remote,
             log,
-            cursor: Cursor::START,
+            cursor: after,
             events: VecDeque::new(),
             cut: 0,
         }
@@ -302,7 +306,7 @@ impl<'a> Twin<'a> {
             let page = match self.remote.events(self.log, Some(self.cursor), LIMIT).await {
                 Err(RemoteError::Gone {
                     first: Some(first), ..
-                }) if position == 1 => {
+                }) if first.position >= position => {
                     (self.cut, self.cursor) = (first.position, first);
                     return Ok(true);
                 }

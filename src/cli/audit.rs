@@ -225,13 +225,14 @@ fn report(
         match verdict {
             Ok(proof) => {
                 let (cursor, hash) = (proof.cursor, hex::encode(proof.hash));
+                let after = proof.after;
                 list.push(json!({
-                    "log": log, "cursor": cursor.to_string(), "hash": hash,
+                    "log": log, "after": after.to_string(), "cursor": cursor.to_string(), "hash": hash,
                     "checkpoints": proof.checkpoints,
                 }));
                 if !as_json {
                     print(&format!(
-                        "{name}: good up to {cursor}, hash {hash}, {} checkpoints",
+                        "{name}: good behind {after} up to {cursor}, hash {hash}, {} checkpoints",
                         proof.checkpoints
                     ))?;
                 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Makes the first `count` events of `changes` a hundred days old.
-fn age(deployment: &Deployment, count: u64) {
+pub(crate) fn age(deployment: &Deployment, count: u64) {
     let sql = format!(
         "UPDATE events SET occurred_at = occurred_at - 8640000000000 \
          WHERE log = 'changes' AND position <= {count}"
@@ -32,7 +32,7 @@ async fn events(client: &Client, query: &str) -> Value {
     answer.unwrap().expect(200).json()
 }
 
-async fn kept_from(client: &Client, first: u64) {
+pub(crate) async fn kept_from(client: &Client, first: u64) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let page = events(client, "limit=1000").await;

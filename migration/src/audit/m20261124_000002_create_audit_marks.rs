@@ -1,4 +1,5 @@
-//! `audit_marks`: up to where each log is stored without a gap.
+//! `audit_marks`: up to where each log is stored without a gap, and behind what it begins: the log's first
+//! event, unless the service's retention had removed some before the consumer first ran.
 
 use sea_orm_migration::prelude::*;
 
@@ -17,9 +18,12 @@ impl MigrationTrait for Migration {
     log TEXT NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,
     position BIGINT NOT NULL,
-    hash BYTES NOT NULL
+    hash BYTES NOT NULL,
+    base_epoch BIGINT NOT NULL,
+    base_position BIGINT NOT NULL,
+    base_hash BYTES NOT NULL
 )",
-                r"INSERT INTO audit_marks (log, epoch, position, hash) VALUES ('changes', 0, 0, ZEROS), ('activity', 0, 0, ZEROS)",
+                r"INSERT INTO audit_marks (log, epoch, position, hash, base_epoch, base_position, base_hash) VALUES ('changes', 0, 0, ZEROS, 0, 0, ZEROS), ('activity', 0, 0, ZEROS, 0, 0, ZEROS)",
             ],
         )
         .await

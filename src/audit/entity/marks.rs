@@ -10,6 +10,9 @@ pub struct Model {
     pub epoch: i64,
     pub position: i64,
     pub hash: Vec<u8>,
+    pub base_epoch: i64,
+    pub base_position: i64,
+    pub base_hash: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

@@ -51,7 +51,7 @@ impl Db {
 
     /// The positions and epochs of the log, as a walk reads them.
     async fn walked(&self) -> Vec<String> {
-        let mut walk = Walk::begin(&self.store, Log::Changes, u64::MAX)
+        let mut walk = Walk::begin(&self.store, (Log::Changes, 0), u64::MAX)
             .await
             .unwrap();
         let mut cursors = Vec::new();
@@ -221,4 +221,34 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
         let missing = [&old[8..], &stretch(2, 8, 9, old[6].hash)].concat();
         db.add(&missing).await;
     }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_before_the_first_start_begins_behind_the_cut() {
+    let db = Db::new().await;
+    let events = stretch(1, 1, 8, [0; 32]);
+    let base = Mark {
+        epoch: 1,
+        position: 5,
+        hash: events[4].hash,
+    };
+    db.add(&events[6..]).await;
+    db.store.begin_behind(Log::Changes, base).await.unwrap();
+    assert_eq!(db.mark().await, "1-5");
+    db.add(&events[5..6]).await;
+    assert_eq!(db.mark().await, "1-8");
+    let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
+    let proof = verifier.verify(Log::Changes).await.unwrap().unwrap();
+    assert_eq!(
+        (proof.after.to_string(), proof.cursor.to_string()),
+        ("1-5".to_owned(), "1-8".to_owned())
+    );
+    // Once it has begun it begins nowhere else: what is missing then was lost.
+    let later = Mark {
+        epoch: 1,
+        position: 9,
+        hash: [9; 32],
+    };
+    db.store.begin_behind(Log::Changes, later).await.unwrap();
+    assert_eq!(db.mark().await, "1-8");
 }

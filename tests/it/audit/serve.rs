@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     faults::ledger::{self, SCOPES},
+    retention::{age, kept_from},
     support::{
         postgres::{Postgres, psql},
         rabbitmq::RabbitMq,
@@ -133,6 +134,41 @@ async fn what_was_lost_on_the_way_comes_from_the_service_and_both_logs_are_prove
             let offline = ["audit", "verify", "--offline", file, "--public-key", key];
             assert_eq!(first_bad(&deployment.try_run(&offline)), [0; 0]);
         }
+        assert_eq!(consumer.terminate(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_before_the_first_start_is_stored_and_proved_behind_the_cut() {
+    for deployment in ledger::both() {
+        let url = RabbitMq::shared().vhost();
+        let deployment = deployment.broker(&url, "secrets.events");
+        let token = deployment.token("alice", SCOPES);
+        let whole = deployment.service_token("audit", &["*"], &["events:read"]);
+        let mut service = deployment.serve();
+        let client = service.client(&token);
+        let secrets = ledger::create(&client, 1).await;
+        for _ in 0..5 {
+            ledger::put(&client, &secrets[0]).await;
+        }
+        assert_eq!(service.terminate(), Some(0));
+        age(&deployment, 3);
+        let service = deployment.serve_with(&[("REKEY__EVENTS__RETAIN_DAYS", "30")]);
+        kept_from(&service.client(&token), 4).await;
+        let deployment = deployment
+            .set("AUDIT__URL", service.base())
+            .set("AUDIT__TOKEN", &whole);
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        stores(&deployment, 3).await;
+        stores_of("activity", &deployment, 2).await;
+        let output = deployment.try_run(&["audit", "verify"]);
+        assert_eq!(first_bad(&output), [0; 0]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("good behind 1-3 up to 1-6"), "{text}");
+        let output = deployment.try_run(&["audit", "export"]);
+        assert_eq!(output.status.code(), Some(1));
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(talk.contains("was cut at 1-3"), "{talk}");
         assert_eq!(consumer.terminate(), Some(0));
     }
 }
