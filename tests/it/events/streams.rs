@@ -5,8 +5,9 @@ use crate::faults::ledger::{self, Dice};
 use crate::support::events::{
     Block, Came, Logged, Stream, all_after, assert_chained, positions, read_block,
 };
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{Ending, Proxy};
-use crate::support::service::{Client, Replica};
+use crate::support::service::{Client, Deployment, Replica};
 use reqwest::Method;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -145,7 +146,7 @@ impl Survivor {
     async fn follow(&mut self, base: &str, until: Option<u64>) {
         let client = self.client.on(base);
         let opened = Stream::try_open(&client, "", Some(&self.last)).await;
-        let Ok(mut stream) = opened else { return };
+        let Some(mut stream) = opened else { return };
         while self.seen.last().map(Logged::position) < until || until.is_none() {
             match stream.next(Duration::from_secs(30)).await {
                 Came::Block(block) => {
@@ -456,4 +457,52 @@ async fn what_one_replica_commits_is_told_by_the_other_at_once() {
         assert_eq!(positions(&stream.events(1).await), [position]);
         assert!(committed.elapsed() < Duration::from_secs(2));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_outlives_its_database_or_is_resumed_and_misses_nothing() {
+    let _alone = ledger::alone().await;
+    let mut server = Postgres::start_private();
+    let deployment = Deployment::postgres(&server.database());
+    let world = World::of(deployment.raised_limits().prepare());
+    let secrets = ledger::create(&world.alice, 2).await;
+    let mut survivor = Survivor::from_here(&world.auditor).await;
+    let mut live = Stream::open(&world.auditor, "", None).await;
+    live.block().await;
+    for _ in 0..3 {
+        server.kill_9();
+        // It may be told meanwhile that its token can't be looked up: then it comes again.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.restart();
+        world.replica.ready(Duration::from_secs(20)).await;
+        let before = all_after(&world.auditor, &survivor.last, "").await.len();
+        while all_after(&world.auditor, &survivor.last, "").await.len() < before + 4 {
+            for secret in &secrets {
+                let answer = world.alice.put(secret, "x").await.unwrap();
+                assert!(
+                    [200, 502, 504].contains(&answer.status),
+                    "{}",
+                    answer.text()
+                );
+            }
+        }
+        let until = all_after(&world.auditor, &survivor.last, "").await;
+        let until = until.last().map(Logged::position);
+        while survivor.seen.last().map(Logged::position) < until {
+            survivor.follow(world.replica.base(), until).await;
+        }
+    }
+    let whole = all_after(&world.auditor, "1-2", "").await;
+    assert_eq!(survivor.seen, whole);
+    // The one that was open all the time has told a part without a gap, perhaps all.
+    let mut told = Vec::new();
+    while let Came::Block(block) = live.next(Duration::from_secs(1)).await {
+        told.extend(block.event);
+    }
+    assert_eq!(told, whole[..told.len()]);
+    eprintln!(
+        "3 kills of the database: {} of {} events told",
+        told.len(),
+        whole.len()
+    );
 }
