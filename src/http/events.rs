@@ -90,8 +90,13 @@ fn wants_stream(headers: &HeaderMap) -> bool {
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(','))
         .any(|range| {
-            let media = range.split(';').next().unwrap_or_default().trim();
-            media.eq_ignore_ascii_case("text/event-stream")
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            // RFC 9110 section 12.4.2: a weight of 0 says "not acceptable".
+            let refused = parts
+                .filter_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")))
+                .any(|weight| weight.parse() == Ok(0.0));
+            media.eq_ignore_ascii_case("text/event-stream") && !refused
         })
 }
 

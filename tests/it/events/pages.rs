@@ -244,3 +244,28 @@ async fn head_answers_as_get_does_but_for_the_body() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_what_comes_unless_a_stream_is_asked_for() {
+    let world = World::of(ledger::sqlite());
+    for (accept, media) in [
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+        ("text/*", "application/json"),
+        ("text/event-stream-x", "application/json"),
+        (
+            "application/json, text/event-stream;q=0",
+            "application/json",
+        ),
+        ("text/event-stream ; q=0.000", "application/json"),
+        ("text/event-stream", "text/event-stream"),
+        (
+            "text/html;q=0, Text/Event-Stream; q=0.1",
+            "text/event-stream",
+        ),
+    ] {
+        let asking = world.alice.with("accept", accept);
+        let answer = head(&asking, "/api/v1/events").await.expect(200);
+        assert_eq!(answer.header("content-type"), Some(media), "{accept}");
+    }
+}
