@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     auth::PrincipalKind,
-    domain::{Access, Cursor, EventId, Log, Owner, SecretId, SecretName, Work},
+    domain::{Access, Cursor, EventId, Log, Owner, SecretId, SecretName, SecretValue, Work},
     settings::ActivityRecord,
     store::{Resolvable, Wanted},
 };
@@ -41,8 +41,21 @@ pub(super) async fn resolve(mut call: Call<'_, ()>) -> Answer {
     }
     let resolved = state.store.resolve(&owner, &request.wanted).await?;
     let secrets = resolved.secrets.ok_or(ApiError::NotFound)?;
+    // Opened first: what can't be handed out is not recorded as handed out.
+    let values = open(&call, &secrets)?;
     record(&call, &secrets).await?;
-    render(&call, &secrets, resolved.head)
+    render(&secrets, &values, resolved.head)
+}
+
+fn open(call: &Call<'_, ()>, secrets: &[Resolvable]) -> Result<Vec<SecretValue>, ApiError> {
+    let sealer = &call.state.sealer;
+    secrets
+        .iter()
+        .map(|Resolvable { secret, sealed }| {
+            let opened = sealer.open_value(&secret.owner, secret.id, sealed);
+            opened.map_err(|error| ApiError::Internal(error.into()))
+        })
+        .collect()
 }
 
 /// The owner whose secrets are asked for.
@@ -113,25 +126,15 @@ struct ResolvedSecret<'a> {
 }
 
 /// Writes the answer into memory that is wiped.
-fn render(call: &Call<'_, ()>, secrets: &[Resolvable], cursor: Cursor) -> Answer {
+fn render(secrets: &[Resolvable], values: &[SecretValue], cursor: Cursor) -> Answer {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    let values = secrets
-        .iter()
-        .map(|Resolvable { secret, sealed }| {
-            let opened = call
-                .state
-                .sealer
-                .open_value(&secret.owner, secret.id, sealed);
-            opened.map_err(|error| ApiError::Internal(error.into()))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
     let room: usize = values
         .iter()
         .map(|value| value.expose().len() * 6 + 512)
         .sum();
     let mut body = Zeroizing::new(Vec::with_capacity(room + 64));
     body.extend_from_slice(b"{\"secrets\":[");
-    for (index, (Resolvable { secret, .. }, value)) in secrets.iter().zip(&values).enumerate() {
+    for (index, (Resolvable { secret, .. }, value)) in secrets.iter().zip(values).enumerate() {
         if index > 0 {
             body.push(b',');
         }

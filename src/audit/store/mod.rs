@@ -4,23 +4,28 @@
 //! database don't meet. All work runs in tasks of its own; what hangs is given up with its whole pool (see
 //! `store::Pool`). A write whose end is unknown is simply done again: what is there already is a repeat.
 
+mod add;
+mod rows;
+
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
+    collections::VecDeque,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use migration::{AuditMigrator, MigratorTrait};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection,
-    DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, Statement, sea_query::OnConflict,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbBackend,
+    EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
 };
 use tokio::{runtime::Handle, time::timeout};
 
+use add::{add, add_checkpoint, advance, lock_marks, write_mark};
+use rows::{CheckedRow, base_of, event_row, hash_of, mark_of, signed, unsigned};
+
 use super::{
     chain::Bad,
-    entity::{alarms, checkpoints, events, marks},
+    entity::{checkpoints, events, marks},
     event::AuditEvent,
 };
 use crate::{
@@ -566,277 +571,6 @@ async fn migrate(db: &DatabaseConnection) -> Result<(), SchemaError> {
     result.map_err(SchemaError::Migration)
 }
 
-async fn add(
-    transaction: &DatabaseTransaction,
-    events: Vec<AuditEvent>,
-    now: Timestamp,
-) -> Result<Stored, StoreError> {
-    let mut locked = lock_marks(transaction).await?;
-    let mut by_log: BTreeMap<&'static str, (Log, Vec<AuditEvent>)> = BTreeMap::new();
-    for event in events {
-        let (_, list) = by_log
-            .entry(event.log.as_str())
-            .or_insert((event.log, Vec::new()));
-        list.push(event);
-    }
-    let mut stored = Stored::default();
-    for (name, (log, events)) in by_log {
-        let mark = locked
-            .remove(name)
-            .ok_or(StoreError::Corrupt("audit_marks"))?;
-        let mut rest = events;
-        while !rest.is_empty() {
-            let page = rest.drain(..rest.len().min(usize_of(PAGE))).collect();
-            add_page(transaction, (log, page), now, &mut stored).await?;
-        }
-        let moved = advance(transaction, log, mark).await?;
-        if moved != mark {
-            write_mark(transaction, log, moved).await?;
-        }
-    }
-    Ok(stored)
-}
-
-/// Inserts what is not there, and sets beside it what contradicts what is there.
-async fn add_page(
-    transaction: &DatabaseTransaction,
-    (log, page): (Log, Vec<AuditEvent>),
-    now: Timestamp,
-    stored: &mut Stored,
-) -> Result<(), StoreError> {
-    let positions = page.iter().map(|event| signed(event.position));
-    let rows = events::Entity::find()
-        .select_only()
-        .columns([
-            events::Column::Epoch,
-            events::Column::Position,
-            events::Column::Hash,
-        ])
-        .filter(events::Column::Log.eq(log.as_str()))
-        .filter(events::Column::Position.is_in(positions))
-        .into_tuple::<(i64, i64, Vec<u8>)>()
-        .all(transaction)
-        .await?;
-    let mut known: HashMap<(i64, i64), Vec<u8>> = rows
-        .into_iter()
-        .map(|(epoch, position, hash)| ((epoch, position), hash))
-        .collect();
-    let (mut fresh, mut odd) = (Vec::new(), Vec::new());
-    for event in page {
-        match known.entry((signed(event.epoch), signed(event.position))) {
-            Entry::Vacant(place) => {
-                place.insert(event.hash.to_vec());
-                fresh.push(event_row(event).into_active_model());
-            }
-            Entry::Occupied(first) if *first.get() == event.hash => stored.repeats += 1,
-            Entry::Occupied(_) => {
-                tracing::error!(
-                    log = event.log.as_str(),
-                    event.epoch = event.epoch,
-                    event.position = event.position,
-                    "an event contradicts the one that is stored: both are kept"
-                );
-                odd.push(alarms::Model {
-                    log: log.as_str().to_owned(),
-                    epoch: signed(event.epoch),
-                    position: signed(event.position),
-                    hash: event.hash.to_vec(),
-                    body: event.body,
-                    received_at: now.micros(),
-                });
-            }
-        }
-    }
-    stored.new += fresh.len() as u64;
-    stored.alarms += odd.len() as u64;
-    if !fresh.is_empty() {
-        events::Entity::insert_many(fresh)
-            .exec_without_returning(transaction)
-            .await?;
-    }
-    for alarm in odd {
-        insert_alarm(transaction, alarm).await?;
-    }
-    Ok(())
-}
-
-async fn insert_alarm(
-    transaction: &DatabaseTransaction,
-    alarm: alarms::Model,
-) -> Result<(), StoreError> {
-    let key = [
-        alarms::Column::Log,
-        alarms::Column::Epoch,
-        alarms::Column::Position,
-        alarms::Column::Hash,
-    ];
-    alarms::Entity::insert(alarm.into_active_model())
-        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
-        .exec_without_returning(transaction)
-        .await?;
-    Ok(())
-}
-
-async fn add_checkpoint(
-    transaction: &DatabaseTransaction,
-    checkpoint: &Checkpoint,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    lock_marks(transaction).await?;
-    let (epoch, position) = (signed(checkpoint.epoch), signed(checkpoint.position));
-    let row = checkpoints::Model {
-        log: checkpoint.log.as_str().to_owned(),
-        epoch,
-        position,
-        hash: checkpoint.hash.to_vec(),
-        signature: checkpoint.signature.clone(),
-        received_at: now.micros(),
-    };
-    let key = [
-        checkpoints::Column::Log,
-        checkpoints::Column::Epoch,
-        checkpoints::Column::Position,
-        checkpoints::Column::Hash,
-    ];
-    checkpoints::Entity::insert(row.into_active_model())
-        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
-        .exec_without_returning(transaction)
-        .await?;
-    let stored = hash_at(transaction, checkpoint.log, checkpoint.cursor()).await?;
-    if stored.is_none_or(|hash| hash == checkpoint.hash) {
-        return Ok(true);
-    }
-    let alarm = alarms::Model {
-        log: checkpoint.log.as_str().to_owned(),
-        epoch,
-        position,
-        hash: checkpoint.hash.to_vec(),
-        // It can't fail: a checkpoint is strings and numbers.
-        body: serde_json::to_vec(checkpoint).unwrap_or_default(),
-        received_at: now.micros(),
-    };
-    insert_alarm(transaction, alarm).await?;
-    Ok(false)
-}
-
-/// Follows the chain from the mark as far as it is stored. A higher epoch that branches off at or before
-/// the mark takes the mark with it: the service was restored to that point.
-async fn advance(
-    transaction: &DatabaseTransaction,
-    log: Log,
-    mut mark: Mark,
-) -> Result<Mark, StoreError> {
-    loop {
-        let before = mark;
-        if let Some(branch) = branch_off(transaction, log, &mark).await? {
-            mark = branch;
-        }
-        let rows = events::Entity::find()
-            .select_only()
-            .columns([
-                events::Column::Epoch,
-                events::Column::Position,
-                events::Column::Hash,
-                events::Column::PrevHash,
-            ])
-            .filter(events::Column::Log.eq(log.as_str()))
-            .filter(events::Column::Position.gt(signed(mark.position)))
-            .filter(events::Column::Epoch.gte(signed(mark.epoch)))
-            .order_by_asc(events::Column::Position)
-            .order_by_asc(events::Column::Epoch)
-            .limit(PAGE)
-            .into_tuple::<(i64, i64, Vec<u8>, Vec<u8>)>()
-            .all(transaction)
-            .await?;
-        for (epoch, position, hash, prev_hash) in rows {
-            let (epoch, position) = (unsigned(epoch)?, unsigned(position)?);
-            if position > mark.position + 1 {
-                break;
-            }
-            if position == mark.position + 1 && epoch >= mark.epoch && prev_hash == mark.hash {
-                mark = Mark {
-                    epoch,
-                    position,
-                    hash: hash_of(hash)?,
-                };
-            }
-        }
-        if mark == before {
-            return Ok(mark);
-        }
-    }
-}
-
-/// The first event of a higher epoch at or before the mark, when it follows an event that is stored.
-async fn branch_off(
-    transaction: &DatabaseTransaction,
-    log: Log,
-    mark: &Mark,
-) -> Result<Option<Mark>, StoreError> {
-    let first = events::Entity::find()
-        .filter(events::Column::Log.eq(log.as_str()))
-        .filter(events::Column::Epoch.gt(signed(mark.epoch)))
-        .filter(events::Column::Position.lte(signed(mark.position)))
-        .order_by_asc(events::Column::Epoch)
-        .order_by_asc(events::Column::Position)
-        .one(transaction)
-        .await?;
-    let Some(first) = first else {
-        return Ok(None);
-    };
-    let follows = if first.position == 1 {
-        first.prev_hash == [0; HASH_BYTES]
-    } else {
-        let before = events::Entity::find()
-            .filter(events::Column::Log.eq(log.as_str()))
-            .filter(events::Column::Position.eq(first.position - 1))
-            .filter(events::Column::Epoch.lte(signed(mark.epoch)))
-            .filter(events::Column::Hash.eq(first.prev_hash))
-            .one(transaction)
-            .await?;
-        before.is_some()
-    };
-    if !follows {
-        return Ok(None);
-    }
-    Ok(Some(Mark {
-        epoch: unsigned(first.epoch)?,
-        position: unsigned(first.position)?,
-        hash: hash_of(first.hash)?,
-    }))
-}
-
-async fn lock_marks(
-    transaction: &DatabaseTransaction,
-) -> Result<HashMap<String, Mark>, StoreError> {
-    let rows = marks::Entity::find()
-        .order_by_asc(marks::Column::Log)
-        .lock_exclusive()
-        .all(transaction)
-        .await?;
-    rows.into_iter()
-        .map(|row| Ok((row.log.clone(), mark_of(row)?)))
-        .collect()
-}
-
-async fn write_mark(
-    transaction: &DatabaseTransaction,
-    log: Log,
-    mark: Mark,
-) -> Result<(), StoreError> {
-    marks::Entity::update_many()
-        .set(marks::ActiveModel {
-            epoch: Set(signed(mark.epoch)),
-            position: Set(signed(mark.position)),
-            hash: Set(mark.hash.to_vec()),
-            ..Default::default()
-        })
-        .filter(marks::Column::Log.eq(log.as_str()))
-        .exec(transaction)
-        .await?;
-    Ok(())
-}
-
 async fn highest(db: &impl ConnectionTrait, log: Log) -> Result<Cursor, StoreError> {
     let row = events::Entity::find()
         .select_only()
@@ -908,100 +642,6 @@ async fn branches(db: &impl ConnectionTrait, log: Log) -> Result<Branches, Store
         }
     }
     Ok(branches)
-}
-
-fn event_row(event: AuditEvent) -> events::Model {
-    // Every field by name: a new one does not compile until someone decides.
-    let AuditEvent {
-        log,
-        epoch,
-        position,
-        kind,
-        owner,
-        secret_id,
-        sequence,
-        version,
-        occurred_at,
-        hash,
-        prev_hash,
-        body,
-        traceparent,
-    } = event;
-    events::Model {
-        log: log.as_str().to_owned(),
-        epoch: signed(epoch),
-        position: signed(position),
-        r#type: kind,
-        owner,
-        secret_id,
-        sequence: sequence.map(signed),
-        version: version.map(signed),
-        occurred_at: occurred_at.micros(),
-        hash: hash.to_vec(),
-        prev_hash: prev_hash.to_vec(),
-        body,
-        traceparent,
-    }
-}
-
-#[derive(FromQueryResult)]
-struct CheckedRow {
-    log: String,
-    epoch: i64,
-    position: i64,
-    hash: Vec<u8>,
-    signature: String,
-    event_hash: Option<Vec<u8>>,
-}
-
-impl TryFrom<CheckedRow> for Checked {
-    type Error = StoreError;
-
-    fn try_from(row: CheckedRow) -> Result<Self, StoreError> {
-        let checkpoint = Checkpoint {
-            log: Log::parse(&row.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
-            epoch: unsigned(row.epoch)?,
-            position: unsigned(row.position)?,
-            // One that was damaged is no event's, so that the proof names it.
-            hash: row.hash.try_into().unwrap_or_default(),
-            signature: row.signature,
-        };
-        Ok(Self {
-            checkpoint,
-            event: row.event_hash,
-        })
-    }
-}
-
-fn base_of(row: &marks::Model) -> Result<Mark, StoreError> {
-    Ok(Mark {
-        epoch: unsigned(row.base_epoch)?,
-        position: unsigned(row.base_position)?,
-        hash: hash_of(row.base_hash.clone())?,
-    })
-}
-
-fn mark_of(row: marks::Model) -> Result<Mark, StoreError> {
-    Ok(Mark {
-        epoch: unsigned(row.epoch)?,
-        position: unsigned(row.position)?,
-        hash: hash_of(row.hash)?,
-    })
-}
-
-fn hash_of(bytes: Vec<u8>) -> Result<[u8; HASH_BYTES], StoreError> {
-    bytes
-        .try_into()
-        .or(Err(StoreError::Corrupt("audit_events")))
-}
-
-fn unsigned(number: i64) -> Result<u64, StoreError> {
-    u64::try_from(number).or(Err(StoreError::Corrupt("audit_events")))
-}
-
-/// [`AuditEvent::parse`] lets nothing in that does not fit.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn usize_of(number: u64) -> usize {

@@ -1,0 +1,107 @@
+//! Rows and their way into types of ours.
+
+use sea_orm::FromQueryResult;
+
+use super::{Checked, Mark};
+use crate::{
+    audit::{
+        entity::{events, marks},
+        event::AuditEvent,
+    },
+    domain::{Checkpoint, HASH_BYTES, Log},
+    store::StoreError,
+};
+
+pub(super) fn event_row(event: AuditEvent) -> events::Model {
+    // Every field by name: a new one does not compile until someone decides.
+    let AuditEvent {
+        log,
+        epoch,
+        position,
+        kind,
+        owner,
+        secret_id,
+        sequence,
+        version,
+        occurred_at,
+        hash,
+        prev_hash,
+        body,
+        traceparent,
+    } = event;
+    events::Model {
+        log: log.as_str().to_owned(),
+        epoch: signed(epoch),
+        position: signed(position),
+        r#type: kind,
+        owner,
+        secret_id,
+        sequence: sequence.map(signed),
+        version: version.map(signed),
+        occurred_at: occurred_at.micros(),
+        hash: hash.to_vec(),
+        prev_hash: prev_hash.to_vec(),
+        body,
+        traceparent,
+    }
+}
+
+#[derive(FromQueryResult)]
+pub(super) struct CheckedRow {
+    log: String,
+    epoch: i64,
+    position: i64,
+    hash: Vec<u8>,
+    signature: String,
+    event_hash: Option<Vec<u8>>,
+}
+
+impl TryFrom<CheckedRow> for Checked {
+    type Error = StoreError;
+
+    fn try_from(row: CheckedRow) -> Result<Self, StoreError> {
+        let checkpoint = Checkpoint {
+            log: Log::parse(&row.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
+            epoch: unsigned(row.epoch)?,
+            position: unsigned(row.position)?,
+            // One that was damaged is no event's, so that the proof names it.
+            hash: row.hash.try_into().unwrap_or_default(),
+            signature: row.signature,
+        };
+        Ok(Self {
+            checkpoint,
+            event: row.event_hash,
+        })
+    }
+}
+
+pub(super) fn base_of(row: &marks::Model) -> Result<Mark, StoreError> {
+    Ok(Mark {
+        epoch: unsigned(row.base_epoch)?,
+        position: unsigned(row.base_position)?,
+        hash: hash_of(row.base_hash.clone())?,
+    })
+}
+
+pub(super) fn mark_of(row: marks::Model) -> Result<Mark, StoreError> {
+    Ok(Mark {
+        epoch: unsigned(row.epoch)?,
+        position: unsigned(row.position)?,
+        hash: hash_of(row.hash)?,
+    })
+}
+
+pub(super) fn hash_of(bytes: Vec<u8>) -> Result<[u8; HASH_BYTES], StoreError> {
+    bytes
+        .try_into()
+        .or(Err(StoreError::Corrupt("audit_events")))
+}
+
+pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).or(Err(StoreError::Corrupt("audit_events")))
+}
+
+/// [`AuditEvent::parse`] lets nothing in that does not fit.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
