@@ -175,9 +175,10 @@ async fn a_command_that_does_not_end_is_killed_when_the_grace_is_over() {
 
 #[tokio::test]
 async fn nothing_of_the_command_is_left_behind_at_a_restart() {
-    // The shell ends at once, its child after a while: the next start waits for both.
+    // The shell ends at once, its child after a while: the next start waits for both. (After the test the
+    // child ends because its shell is gone.)
     let line = r#"echo "start $A_KEY $B_KEY"
-        sh -c 'trap "sleep 0.5; echo gone; exit" TERM; while :; do sleep 0.02; done' & wait"#;
+        sh -c 'trap "sleep 0.5; echo gone; exit" TERM; while kill -0 $PPID; do sleep 0.02; done' & wait"#;
     let (bench, [a, _], run) = started(&[], line).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     bench.put(&a, "a2").await;
