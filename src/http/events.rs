@@ -128,6 +128,10 @@ async fn follow(call: &Call<'_, ()>, log: Log, filter: Filter, from: Option<Curs
     };
     let mut answer = HttpResponse::Ok();
     answer.insert_header((header::CONTENT_TYPE, "text/event-stream"));
+    // A proxy (nginx) must not hold events back.
+    answer.insert_header(("X-Accel-Buffering", "no"));
+    // What ends a stream ends its connection.
+    answer.force_close();
     // actix-http would poll the body of an answer to HEAD, too.
     if call.request.method() == Method::HEAD {
         return Ok(answer.finish());

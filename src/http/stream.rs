@@ -19,7 +19,7 @@ use crate::{
 /// How often a quiet stream says how far it has looked.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often the token is looked at. (What was good is remembered for 3 s: together less than 5 s.)
-const RECHECK: Duration = Duration::from_millis(1500);
+const RECHECK: Duration = Duration::from_secs(1);
 /// How long a reader may take nothing while there is something to take.
 pub(super) const SLOW: Duration = Duration::from_secs(20);
 /// How many events are handed over at once, at most.
@@ -123,7 +123,10 @@ impl Streaming {
                 self.check = Instant::now() + RECHECK;
                 let authenticator = &self.follower.state.authenticator;
                 let credential = self.follower.credential.expose();
-                authenticator.authenticate(credential).await.ok()?;
+                // In a box, so that a stream that waits has no room for it.
+                Box::pin(authenticator.authenticate(credential))
+                    .await
+                    .ok()?;
             }
             // Marked before the ring is read: what comes in between wakes the next round.
             head.mark_unchanged();
@@ -148,7 +151,7 @@ impl Follower {
         loop {
             let tail = self.state.tail(self.log);
             let Some(events) = tail.after(self.cursor.position, PIECE) else {
-                return self.catch_up().await;
+                return Box::pin(self.catch_up()).await;
             };
             let Some(last) = events.last() else {
                 return Step::Wait;

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -16,6 +17,8 @@ use crate::{
 
 /// Events that may be unconfirmed.
 const WINDOW: usize = 500;
+/// Events that are read at once: more than the window, so that it seldom waits for the database.
+const READ: u64 = 2000;
 /// How long a confirm may take.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// How often lease and cursor are written.
@@ -127,7 +130,24 @@ impl<'a> Session<'a> {
         };
         match woken {
             Woken::Nothing => Ok(()),
-            Woken::Confirmed(Ok(Verdict::Taken { unroutable })) => {
+            Woken::Late => Err(Ended::BrokerLost(BrokerError::Deadline)),
+            Woken::Confirmed(verdict) => {
+                self.confirmed(verdict).await?;
+                // The broker confirms many at once: those that are there need no step of their own.
+                while let Some((.., confirm)) = self.window.front_mut()
+                    && let Some(verdict) = confirm.now_or_never()
+                {
+                    self.confirmed(verdict).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the broker's word for the first event of the window.
+    async fn confirmed(&mut self, verdict: Result<Verdict, BrokerError>) -> Result<(), Ended> {
+        match verdict {
+            Ok(Verdict::Taken { unroutable }) => {
                 self.unroutable += u64::from(unroutable);
                 if let Some((position, ..)) = self.window.pop_front() {
                     self.lease.confirmed = position;
@@ -135,9 +155,8 @@ impl<'a> Session<'a> {
                 faults::point("after-confirm").await;
                 Ok(())
             }
-            Woken::Confirmed(Ok(Verdict::Refused)) => Err(Ended::BrokerLost(BrokerError::Refused)),
-            Woken::Late => Err(Ended::BrokerLost(BrokerError::Deadline)),
-            Woken::Confirmed(Err(error)) => Err(Ended::BrokerLost(error)),
+            Ok(Verdict::Refused) => Err(Ended::BrokerLost(BrokerError::Refused)),
+            Err(error) => Err(Ended::BrokerLost(error)),
         }
     }
 
@@ -149,7 +168,7 @@ impl<'a> Session<'a> {
         };
         if self.read.is_empty() && self.window.len() < room {
             let log = self.cursor.log;
-            match store.log_after(log, self.published, WINDOW as u64).await {
+            match store.log_after(log, self.published, READ).await {
                 Ok(events) => self.read = events.into(),
                 Err(error) => {
                     tracing::warn!(
