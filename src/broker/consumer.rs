@@ -84,26 +84,14 @@ impl Consumer {
             .await
             .or(Err(BrokerError::Deadline))?
             .map_err(BrokerError::Broken)?;
-        timeout(TOPOLOGY, Self::open(connection, exchange))
+        let opened = timeout(
+            TOPOLOGY,
+            while_connected(&connection, open(&connection, exchange)),
+        );
+        let (channel, deliveries) = opened
             .await
-            .or(Err(BrokerError::Deadline))?
-            .map_err(BrokerError::Broken)
-    }
-
-    async fn open(connection: Connection, exchange: ShortString) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
-        declare(&channel, &exchange).await?;
-        channel
-            .basic_qos(PREFETCH, BasicQosOptions::default())
-            .await?;
-        let deliveries = channel
-            .basic_consume(
-                AUDIT_QUEUE.into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+            .or(Err(BrokerError::Deadline))??
+            .map_err(BrokerError::Broken)?;
         Ok(Self {
             connection,
             channel,
@@ -120,14 +108,7 @@ impl Consumer {
     /// Safe: nothing is taken before the first has come.
     pub async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
         let mut batch = Vec::new();
-        // A link that breaks at the wrong moment may leave the stream silent instead of ended.
-        let first = loop {
-            match timeout(LOOK, self.deliveries.next()).await {
-                Ok(first) => break first,
-                Err(_) if !self.connection.status().connected() => return Err(BrokerError::Gone),
-                Err(_) => {}
-            }
-        };
+        let first = while_connected(&self.connection, self.deliveries.next()).await?;
         batch.push(taken(first)?);
         while batch.len() < usize::from(PREFETCH)
             && let Some(next) = self.deliveries.next().now_or_never()
@@ -185,6 +166,42 @@ impl Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+async fn open(
+    connection: &Connection,
+    exchange: ShortString,
+) -> lapin::Result<(Channel, lapin::Consumer)> {
+    let channel = connection.create_channel().await?;
+    declare(&channel, &exchange).await?;
+    channel
+        .basic_qos(PREFETCH, BasicQosOptions::default())
+        .await?;
+    let deliveries = channel
+        .basic_consume(
+            AUDIT_QUEUE.into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    Ok((channel, deliveries))
+}
+
+/// Waits as long as the connection stands. (What waits in lapin for a connection that the broker closed is
+/// not always told.)
+async fn while_connected<T>(
+    connection: &Connection,
+    waiting: impl Future<Output = T>,
+) -> Result<T, BrokerError> {
+    let mut waiting = std::pin::pin!(waiting);
+    loop {
+        match timeout(LOOK, &mut waiting).await {
+            Ok(done) => return Ok(done),
+            Err(_) if !connection.status().connected() => return Err(BrokerError::Gone),
+            Err(_) => {}
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 const SOON: Duration = Duration::from_secs(30);
 /// A broker that was killed elects the leaders of its queues anew.
-const LATE: Duration = Duration::from_secs(90);
+const LATE: Duration = Duration::from_mins(3);
 
 /// A running `rekey audit serve`.
 struct Consumer {
