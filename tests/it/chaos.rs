@@ -59,6 +59,7 @@ impl Stack {
         let replica = deployment.serve();
         let token = deployment.token("alice", SCOPES);
         let consumer = consumer(&deployment);
+        settled(&deployment);
         let stack = Self {
             deployment,
             replica,
@@ -85,6 +86,18 @@ impl Stack {
             }
         }
     }
+}
+
+/// Waits until the consumer's queue is there and RabbitMQ has written so: killed within the first half second it
+/// knows the queue and not its replica, and never serves it again.
+fn settled(deployment: &Deployment) {
+    let end = Instant::now() + Duration::from_mins(1);
+    let log = deployment.folder().join("consumer.log");
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("consuming")) {
+        assert!(Instant::now() < end, "the audit consumer does not consume");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(5));
 }
 
 fn consumer(deployment: &Deployment) -> Process {

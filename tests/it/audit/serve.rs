@@ -306,6 +306,9 @@ async fn it_comes_back_after_the_broker_and_the_database_were_gone() {
     consumer.says("can't store", 1).await;
     postgres.restart();
     stores(&deployment, 4).await;
+    // RabbitMQ writes half a second later which replicated queues it has (`ra_directory`): killed before, it knows
+    // the queue and not its replica, and never serves it again.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     broker.kill_9();
     broker.restart();
     consumer.says("consuming", 2).await;
