@@ -50,6 +50,7 @@ impl Delivery {
 pub(crate) struct Recorder {
     queue: String,
     record: watch::Receiver<Vec<Delivery>>,
+    doing: watch::Receiver<String>,
     consuming: AbortHandle,
 }
 
@@ -65,8 +66,9 @@ impl Recorder {
         let queue = route.queue.clone();
         let (sender, record) = watch::channel(Vec::new());
         let (ready, mut is_ready) = watch::channel(false);
+        let (tell, doing) = watch::channel(String::new());
         let consuming = background::runtime()
-            .spawn(consume_for_ever(route, sender, ready))
+            .spawn(consume_for_ever(route, sender, ready, tell))
             .abort_handle();
         tokio::time::timeout(Duration::from_secs(30), is_ready.wait_for(|ready| *ready))
             .await
@@ -75,6 +77,7 @@ impl Recorder {
         Self {
             queue,
             record,
+            doing,
             consuming,
         }
     }
@@ -120,8 +123,9 @@ impl Recorder {
             return record.expect("the recorder runs").clone();
         }
         panic!(
-            "not {what} within {deadline:?}, but {}",
-            self.record.borrow().len()
+            "not {what} within {deadline:?}, but {}; the recorder: {}",
+            self.record.borrow().len(),
+            *self.doing.borrow()
         );
     }
 
@@ -160,40 +164,52 @@ async fn consume_for_ever(
     route: Route,
     record: watch::Sender<Vec<Delivery>>,
     ready: watch::Sender<bool>,
+    doing: watch::Sender<String>,
 ) {
-    loop {
-        // Its end, in order or not, is a broken link: come back.
-        let _ = consume(&route, &record, &ready).await;
+    for attempt in 1_u32.. {
+        doing.send_replace(format!("connection {attempt} is made"));
+        let connecting = Connection::connect(&route.url, ConnectionProperties::default());
+        let ended = match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(Ok(connection)) => {
+                doing.send_replace(format!("connection {attempt} stands"));
+                // What waits in lapin is not always told that its connection broke.
+                tokio::select! {
+                    ended = consume(&connection, &route, &record, &ready) => ended,
+                    () = broken(&connection) => "its connection broke".to_owned(),
+                }
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "nothing answers".to_owned(),
+        };
+        doing.send_replace(format!("connection {attempt} has ended: {ended}"));
         tokio::time::sleep(BACK_OFF).await;
     }
 }
 
+async fn broken(connection: &Connection) {
+    while connection.status().connected() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Records until something breaks; the text says what.
 async fn consume(
+    connection: &Connection,
     route: &Route,
     record: &watch::Sender<Vec<Delivery>>,
     ready: &watch::Sender<bool>,
-) -> Result<(), lapin::Error> {
-    let connecting = Connection::connect(&route.url, ConnectionProperties::default());
-    let Ok(connection) = tokio::time::timeout(CONNECT, connecting).await else {
-        return Ok(());
-    };
-    let connection = connection?;
+) -> String {
     // A broker that dies or is still recovering may never answer: come back then too.
-    let Ok(consumer) = tokio::time::timeout(CONNECT, subscribe(&connection, route)).await else {
-        return Ok(());
+    let mut consumer = match tokio::time::timeout(CONNECT, subscribe(connection, route)).await {
+        Ok(Ok(consumer)) => consumer,
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "no subscription within 5 s".to_owned(),
     };
-    let mut consumer = consumer?;
     ready.send_replace(true);
-    loop {
-        // A link that breaks while the consumer is being set up may leave it waiting for ever.
-        let Ok(next) = tokio::time::timeout(LOOK, consumer.next()).await else {
-            if connection.status().connected() {
-                continue;
-            }
-            return Ok(());
-        };
-        let Some(delivery) = next.transpose()? else {
-            return Ok(());
+    while let Some(next) = consumer.next().await {
+        let delivery = match next {
+            Ok(delivery) => delivery,
+            Err(error) => return error.to_string(),
         };
         record.send_modify(|record| {
             record.push(Delivery {
@@ -204,8 +220,11 @@ async fn consume(
                 body: delivery.data.clone(),
             });
         });
-        delivery.acker.ack(BasicAckOptions::default()).await?;
+        if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
+            return error.to_string();
+        }
     }
+    "the consumer was ended".to_owned()
 }
 
 async fn subscribe(connection: &Connection, route: &Route) -> Result<Consumer, lapin::Error> {

@@ -335,6 +335,20 @@ impl Replica {
     }
 }
 
+impl Drop for Replica {
+    /// A test that fails shows what its service said last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.stderr();
+            let lines: Vec<_> = said.lines().rev().take(40).collect();
+            eprintln!("the service {} said last:", self.base);
+            for line in lines.iter().rev() {
+                eprintln!("  {line}");
+            }
+        }
+    }
+}
+
 /// What came back, whatever its status.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
