@@ -42,7 +42,8 @@ pub enum ExportError {
 }
 
 /// Takes a fresh checkpoint, waits until the consumer has stored all up to it (at most `patience`), and
-/// writes the events and exactly that checkpoint, one canonical JSON a line.
+/// writes the events and exactly that checkpoint, one canonical JSON a line. `told` hears how many events
+/// of how many are written.
 ///
 /// # Errors
 /// [`ExportError`]; what was written by then is no export.
@@ -50,7 +51,7 @@ pub async fn export(
     (store, remote): (&AuditStore, &Remote),
     log: Log,
     patience: Duration,
-    out: &mut impl Write,
+    (out, told): (&mut impl Write, impl Fn(u64, u64)),
 ) -> Result<Cursor, ExportError> {
     let checkpoint = remote.head(log).await?;
     let until = checkpoint.cursor();
@@ -73,6 +74,7 @@ pub async fn export(
             out.write_all(row.body())?;
             out.write_all(b"\n")?;
         }
+        told(chain.cursor().position, until.position);
     }
     chain.ends_at(&checkpoint)?;
     serde_json::to_writer(&mut *out, &checkpoint).map_err(io::Error::from)?;

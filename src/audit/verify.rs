@@ -65,11 +65,15 @@ impl Verifier {
         }
     }
 
-    /// Proves one log.
+    /// Proves one log. `told` hears how many events of how many were looked at.
     ///
     /// # Errors
     /// The outer one when the proof can't be made; the inner one names the first bad position.
-    pub async fn verify(&self, log: Log) -> Result<Result<Proof, Bad>, VerifyError> {
+    pub async fn verify(
+        &self,
+        log: Log,
+        told: impl Fn(u64, u64),
+    ) -> Result<Result<Proof, Bad>, VerifyError> {
         let stored = self.store.state(log).await?.highest;
         let head = match &self.remote {
             Some(remote) => Some(remote.head(log).await?),
@@ -86,7 +90,7 @@ impl Verifier {
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
         let mut chain = Chain::behind(log, base.cursor(), base.hash);
-        let walked = self.walk(&mut chain, until, head.as_ref()).await?;
+        let walked = self.walk(&mut chain, (until, head.as_ref()), told).await?;
         found.extend(walked.err());
         found.extend(self.left(log).await?.err());
         found.extend(self.alarm(log).await?);
@@ -129,8 +133,8 @@ impl Verifier {
     async fn walk(
         &self,
         chain: &mut Chain,
-        until: Cursor,
-        head: Option<&Checkpoint>,
+        (until, head): (Cursor, Option<&Checkpoint>),
+        told: impl Fn(u64, u64),
     ) -> Result<Result<(), Bad>, VerifyError> {
         let Some(log) = chain.log() else {
             return Ok(Ok(()));
@@ -157,6 +161,7 @@ impl Verifier {
                 };
                 return Ok(Err(bad));
             }
+            told(chain.cursor().position, until.position);
         }
         let end = chain.cursor();
         if end.position < until.position {

@@ -7,21 +7,16 @@ use std::{fmt, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    Channel, Connection, ConnectionProperties, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
         ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
-    uri::AMQPUri,
 };
-use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
-use super::{
-    BrokerError, BrokerTarget,
-    publisher::{DEADLINE, HEARTBEAT},
-};
+use super::connection::{BrokerError, BrokerTarget, DEADLINE, connect};
 
 /// The queue; its name is part of the contract.
 pub const AUDIT_QUEUE: &str = "rekey.audit";
@@ -72,18 +67,8 @@ impl Consumer {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let mut uri: AMQPUri = target
-            .url
-            .expose_secret()
-            .parse()
-            .or(Err(BrokerError::Url))?;
-        uri.query.heartbeat = Some(HEARTBEAT);
+        let connection = connect(target, "rekey audit").await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let properties = ConnectionProperties::default().with_connection_name("rekey audit".into());
-        let connection = timeout(DEADLINE, Connection::connect_uri(uri, properties))
-            .await
-            .or(Err(BrokerError::Deadline))?
-            .map_err(BrokerError::Broken)?;
         let opened = timeout(
             TOPOLOGY,
             while_connected(&connection, open(&connection, exchange)),

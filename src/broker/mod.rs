@@ -4,10 +4,12 @@
 //! Each has one connection with one channel. What it does not do: it never reconnects by itself, and keeps
 //! nothing that was not confirmed.
 
+mod connection;
 mod consumer;
 mod message;
 mod publisher;
 
+pub use connection::{BrokerError, BrokerTarget};
 pub use consumer::{AUDIT_DEAD, AUDIT_QUEUE, Consumer, Delivery};
 pub use message::{Message, MessageError};
-pub use publisher::{BrokerError, BrokerTarget, Confirm, Publisher, Verdict};
+pub use publisher::{Confirm, Publisher, Verdict};

@@ -1,53 +1,18 @@
 //! One connection to the broker, with one channel that one task owns.
 
-use std::{fmt, pin::Pin, time::Duration};
+use std::{fmt, pin::Pin};
 
 use lapin::{
-    Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    Channel, Confirmation, Connection, ExchangeKind,
     options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::{FieldTable, ShortString},
-    uri::AMQPUri,
 };
-use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
-use super::Message;
-
-/// How long connecting, or handing one message over, may take. (lapin itself has no limit: a frozen broker
-/// would hold it for ever.)
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Seconds between heartbeats: a silent broker is noticed after two of them.
-pub(super) const HEARTBEAT: u16 = 10;
-
-/// A broker and the exchange on it.
-#[derive(Debug, Clone)]
-pub struct BrokerTarget {
-    /// `amqp://…` or `amqps://…`.
-    pub url: SecretString,
-    /// The topic exchange that events are published to.
-    pub exchange: String,
-}
-
-/// What can go wrong between rekey and the broker.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
-    /// The URL is not one of AMQP. (Its text may hold a password, so it is not shown.)
-    #[error("broker.url is not an AMQP URL")]
-    Url,
-    /// The broker did not answer in time.
-    #[error("the broker did not answer in time")]
-    Deadline,
-    /// The connection is gone.
-    #[error("the connection to the broker is gone")]
-    Gone,
-    /// The broker refused a message.
-    #[error("the broker refused a message")]
-    Refused,
-    /// The broker refused, or the connection broke.
-    #[error("the broker refused, or the connection broke")]
-    Broken(#[source] lapin::Error),
-}
+use super::{
+    Message,
+    connection::{BrokerError, BrokerTarget, DEADLINE, connect},
+};
 
 /// What the broker says of one message, in time.
 pub type Confirm = Pin<Box<dyn Future<Output = Result<Verdict, BrokerError>> + Send>>;
@@ -77,23 +42,14 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let mut uri: AMQPUri = target
-            .url
-            .expose_secret()
-            .parse()
-            .or(Err(BrokerError::Url))?;
-        uri.query.heartbeat = Some(HEARTBEAT);
+        let connection = connect(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        timeout(DEADLINE, Self::open(uri, exchange))
+        timeout(DEADLINE, Self::open(connection, exchange))
             .await
             .or(Err(BrokerError::Deadline))?
     }
 
-    async fn open(uri: AMQPUri, exchange: ShortString) -> Result<Self, BrokerError> {
-        let properties = ConnectionProperties::default().with_connection_name("rekey relay".into());
-        let connection = Connection::connect_uri(uri, properties)
-            .await
-            .map_err(BrokerError::Broken)?;
+    async fn open(connection: Connection, exchange: ShortString) -> Result<Self, BrokerError> {
         let channel = connection
             .create_channel()
             .await

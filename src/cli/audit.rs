@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::json;
 use tokio::{
     runtime::Handle,
@@ -17,7 +17,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Failed, print};
+use super::{
+    Failed, log_name, print,
+    progress::{Progress, Told},
+};
 use crate::{
     audit::{AuditStore, Auditor, Bad, Proof, Verifier, export, verify_export},
     broker::BrokerTarget,
@@ -57,9 +60,9 @@ pub(super) enum Action {
     /// Show the newest events that are stored, one JSON a line.
     #[command(after_help = "Example: rekey audit tail --log activity --follow")]
     Tail {
-        /// Which log.
-        #[arg(long, value_enum, default_value_t = LogName::Changes)]
-        log: LogName,
+        /// The log: `changes` or `activity`.
+        #[arg(long, default_value = "changes", value_parser = log_name)]
+        log: Log,
         /// How many.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         limit: u64,
@@ -70,9 +73,9 @@ pub(super) enum Action {
     /// Write a log as NDJSON: its events, then the signed checkpoint that covers the last.
     #[command(after_help = "Example: rekey audit export --log changes --output changes.ndjson")]
     Export {
-        /// Which log.
-        #[arg(long, value_enum, default_value_t = LogName::Changes)]
-        log: LogName,
+        /// The log: `changes` or `activity`.
+        #[arg(long, default_value = "changes", value_parser = log_name)]
+        log: Log,
         /// Where to; stdout unless given. The file is replaced as a whole.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -95,21 +98,6 @@ impl Action {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogName {
-    Changes,
-    Activity,
-}
-
-impl From<LogName> for Log {
-    fn from(name: LogName) -> Self {
-        match name {
-            LogName::Changes => Self::Changes,
-            LogName::Activity => Self::Activity,
-        }
-    }
-}
-
 fn key(text: &str) -> Result<CheckpointKey, &'static str> {
     CheckpointKey::parse(text).or(Err(
         "allowed is ed25519:KEY, KEY 32 bytes in padded standard base64",
@@ -123,7 +111,10 @@ pub(super) fn verify_offline(
     as_json: bool,
 ) -> Result<ExitCode, Failed> {
     let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let verdict = verify_export(BufReader::new(opened), key)?;
+    let length = opened.metadata()?.len();
+    let progress = Progress::new(file.display().to_string(), "bytes");
+    let read = BufReader::new(Told::new(opened, length, progress));
+    let verdict = verify_export(read, key)?;
     let log = verdict.as_ref().ok().map(|proof| proof.log);
     report(&[(log, verdict)], as_json)
 }
@@ -136,10 +127,10 @@ pub(super) async fn run(
     match action {
         Action::Serve => Box::pin(serve(settings)).await,
         Action::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
-        Action::Tail { log, limit, follow } => tail(settings, log.into(), limit, follow).await,
+        Action::Tail { log, limit, follow } => tail(settings, log, limit, follow).await,
         Action::Export { log, output, wait } => {
             let patience = Duration::from_secs(wait);
-            write_export(settings, log.into(), output.as_deref(), patience).await
+            write_export(settings, log, output.as_deref(), patience).await
         }
     }
 }
@@ -208,7 +199,9 @@ async fn verify(
     let verifier = Verifier::new(store.clone(), remote, key, UNDER_WAY);
     let mut verdicts = Vec::new();
     for log in Log::ALL {
-        verdicts.push((Some(log), verifier.verify(log).await?));
+        let progress = Progress::new(log.as_str(), "events");
+        let told = |done, all| progress.tell(done, all);
+        verdicts.push((Some(log), verifier.verify(log, told).await?));
     }
     store.close(TIMEOUT).await;
     report(&verdicts, as_json)
@@ -282,14 +275,24 @@ async fn write_export(
     let store = open(settings).await?;
     let remote = remote(settings)?.ok_or("audit.url and audit.token are needed")?;
     let from = (&store, &remote);
+    let progress = Progress::new(log.as_str(), "events");
+    let told = |done, all| progress.tell(done, all);
     let until = match output {
-        None => export(from, log, patience, &mut BufWriter::new(io::stdout())).await?,
+        None => {
+            export(
+                from,
+                log,
+                patience,
+                (&mut BufWriter::new(io::stdout()), told),
+            )
+            .await?
+        }
         Some(path) => {
             // Written aside and renamed: the file is a whole export or the one before.
             let mut aside = path.as_os_str().to_owned();
             aside.push(".new");
             let mut file = BufWriter::new(File::create(&aside)?);
-            let until = export(from, log, patience, &mut file).await?;
+            let until = export(from, log, patience, (&mut file, told)).await?;
             file.into_inner()
                 .map_err(io::IntoInnerError::into_error)?
                 .sync_all()?;
@@ -297,6 +300,7 @@ async fn write_export(
             until
         }
     };
+    drop(progress);
     store.close(TIMEOUT).await;
     super::complain(&*Failed::from(format!(
         "exported {} up to {until}",

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, print, tail};
+use super::{Failed, database, log_name, print, tail};
 use crate::{domain::Log, settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
@@ -13,7 +13,7 @@ pub(super) enum Action {
     /// Show position, hash and epoch of a log's last event.
     Head {
         /// The log: `changes` or `activity`.
-        #[arg(long, default_value = "changes", value_parser = log)]
+        #[arg(long, default_value = "changes", value_parser = log_name)]
         log: Log,
     },
     /// Show a log's events, over HTTP.
@@ -21,10 +21,6 @@ pub(super) enum Action {
         after_help = "Reads REKEY_URL, and REKEY_TOKEN or REKEY_TOKEN_FILE; no settings.\n\nExample: rekey events tail --after 1-10234 --follow --json"
     )]
     Tail(tail::Tail),
-}
-
-pub(super) fn log(text: &str) -> Result<Log, &'static str> {
-    Log::parse(text).or(Err("allowed are changes and activity"))
 }
 
 pub(super) async fn run(

@@ -9,6 +9,7 @@ mod healthcheck;
 mod import;
 mod keys;
 mod migrate;
+mod progress;
 mod run;
 mod serve;
 mod tail;
@@ -24,7 +25,10 @@ use std::{
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::settings::{LogFormat, Settings};
+use crate::{
+    domain::Log,
+    settings::{LogFormat, Settings},
+};
 
 /// Version and commit; the commit is what `REKEY_COMMIT` held when the binary was built.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -176,6 +180,11 @@ fn operate(config: Option<&Path>) -> Result<Settings, Failed> {
 fn listen() -> Result<(), Failed> {
     crate::telemetry::init(LogFormat::Pretty);
     Ok(crate::telemetry::harden_process()?)
+}
+
+/// Reads a log's name from an option.
+fn log_name(text: &str) -> Result<Log, &'static str> {
+    Log::parse(text).or(Err("allowed are changes and activity"))
 }
 
 /// Prints data on stdout.

@@ -5,9 +5,9 @@ use std::{io, process::ExitCode};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Failed, connection, events, print};
+use super::{Failed, connection, log_name, print};
 use crate::{
-    domain::{Cursor, Log, ParseError},
+    domain::{Cursor, Log},
     remote::{Pause, Remote, RemoteError, Trail},
 };
 
@@ -16,18 +16,14 @@ const PAGE: u32 = 1000;
 #[derive(Debug, Args)]
 pub(super) struct Tail {
     /// Begin after this cursor, `<epoch>-<position>`; at the first event kept unless given.
-    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+    #[arg(long, value_name = "CURSOR", value_parser = Cursor::parse)]
     after: Option<Cursor>,
     /// Go on with what is committed from now on, over any break of the connection.
     #[arg(long)]
     follow: bool,
     /// The log: `changes` (what happened to secrets) or `activity` (who read, who was let in).
-    #[arg(long, default_value = "changes", value_parser = events::log)]
+    #[arg(long, default_value = "changes", value_parser = log_name)]
     log: Log,
-}
-
-fn cursor(text: &str) -> Result<Cursor, ParseError> {
-    Cursor::parse(text)
 }
 
 pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {

@@ -31,7 +31,7 @@ pub(super) enum Action {
 #[command(group = ArgGroup::new("whose").required(true).args(["owner", "service"]))]
 pub(super) struct Create {
     /// The owner that the token acts for.
-    #[arg(long, value_parser = owner)]
+    #[arg(long, value_parser = Owner::parse)]
     owner: Option<Owner>,
     /// The service that the token is for.
     #[arg(long, requires = "act_for")]
@@ -48,10 +48,6 @@ pub(super) struct Create {
     /// Words to know it again.
     #[arg(long, default_value = "")]
     label: String,
-}
-
-fn owner(text: &str) -> Result<Owner, crate::domain::ParseError> {
-    Owner::parse(text)
 }
 
 fn scope(text: &str) -> Result<Scope, UnknownScope> {

@@ -5,11 +5,8 @@
 
 use std::time::Duration;
 
-use migration::{Migrator, MigratorTrait};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, FromQueryResult,
-    Statement,
-};
+use migration::Migrator;
+use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -19,6 +16,7 @@ use super::{
     commit::{begin, lock_activity},
     connection::Pool,
     keys, log,
+    schema::{self, MigrationState, SchemaError},
     service_keys::{self, StoredServiceKey},
     tokens::{self, StoredToken, TokenKind},
     write,
@@ -29,35 +27,6 @@ use crate::domain::{
 
 /// How long an operator's command waits for a lock or a statement.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// `rekey migrate up` takes this advisory lock, so that two at once do not meet: "rekey" in ASCII.
-const MIGRATE_LOCK: i64 = 0x0072_656b_6579;
-
-/// The schema is not what this binary needs.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
-    /// A migration that this binary needs was not applied.
-    #[error("the database lacks the migration {0}: run `rekey migrate up`")]
-    Missing(String),
-    /// A migration of the audit consumer's database was not applied.
-    #[error("the audit database lacks the migration {0}: run `rekey audit serve` first")]
-    Audit(String),
-    /// A migration failed.
-    #[error("a migration failed")]
-    Migration(#[source] DbErr),
-    /// The database can't be asked.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A migration that this binary knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MigrationState {
-    /// Its name.
-    pub name: String,
-    /// Whether it was applied.
-    pub applied: bool,
-}
 
 /// A connection for an operator's commands.
 #[derive(Debug)]
@@ -95,7 +64,7 @@ impl Operator {
     /// # Errors
     /// [`SchemaError`].
     pub async fn migrate_up(&self) -> Result<(), SchemaError> {
-        self.run(async |db| Ok(alone(db, async |db| Migrator::up(db, None).await).await))
+        self.run(async |db| Ok(schema::up::<Migrator>(&db).await))
             .await?
     }
 
@@ -104,10 +73,8 @@ impl Operator {
     /// # Errors
     /// [`SchemaError`].
     pub async fn migrate_down(&self, steps: u32) -> Result<(), SchemaError> {
-        self.run(async move |db| {
-            Ok(alone(db, async move |db| Migrator::down(db, Some(steps)).await).await)
-        })
-        .await?
+        self.run(async move |db| Ok(schema::down::<Migrator>(&db, steps).await))
+            .await?
     }
 
     /// Every migration that this binary knows, in order.
@@ -115,7 +82,8 @@ impl Operator {
     /// # Errors
     /// [`StoreError`].
     pub async fn migrations(&self) -> Result<Vec<MigrationState>, StoreError> {
-        self.run(async |db| migrations(&db).await).await
+        self.run(async |db| schema::migrations::<Migrator>(&db).await)
+            .await
     }
 
     /// Stores a token, with its event in the log `activity`.
@@ -280,66 +248,4 @@ async fn record(
         .append(event, None);
     let (rows, sql) = log::insert(&[entry]);
     write::run(transaction, rows, sql).await
-}
-
-/// Runs migrations while no other process does: the pool has one connection, so lock and work share it.
-async fn alone<F>(db: DatabaseConnection, work: F) -> Result<(), SchemaError>
-where
-    F: AsyncFnOnce(&DatabaseConnection) -> Result<(), DbErr>,
-{
-    let postgres = db.get_database_backend() == DbBackend::Postgres;
-    let call = async |function: &str| {
-        if !postgres {
-            return Ok(());
-        }
-        let sql = format!("SELECT {function}({MIGRATE_LOCK})");
-        db.execute_unprepared(&sql)
-            .await
-            .map(|_| ())
-            .map_err(StoreError::from)
-    };
-    call("pg_advisory_lock").await?;
-    let result = work(&db).await.map_err(SchemaError::Migration);
-    call("pg_advisory_unlock").await?;
-    result
-}
-
-#[derive(Debug, FromQueryResult)]
-struct VersionRow {
-    version: String,
-}
-
-async fn migrations(db: &DatabaseConnection) -> Result<Vec<MigrationState>, StoreError> {
-    let backend = db.get_database_backend();
-    // Not by the migrator: it would make its table where there is none.
-    let sql = if backend == DbBackend::Postgres {
-        "SELECT table_name::text AS version FROM information_schema.tables \
-         WHERE table_schema = current_schema() AND table_name = 'seaql_migrations'"
-    } else {
-        "SELECT name AS version FROM sqlite_master WHERE name = 'seaql_migrations'"
-    };
-    let table = VersionRow::find_by_statement(Statement::from_string(backend, sql));
-    let applied: Vec<VersionRow> = if table.one(db).await?.is_some() {
-        let sql = "SELECT version FROM seaql_migrations";
-        VersionRow::find_by_statement(Statement::from_string(backend, sql))
-            .all(db)
-            .await?
-    } else {
-        Vec::new()
-    };
-    Ok(Migrator::get_migration_files()
-        .iter()
-        .map(|migration| MigrationState {
-            name: migration.name().to_owned(),
-            applied: applied.iter().any(|row| row.version == migration.name()),
-        })
-        .collect())
-}
-
-/// Newer migrations than this binary's don't matter: the replicas of the last version run on them.
-pub(super) async fn refuse_old_schema(db: &DatabaseConnection) -> Result<(), SchemaError> {
-    match migrations(db).await?.into_iter().find(|m| !m.applied) {
-        Some(missing) => Err(SchemaError::Missing(missing.name)),
-        None => Ok(()),
-    }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use migration::Migrator;
 use sea_orm::DatabaseConnection;
 use tokio::{runtime::Handle, time::timeout};
 
@@ -17,7 +18,7 @@ use super::{
     connection::{self, Pool},
     keys::{self, StoredKey},
     log::{self, Filter, Gone, History, LoggedEvent, Page},
-    operator::{self, SchemaError},
+    schema::{self, SchemaError},
     secrets::{self, Resolved, Wanted},
     service_keys::{self, StoredServiceKey},
     tokens,
@@ -99,8 +100,10 @@ impl Store {
     /// # Errors
     /// [`SchemaError`] names the first that is missing.
     pub async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
-        self.read(async |db| Ok(operator::refuse_old_schema(&db).await))
-            .await?
+        let missing = self
+            .read(async |db| schema::missing::<Migrator>(&db).await)
+            .await?;
+        missing.map_or(Ok(()), |name| Err(SchemaError::Missing(name)))
     }
 
     /// The owner's secrets with their masks, by `created_at`, then ID.
@@ -271,11 +274,9 @@ impl Store {
     /// Whether the database answers, has the schema that this binary needs, and names a key.
     pub async fn ready(&self) -> Readiness {
         let checked = self
-            .read(async |db| match operator::refuse_old_schema(&db).await {
-                Ok(()) => Ok(Some(keys::all(&db).await?.iter().any(|key| key.primary))),
-                Err(SchemaError::Missing(_) | SchemaError::Audit(_)) => Ok(None),
-                Err(SchemaError::Migration(error)) => Err(error.into()),
-                Err(SchemaError::Store(error)) => Err(error),
+            .read(async |db| match schema::missing::<Migrator>(&db).await? {
+                None => Ok(Some(keys::all(&db).await?.iter().any(|key| key.primary))),
+                Some(_) => Ok(None),
             })
             .await;
         let is = |good| if good { Check::Ok } else { Check::Failed };

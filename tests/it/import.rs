@@ -3,6 +3,7 @@
 use crate::faults::ledger::{self, SCOPES};
 use crate::support::service::Deployment;
 use serde_json::Value;
+use std::process::Stdio;
 
 fn import(deployment: &Deployment, text: &str) -> (bool, String) {
     let file = deployment.folder().join("import.env");
@@ -23,7 +24,10 @@ async fn a_file_is_one_change_set_of_creates_and_updates_beside_a_running_servic
         let text = "# keys\nA='p$ss # \"x\"'\nexport b = \"two\\nlines\" # old\n\nC=plain\n";
         assert_eq!(
             import(&deployment, text),
-            (true, "2 created, 1 updated\n".to_owned())
+            (
+                true,
+                "2 created, 1 updated\nrekey: sealed: 3 of 3 secrets\n".to_owned()
+            )
         );
         let body = serde_json::json!({"names": ["A", "B", "C"]});
         let answer = client.post("/api/v1/secrets/resolve", &body).await;
@@ -97,6 +101,37 @@ fn a_file_over_the_limit_changes_nothing() {
     );
     assert_eq!(
         import(&deployment, "A=1\nB=2\n"),
-        (true, "2 created, 0 updated\n".to_owned())
+        (
+            true,
+            "2 created, 0 updated\nrekey: sealed: 2 of 2 secrets\n".to_owned()
+        )
     );
+}
+
+#[test]
+fn on_a_terminal_a_bar_shows_how_far_it_is_and_goes_away() {
+    let deployment = ledger::sqlite();
+    std::fs::write(deployment.folder().join("import.env"), "A=1\nB=2\n").unwrap();
+    let import = deployment.command(&["import", "import.env", "--owner", "alice"]);
+    let line = format!(
+        "{} import import.env --owner alice",
+        import.get_program().display()
+    );
+    // It gives its command a terminal.
+    let mut script = std::process::Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(deployment.folder());
+    for (name, value) in import.get_envs() {
+        script.env(name, value.unwrap_or_default());
+    }
+    let output = script
+        .stdin(Stdio::null())
+        .output()
+        .expect("script runs (package bsdutils)");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let (bar, end) = text.rsplit_once("\u{1b}[2K").expect("a line is cleared");
+    assert!(bar.contains("] 2 of 2 secrets"), "{text}");
+    assert_eq!(end.trim(), "2 created, 0 updated");
 }

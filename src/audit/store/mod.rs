@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-use migration::{AuditMigrator, MigratorTrait};
+use migration::AuditMigrator;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbBackend,
-    EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, EntityTrait,
+    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
 };
 use tokio::{runtime::Handle, time::timeout};
 
@@ -30,13 +30,14 @@ use super::{
 };
 use crate::{
     domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
-    store::{Pool, SchemaError, StoreError, Target, UnsafeDatabase, begin, refuse_unsafe},
+    store::{
+        Pool, SchemaError, StoreError, Target, UnsafeDatabase, begin, migrate_up,
+        missing_migration, refuse_unsafe,
+    },
 };
 
 /// How long a piece of work may take before its pool is given up.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// `audit serve` takes this advisory lock while it migrates: "audit" in ASCII.
-const MIGRATE_LOCK: i64 = 0x0061_7564_6974;
 /// How many rows a statement writes or a page has.
 const PAGE: u64 = 256;
 
@@ -260,7 +261,8 @@ impl AuditStore {
     /// # Errors
     /// [`SchemaError`], or [`UnsafeDatabase`] inside.
     pub async fn prepare(&self) -> Result<Result<(), UnsafeDatabase>, SchemaError> {
-        self.run(async |db| Ok(migrate(&db).await)).await??;
+        self.run(async |db| Ok(migrate_up::<AuditMigrator>(&db).await))
+            .await??;
         Ok(self.run(async |db| Ok(refuse_unsafe(db).await)).await?)
     }
 
@@ -270,12 +272,9 @@ impl AuditStore {
     /// [`SchemaError`] names the first migration that is missing.
     pub async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
         let missing = self
-            .run(async |db| Ok(AuditMigrator::get_pending_migrations_read_only(&db).await?))
+            .run(async |db| missing_migration::<AuditMigrator>(&db).await)
             .await?;
-        match missing.first() {
-            Some(missing) => Err(SchemaError::Audit(missing.name().to_owned())),
-            None => Ok(()),
-        }
+        missing.map_or(Ok(()), |name| Err(SchemaError::Audit(name)))
     }
 
     /// Stores events and moves the marks, in one transaction.
@@ -553,22 +552,6 @@ impl AuditStore {
         }
         Err(StoreError::Deadline)
     }
-}
-
-async fn migrate(db: &DatabaseConnection) -> Result<(), SchemaError> {
-    let postgres = db.get_database_backend() == DbBackend::Postgres;
-    let call = async |function: &str| {
-        if !postgres {
-            return Ok(());
-        }
-        let sql = format!("SELECT {function}({MIGRATE_LOCK})");
-        let called = db.execute_unprepared(&sql).await;
-        called.map(|_| ()).map_err(StoreError::from)
-    };
-    call("pg_advisory_lock").await?;
-    let result = AuditMigrator::up(db, None).await;
-    call("pg_advisory_unlock").await?;
-    result.map_err(SchemaError::Migration)
 }
 
 async fn highest(db: &impl ConnectionTrait, log: Log) -> Result<Cursor, StoreError> {

@@ -195,7 +195,11 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
     db.add(&stretch(2, 8, 9, old[6].hash)).await;
     db.add(&stretch(3, 8, 8, old[6].hash)).await;
     let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
-    let proof = verifier.verify(Log::Changes).await.unwrap().unwrap();
+    let proof = verifier
+        .verify(Log::Changes, |_, _| {})
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(proof.cursor.to_string(), "3-8");
     for (change, position) in [
         (
@@ -216,7 +220,11 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
             .run(async move |db| Ok(db.execute_unprepared(&change).await?))
             .await
             .unwrap();
-        let bad = verifier.verify(Log::Changes).await.unwrap().unwrap_err();
+        let bad = verifier
+            .verify(Log::Changes, |_, _| {})
+            .await
+            .unwrap()
+            .unwrap_err();
         assert_eq!(bad.position, position, "{bad}");
         let missing = [&old[8..], &stretch(2, 8, 9, old[6].hash)].concat();
         db.add(&missing).await;
@@ -238,7 +246,11 @@ async fn a_log_that_was_cut_before_the_first_start_begins_behind_the_cut() {
     db.add(&events[5..6]).await;
     assert_eq!(db.mark().await, "1-8");
     let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
-    let proof = verifier.verify(Log::Changes).await.unwrap().unwrap();
+    let proof = verifier
+        .verify(Log::Changes, |_, _| {})
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (proof.after.to_string(), proof.cursor.to_string()),
         ("1-5".to_owned(), "1-8".to_owned())

@@ -13,7 +13,7 @@ use tokio::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Failed, database, print};
+use super::{Failed, database, print, progress::Progress};
 use crate::{
     app,
     crypto::Sealer,
@@ -35,12 +35,8 @@ pub(super) struct Import {
     /// The file: NAME=VALUE lines, with or without quotes.
     file: PathBuf,
     /// The owner whose secrets they become.
-    #[arg(long, value_parser = owner)]
+    #[arg(long, value_parser = Owner::parse)]
     owner: Owner,
-}
-
-fn owner(text: &str) -> Result<Owner, crate::domain::ParseError> {
-    Owner::parse(text)
 }
 
 /// A secret of the file.
@@ -173,10 +169,14 @@ impl Writer {
             .map(|(secret, _)| (secret.name, secret.id))
             .collect();
         let primary = self.committer.primary_key();
-        let changes = wanted
-            .iter()
-            .map(|one| self.change(owner, one, ids.get(&one.name).copied(), &primary))
-            .collect::<Result<Vec<_>, _>>()?;
+        let progress = Progress::new("sealed", "secrets");
+        let mut changes = Vec::new();
+        for one in wanted {
+            let present = ids.get(&one.name).copied();
+            changes.push(self.change(owner, one, present, &primary)?);
+            progress.tell(changes.len() as u64, wanted.len() as u64);
+        }
+        drop(progress);
         let work = Work::Command(Command {
             changes,
             change_set: Some(ChangeSetId::new(Uuid::now_v7())),

@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use self::{child::Recipe, signals::Signals, watch::Plan};
 use super::{Failed, connection};
 use crate::{
-    domain::{Owner, ParseError, SecretName},
+    domain::{Owner, SecretName},
     remote::{Remote, RemoteError, Resolved},
 };
 
@@ -34,10 +34,10 @@ const MOST_NAMES: usize = 100;
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Whose secrets they are.
-    #[arg(long, value_parser = owner)]
+    #[arg(long, value_parser = Owner::parse)]
     owner: Owner,
     /// A secret by its name, which is also the environment variable's; repeat it for several.
-    #[arg(long = "secret", required = true, value_name = "NAME", value_parser = name)]
+    #[arg(long = "secret", required = true, value_name = "NAME", value_parser = SecretName::parse)]
     secrets: Vec<SecretName>,
     /// Follow the secrets and act when one has a new value.
     #[arg(long)]
@@ -76,14 +76,6 @@ enum OnChange {
     Restart,
     Signal(Signal),
     Exec(String),
-}
-
-fn owner(text: &str) -> Result<Owner, ParseError> {
-    Owner::parse(text)
-}
-
-fn name(text: &str) -> Result<SecretName, ParseError> {
-    SecretName::parse(text)
 }
 
 fn on_change(text: &str) -> Result<OnChange, &'static str> {

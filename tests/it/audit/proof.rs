@@ -126,7 +126,10 @@ async fn a_log_that_differs_from_the_services_is_found() {
 async fn an_export_is_verified_with_the_file_and_the_key_alone() {
     let audited = Audited::new().await;
     let deployment = &audited.deployment;
-    let printed = deployment.run(&["audit", "export"]);
+    let talk = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = deployment.try_run(&["audit", "export"]);
+    assert!(talk(&output).contains("changes: 8 of 8 events\n"));
+    let printed = String::from_utf8(output.stdout).unwrap();
     let path = deployment.folder().join("changes.ndjson");
     deployment.run(&["audit", "export", "--output", path.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), printed);
@@ -141,7 +144,10 @@ async fn an_export_is_verified_with_the_file_and_the_key_alone() {
         let key = public_key();
         elsewhere.try_run(&["audit", "verify", "--offline", file, "--public-key", &key])
     };
-    assert_eq!(first_bad(&verify(&printed)), [0; 0]);
+    let output = verify(&printed);
+    assert_eq!(first_bad(&output), [0; 0]);
+    let size = printed.len();
+    assert!(talk(&output).contains(&format!("{size} of {size} bytes\n")));
     assert_eq!(
         first_bad(&verify(&printed.replacen("alice", "malice", 1))),
         [1]

@@ -165,6 +165,8 @@ async fn a_log_that_was_cut_before_the_first_start_is_stored_and_proved_behind_t
         assert_eq!(first_bad(&output), [0; 0]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("good behind 1-3 up to 1-6"), "{text}");
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(talk.contains("changes: 6 of 6 events\n"), "{talk}");
         let output = deployment.try_run(&["audit", "export"]);
         assert_eq!(output.status.code(), Some(1));
         let talk = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,0 +1,92 @@
+//! How far a long command has come, on stderr: a bar on a terminal, plain lines elsewhere.
+
+use std::{
+    cell::Cell,
+    io::{self, Read, Write as _},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a plain line is written.
+const EVERY: Duration = Duration::from_secs(5);
+const BAR: &str = "{prefix} [{bar:40}] {human_pos} of {human_len} {msg}, {eta} left";
+
+/// The progress of one piece of work. A bar goes away with it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    what: String,
+    unit: &'static str,
+    bar: ProgressBar,
+    written: Cell<Instant>,
+}
+
+impl Progress {
+    /// Of `what`, counted in `unit`, a plural.
+    pub(super) fn new(what: impl Into<String>, unit: &'static str) -> Self {
+        let what = what.into();
+        let style = ProgressStyle::with_template(BAR);
+        let bar = ProgressBar::new(0)
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_prefix(what.clone())
+            .with_message(unit);
+        Self {
+            what,
+            unit,
+            bar,
+            written: Cell::new(Instant::now()),
+        }
+    }
+
+    /// `done` of `all` are done.
+    pub(super) fn tell(&self, done: u64, all: u64) {
+        self.bar.set_length(all);
+        self.bar.set_position(done);
+        // Hidden is what is no terminal.
+        if self.bar.is_hidden() && (done == all || self.written.get().elapsed() >= EVERY) {
+            self.written.set(Instant::now());
+            let Self { what, unit, .. } = self;
+            // Nothing can be done about a closed stderr.
+            let _ = writeln!(io::stderr(), "rekey: {what}: {done} of {all} {unit}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A file that tells how much of it was read.
+#[derive(Debug)]
+pub(super) struct Told<R> {
+    file: R,
+    done: u64,
+    all: u64,
+    progress: Progress,
+}
+
+impl<R> Told<R> {
+    /// A file of `all` bytes.
+    pub(super) fn new(file: R, all: u64, progress: Progress) -> Self {
+        Self {
+            file,
+            done: 0,
+            all,
+            progress,
+        }
+    }
+}
+
+impl<R: Read> Read for Told<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        if read > 0 {
+            self.done += read as u64;
+            // A pipe has no length.
+            self.progress.tell(self.done, self.all.max(self.done));
+        }
+        Ok(read)
+    }
+}
