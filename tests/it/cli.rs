@@ -136,6 +136,16 @@ fn a_start_without_the_schema_names_the_migration() {
 }
 
 #[test]
+fn a_schema_that_a_newer_binary_has_migrated_is_good_enough() {
+    let url = Postgres::shared().database();
+    let deployment = Deployment::postgres(&url).prepare();
+    let newer = "INSERT INTO seaql_migrations VALUES ('m20990101_000001_newer', 0)";
+    postgres::psql(&url, newer);
+    deployment.run(&["migrate", "up"]);
+    drop(deployment.serve());
+}
+
+#[test]
 fn a_wrong_or_missing_key_stops_the_start_by_its_id() {
     let deployment = Deployment::sqlite().prepare();
     drop(deployment.serve());

@@ -6,25 +6,25 @@
 
 mod add;
 mod rows;
+mod walk;
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use migration::AuditMigrator;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, EntityTrait,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait,
     FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
 };
 use tokio::{runtime::Handle, time::timeout};
 
 use add::{add, add_checkpoint, advance, lock_marks, write_mark};
-use rows::{CheckedRow, base_of, event_row, hash_of, mark_of, signed, unsigned};
+use rows::{CheckedRow, base_of, hash_of, mark_of, signed, unsigned};
+pub(super) use walk::Walk;
 
 use super::{
-    chain::Bad,
     entity::{checkpoints, events, marks},
     event::AuditEvent,
 };
@@ -81,149 +81,11 @@ pub struct Stored {
     pub alarms: u64,
 }
 
-/// A stretch of a log in one epoch, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    epoch: u64,
-    from: u64,
-    to: u64,
-}
-
-/// A stored event: its columns, and its body that they are held against.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row(events::Model);
-
-impl Row {
-    /// The exact bytes.
-    pub(super) fn body(&self) -> &[u8] {
-        &self.0.body
-    }
-
-    /// The cursor behind it, by its columns.
-    pub(super) fn cursor(&self) -> Result<Cursor, StoreError> {
-        Ok(Cursor {
-            epoch: unsigned(self.0.epoch)?,
-            position: unsigned(self.0.position)?,
-        })
-    }
-
-    /// Whether every column is what the body says; `event` is the body, read.
-    pub(super) fn check(&self, mut event: AuditEvent) -> Result<(), Bad> {
-        let position = event.position;
-        event.traceparent.clone_from(&self.0.traceparent);
-        if event_row(event) == self.0 {
-            Ok(())
-        } else {
-            Err(Bad::new(
-                position,
-                "a column says something else than the event",
-            ))
-        }
-    }
-}
-
 /// A checkpoint, and the hash of the event that stands where it was signed, as the column holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checked {
     pub(super) checkpoint: Checkpoint,
     pub(super) event: Option<Vec<u8>>,
-}
-
-/// Reads a log in position order, page by page. Of two epochs that hold one position the higher one
-/// counts, for the service was restored to before it.
-#[derive(Debug)]
-pub(super) struct Walk<'a> {
-    store: &'a AuditStore,
-    log: Log,
-    until: u64,
-    segments: VecDeque<Segment>,
-}
-
-impl<'a> Walk<'a> {
-    /// From the first event that is stored, behind the base, up to a position.
-    pub(super) async fn begin(
-        store: &'a AuditStore,
-        (log, base): (Log, u64),
-        until: u64,
-    ) -> Result<Self, StoreError> {
-        let branches = store.run(async move |db| branches(&db, log).await).await?;
-        let mut segments = branches.main;
-        for segment in &mut segments {
-            segment.from = segment.from.max(base + 1);
-        }
-        Ok(Self {
-            store,
-            log,
-            until,
-            segments,
-        })
-    }
-
-    /// Through the stretches that the log has left: they follow each other in epochs, not in position.
-    pub(super) async fn of_what_was_left(
-        store: &'a AuditStore,
-        log: Log,
-    ) -> Result<Self, StoreError> {
-        let branches = store.run(async move |db| branches(&db, log).await).await?;
-        Ok(Self {
-            store,
-            log,
-            until: u64::MAX,
-            segments: branches.left,
-        })
-    }
-
-    /// The next events; none at the end.
-    pub(super) async fn page(&mut self) -> Result<Vec<Row>, StoreError> {
-        while let Some(segment) = self.segments.front_mut() {
-            let wanted = Segment {
-                to: segment.to.min(self.until),
-                ..*segment
-            };
-            let rows = self.store.page(self.log, wanted).await?;
-            let Some(last) = rows.last() else {
-                self.segments.pop_front();
-                continue;
-            };
-            segment.from = last.cursor()?.position + 1;
-            return Ok(rows);
-        }
-        Ok(Vec::new())
-    }
-}
-
-/// The newest events of a log, and what comes behind them.
-#[derive(Debug)]
-pub struct Tail {
-    log: Log,
-    cursor: Cursor,
-    bodies: Vec<Vec<u8>>,
-}
-
-impl Tail {
-    /// The exact bytes of the events that were read, once.
-    pub fn take(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.bodies)
-    }
-
-    /// Reads what is stored behind the last one; false when there is nothing as yet.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn more(&mut self, store: &AuditStore) -> Result<bool, StoreError> {
-        let rows = store.behind(self.log, self.cursor).await?;
-        let any = !rows.is_empty();
-        self.add(rows)?;
-        Ok(any)
-    }
-
-    fn add(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
-        if let Some(last) = rows.last() {
-            self.cursor = last.cursor()?;
-        }
-        self.bodies.extend(rows.into_iter().map(|row| row.0.body));
-        Ok(())
-    }
 }
 
 /// The database. Clones share one connection.
@@ -355,74 +217,6 @@ impl AuditStore {
                 mark: mark_of(row)?,
                 highest,
             })
-        })
-        .await
-    }
-
-    /// The next events of a segment, at most [`PAGE`].
-    async fn page(
-        &self,
-        log: Log,
-        Segment { epoch, from, to }: Segment,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.run(async move |db| {
-            let rows = events::Entity::find()
-                .filter(events::Column::Log.eq(log.as_str()))
-                .filter(events::Column::Epoch.eq(signed(epoch)))
-                .filter(events::Column::Position.between(signed(from), signed(to)))
-                .order_by_asc(events::Column::Position)
-                .limit(PAGE)
-                .all(&db)
-                .await?;
-            Ok(rows.into_iter().map(Row).collect())
-        })
-        .await
-    }
-
-    /// The newest stored events of a log, at most `limit`, in the order of epoch and position.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn tail(&self, log: Log, limit: u64) -> Result<Tail, StoreError> {
-        let rows = self
-            .run(async move |db| {
-                let newest = events::Entity::find()
-                    .filter(events::Column::Log.eq(log.as_str()))
-                    .order_by_desc(events::Column::Epoch)
-                    .order_by_desc(events::Column::Position)
-                    .limit(limit);
-                let mut rows = newest.all(&db).await?;
-                rows.reverse();
-                Ok(rows.into_iter().map(Row).collect())
-            })
-            .await?;
-        let mut tail = Tail {
-            log,
-            cursor: Cursor::START,
-            bodies: Vec::new(),
-        };
-        tail.add(rows)?;
-        Ok(tail)
-    }
-
-    async fn behind(&self, log: Log, after: Cursor) -> Result<Vec<Row>, StoreError> {
-        self.run(async move |db| {
-            let later = Condition::any()
-                .add(events::Column::Epoch.gt(signed(after.epoch)))
-                .add(
-                    Condition::all()
-                        .add(events::Column::Epoch.eq(signed(after.epoch)))
-                        .add(events::Column::Position.gt(signed(after.position))),
-                );
-            let rows = events::Entity::find()
-                .filter(events::Column::Log.eq(log.as_str()))
-                .filter(later)
-                .order_by_asc(events::Column::Epoch)
-                .order_by_asc(events::Column::Position)
-                .limit(PAGE)
-                .all(&db)
-                .await?;
-            Ok(rows.into_iter().map(Row).collect())
         })
         .await
     }
@@ -583,48 +377,6 @@ async fn hash_at(
     );
     let row = events::Entity::find_by_id(key).one(db).await?;
     row.map(|row| hash_of(row.hash)).transpose()
-}
-
-/// The log's stretches in position order, and those of lower epochs that it has left.
-#[derive(Debug, Default)]
-struct Branches {
-    main: VecDeque<Segment>,
-    left: VecDeque<Segment>,
-}
-
-async fn branches(db: &impl ConnectionTrait, log: Log) -> Result<Branches, StoreError> {
-    #[derive(FromQueryResult)]
-    struct EpochRow {
-        epoch: i64,
-        first: i64,
-        last: i64,
-    }
-    let sql = "SELECT epoch, min(position) AS first, max(position) AS last FROM audit_events \
-               WHERE log = $1 GROUP BY epoch ORDER BY epoch DESC";
-    let values = [log.as_str().into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let mut branches = Branches::default();
-    let mut before = u64::MAX;
-    for row in EpochRow::find_by_statement(statement).all(db).await? {
-        let (epoch, from, last) = (
-            unsigned(row.epoch)?,
-            unsigned(row.first)?,
-            unsigned(row.last)?,
-        );
-        let to = last.min(before.saturating_sub(1));
-        if to < last {
-            branches.left.push_front(Segment {
-                epoch,
-                from: from.max(to + 1),
-                to: last,
-            });
-        }
-        if from <= to {
-            branches.main.push_front(Segment { epoch, from, to });
-            before = from;
-        }
-    }
-    Ok(branches)
 }
 
 fn usize_of(number: u64) -> usize {

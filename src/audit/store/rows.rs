@@ -5,10 +5,11 @@ use sea_orm::FromQueryResult;
 use super::{Checked, Mark};
 use crate::{
     audit::{
+        chain::Bad,
         entity::{events, marks},
         event::AuditEvent,
     },
-    domain::{Checkpoint, HASH_BYTES, Log},
+    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
     store::StoreError,
 };
 
@@ -43,6 +44,39 @@ pub(super) fn event_row(event: AuditEvent) -> events::Model {
         prev_hash: prev_hash.to_vec(),
         body,
         traceparent,
+    }
+}
+
+/// A stored event: its columns, and its body that they are held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::audit) struct Row(pub(super) events::Model);
+
+impl Row {
+    /// The exact bytes.
+    pub(in crate::audit) fn body(&self) -> &[u8] {
+        &self.0.body
+    }
+
+    /// The cursor behind it, by its columns.
+    pub(in crate::audit) fn cursor(&self) -> Result<Cursor, StoreError> {
+        Ok(Cursor {
+            epoch: unsigned(self.0.epoch)?,
+            position: unsigned(self.0.position)?,
+        })
+    }
+
+    /// Whether every column is what the body says; `event` is the body, read.
+    pub(in crate::audit) fn check(&self, mut event: AuditEvent) -> Result<(), Bad> {
+        let position = event.position;
+        event.traceparent.clone_from(&self.0.traceparent);
+        if event_row(event) == self.0 {
+            Ok(())
+        } else {
+            Err(Bad::new(
+                position,
+                "a column says something else than the event",
+            ))
+        }
     }
 }
 

@@ -81,6 +81,19 @@ fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent
 }
 
 #[tokio::test]
+async fn the_migrations_of_a_newer_binary_are_no_obstacle() {
+    let db = Db::new().await;
+    let newer =
+        "INSERT INTO audit_migrations (version, applied_at) VALUES ('m20990101_000001_newer', 0)";
+    db.store
+        .run(async move |db| Ok(db.execute_unprepared(newer).await?))
+        .await
+        .unwrap();
+    db.store.refuse_old_schema().await.unwrap();
+    db.store.prepare().await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_event_is_stored_once_however_often_it_comes() {
     let db = Db::new().await;
     let events = stretch(1, 1, 600, [0; 32]);
