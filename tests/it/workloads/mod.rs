@@ -76,7 +76,7 @@ impl Bench {
 
     /// Starts a command of rekey's that reaches the service by the proxy.
     fn start(&self, arguments: &[&str]) -> Command {
-        let mut command = self.deployment.command(arguments);
+        let mut command = hearing(&self.deployment.command(arguments));
         command
             .env("REKEY_URL", self.proxy.url(self.replica.base()))
             .env("REKEY_TOKEN", &self.token);
@@ -90,6 +90,21 @@ impl Bench {
         arguments.extend(["--", "sh", "-c", line]);
         self.start(&arguments)
     }
+}
+
+/// The same command with SIGINT not ignored: what a shell starts in its background ignores it, these tests too.
+fn hearing(command: &std::process::Command) -> std::process::Command {
+    let mut hearing = std::process::Command::new("env");
+    hearing
+        .arg("--default-signal=INT")
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .current_dir(command.get_current_dir().expect("a deployment's folder"));
+    for (name, value) in command.get_envs() {
+        hearing.env(name, value.unwrap_or_default());
+    }
+    hearing
 }
 
 /// A running command and the lines that it has printed.
