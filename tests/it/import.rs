@@ -1,7 +1,7 @@
 //! `rekey import`: a file becomes secrets, all or none.
 
 use crate::faults::ledger::{self, SCOPES};
-use crate::support::service::Deployment;
+use crate::support::service::{BINARY, Deployment};
 use serde_json::Value;
 use std::process::Stdio;
 
@@ -112,20 +112,12 @@ fn a_file_over_the_limit_changes_nothing() {
 fn on_a_terminal_a_bar_shows_how_far_it_is_and_goes_away() {
     let deployment = ledger::sqlite();
     std::fs::write(deployment.folder().join("import.env"), "A=1\nB=2\n").unwrap();
-    let import = deployment.command(&["import", "import.env", "--owner", "alice"]);
-    let line = format!(
-        "{} import import.env --owner alice",
-        import.get_program().display()
-    );
     // It gives its command a terminal.
-    let mut script = std::process::Command::new("script");
-    script
-        .args(["-qec", &line, "/dev/null"])
-        .current_dir(deployment.folder());
-    for (name, value) in import.get_envs() {
-        script.env(name, value.unwrap_or_default());
-    }
+    let line = format!("{BINARY} import import.env --owner alice");
+    let mut script = deployment.program("script");
     let output = script
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
         .stdin(Stdio::null())
         .output()
         .expect("script runs (package bsdutils)");

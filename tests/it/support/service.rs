@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_rekey");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rekey");
 const START: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -172,9 +172,15 @@ impl Deployment {
 
     /// A command with this deployment's settings, still to be started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = self.program(BINARY);
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// Another program in this deployment's folder, with its settings in the environment.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.folder.path())
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))

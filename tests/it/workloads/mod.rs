@@ -6,7 +6,7 @@ mod watch;
 
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
-use crate::support::service::{Client, Deployment, Replica};
+use crate::support::service::{BINARY, Client, Deployment, Replica};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -76,8 +76,11 @@ impl Bench {
 
     /// Starts a command of rekey's that reaches the service by the proxy.
     fn start(&self, arguments: &[&str]) -> Command {
-        let mut command = hearing(&self.deployment.command(arguments));
+        // What a shell starts in its background ignores SIGINT, these tests and their children too.
+        let mut command = self.deployment.program("env");
         command
+            .args(["--default-signal=INT", BINARY])
+            .args(arguments)
             .env("REKEY_URL", self.proxy.url(self.replica.base()))
             .env("REKEY_TOKEN", &self.token);
         Command::start(command)
@@ -90,21 +93,6 @@ impl Bench {
         arguments.extend(["--", "sh", "-c", line]);
         self.start(&arguments)
     }
-}
-
-/// The same command with SIGINT not ignored: what a shell starts in its background ignores it, these tests too.
-fn hearing(command: &std::process::Command) -> std::process::Command {
-    let mut hearing = std::process::Command::new("env");
-    hearing
-        .arg("--default-signal=INT")
-        .arg(command.get_program())
-        .args(command.get_args())
-        .env_clear()
-        .current_dir(command.get_current_dir().expect("a deployment's folder"));
-    for (name, value) in command.get_envs() {
-        hearing.env(name, value.unwrap_or_default());
-    }
-    hearing
 }
 
 /// A running command and the lines that it has printed.
