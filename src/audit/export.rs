@@ -42,8 +42,8 @@ pub enum ExportError {
 }
 
 /// Takes a fresh checkpoint, waits until the consumer has stored all up to it (at most `patience`), and
-/// writes the events and exactly that checkpoint, one canonical JSON a line. `told` hears how many events
-/// of how many are written.
+/// writes the events and exactly that checkpoint, one canonical JSON a line. `told` hears up to
+/// which position, of which, the events are written.
 ///
 /// # Errors
 /// [`ExportError`]; what was written by then is no export.
@@ -51,7 +51,8 @@ pub async fn export(
     (store, remote): (&AuditStore, &Remote),
     log: Log,
     patience: Duration,
-    (out, told): (&mut impl Write, impl Fn(u64, u64)),
+    out: &mut impl Write,
+    told: impl Fn(u64, u64),
 ) -> Result<Cursor, ExportError> {
     let checkpoint = remote.head(log).await?;
     let until = checkpoint.cursor();

@@ -65,7 +65,7 @@ impl Verifier {
         }
     }
 
-    /// Proves one log. `told` hears how many events of how many were looked at.
+    /// Proves one log. `told` hears up to which position, of which, the events were looked at.
     ///
     /// # Errors
     /// The outer one when the proof can't be made; the inner one names the first bad position.
@@ -90,7 +90,7 @@ impl Verifier {
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
         let mut chain = Chain::behind(log, base.cursor(), base.hash);
-        let walked = self.walk(&mut chain, (until, head.as_ref()), told).await?;
+        let walked = self.walk(&mut chain, until, head.as_ref(), told).await?;
         found.extend(walked.err());
         found.extend(self.left(log).await?.err());
         found.extend(self.alarm(log).await?);
@@ -133,7 +133,8 @@ impl Verifier {
     async fn walk(
         &self,
         chain: &mut Chain,
-        (until, head): (Cursor, Option<&Checkpoint>),
+        until: Cursor,
+        head: Option<&Checkpoint>,
         told: impl Fn(u64, u64),
     ) -> Result<Result<(), Bad>, VerifyError> {
         let Some(log) = chain.log() else {

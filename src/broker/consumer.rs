@@ -67,7 +67,9 @@ impl Consumer {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let connection = connect(target, "rekey audit").await?;
+        let connection = timeout(DEADLINE, connect(target, "rekey audit"))
+            .await
+            .or(Err(BrokerError::Deadline))??;
         let exchange = ShortString::from(target.exchange.as_str());
         let opened = timeout(
             TOPOLOGY,

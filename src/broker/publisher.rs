@@ -42,14 +42,14 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let connection = connect(target, "rekey relay").await?;
-        let exchange = ShortString::from(target.exchange.as_str());
-        timeout(DEADLINE, Self::open(connection, exchange))
+        timeout(DEADLINE, Self::open(target))
             .await
             .or(Err(BrokerError::Deadline))?
     }
 
-    async fn open(connection: Connection, exchange: ShortString) -> Result<Self, BrokerError> {
+    async fn open(target: &BrokerTarget) -> Result<Self, BrokerError> {
+        let connection = connect(target, "rekey relay").await?;
+        let exchange = ShortString::from(target.exchange.as_str());
         let channel = connection
             .create_channel()
             .await

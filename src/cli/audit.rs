@@ -278,21 +278,13 @@ async fn write_export(
     let progress = Progress::new(log.as_str(), "events");
     let told = |done, all| progress.tell(done, all);
     let until = match output {
-        None => {
-            export(
-                from,
-                log,
-                patience,
-                (&mut BufWriter::new(io::stdout()), told),
-            )
-            .await?
-        }
+        None => export(from, log, patience, &mut BufWriter::new(io::stdout()), told).await?,
         Some(path) => {
             // Written aside and renamed: the file is a whole export or the one before.
             let mut aside = path.as_os_str().to_owned();
             aside.push(".new");
             let mut file = BufWriter::new(File::create(&aside)?);
-            let until = export(from, log, patience, (&mut file, told)).await?;
+            let until = export(from, log, patience, &mut file, told).await?;
             file.into_inner()
                 .map_err(io::IntoInnerError::into_error)?
                 .sync_all()?;

@@ -15,8 +15,6 @@ const BAR: &str = "{prefix} [{bar:40}] {human_pos} of {human_len} {msg}, {eta} l
 /// The progress of one piece of work. A bar goes away with it.
 #[derive(Debug)]
 pub(super) struct Progress {
-    what: String,
-    unit: &'static str,
     bar: ProgressBar,
     written: Cell<Instant>,
 }
@@ -24,15 +22,12 @@ pub(super) struct Progress {
 impl Progress {
     /// Of `what`, counted in `unit`, a plural.
     pub(super) fn new(what: impl Into<String>, unit: &'static str) -> Self {
-        let what = what.into();
         let style = ProgressStyle::with_template(BAR);
         let bar = ProgressBar::new(0)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-            .with_prefix(what.clone())
+            .with_prefix(what.into())
             .with_message(unit);
         Self {
-            what,
-            unit,
             bar,
             written: Cell::new(Instant::now()),
         }
@@ -45,7 +40,7 @@ impl Progress {
         // Hidden is what is no terminal.
         if self.bar.is_hidden() && (done == all || self.written.get().elapsed() >= EVERY) {
             self.written.set(Instant::now());
-            let Self { what, unit, .. } = self;
+            let (what, unit) = (self.bar.prefix(), self.bar.message());
             // Nothing can be done about a closed stderr.
             let _ = writeln!(io::stderr(), "rekey: {what}: {done} of {all} {unit}");
         }
@@ -82,10 +77,10 @@ impl<R> Told<R> {
 impl<R: Read> Read for Told<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
-        if read > 0 {
-            self.done += read as u64;
-            // A pipe has no length.
-            self.progress.tell(self.done, self.all.max(self.done));
+        self.done += read as u64;
+        // A pipe has no length.
+        if read > 0 && self.done <= self.all {
+            self.progress.tell(self.done, self.all);
         }
         Ok(read)
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Statement,
+    QuerySelect, Select, Statement,
 };
 
 use super::{
@@ -115,24 +115,23 @@ impl Tail {
 }
 
 impl AuditStore {
+    async fn rows(&self, query: Select<events::Entity>) -> Result<Vec<Row>, StoreError> {
+        self.run(async move |db| Ok(query.all(&db).await?.into_iter().map(Row).collect()))
+            .await
+    }
+
     /// The next events of a segment, at most [`PAGE`].
     async fn page(
         &self,
         log: Log,
         Segment { epoch, from, to }: Segment,
     ) -> Result<Vec<Row>, StoreError> {
-        self.run(async move |db| {
-            let rows = events::Entity::find()
-                .filter(events::Column::Log.eq(log.as_str()))
-                .filter(events::Column::Epoch.eq(signed(epoch)))
-                .filter(events::Column::Position.between(signed(from), signed(to)))
-                .order_by_asc(events::Column::Position)
-                .limit(PAGE)
-                .all(&db)
-                .await?;
-            Ok(rows.into_iter().map(Row).collect())
-        })
-        .await
+        let next = events_of(log)
+            .filter(events::Column::Epoch.eq(signed(epoch)))
+            .filter(events::Column::Position.between(signed(from), signed(to)))
+            .order_by_asc(events::Column::Position)
+            .limit(PAGE);
+        self.rows(next).await
     }
 
     /// The newest stored events of a log, at most `limit`, in the order of epoch and position.
@@ -140,18 +139,12 @@ impl AuditStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn tail(&self, log: Log, limit: u64) -> Result<Tail, StoreError> {
-        let rows = self
-            .run(async move |db| {
-                let newest = events::Entity::find()
-                    .filter(events::Column::Log.eq(log.as_str()))
-                    .order_by_desc(events::Column::Epoch)
-                    .order_by_desc(events::Column::Position)
-                    .limit(limit);
-                let mut rows = newest.all(&db).await?;
-                rows.reverse();
-                Ok(rows.into_iter().map(Row).collect())
-            })
-            .await?;
+        let newest = events_of(log)
+            .order_by_desc(events::Column::Epoch)
+            .order_by_desc(events::Column::Position)
+            .limit(limit);
+        let mut rows = self.rows(newest).await?;
+        rows.reverse();
         let mut tail = Tail {
             log,
             cursor: Cursor::START,
@@ -162,26 +155,24 @@ impl AuditStore {
     }
 
     async fn behind(&self, log: Log, after: Cursor) -> Result<Vec<Row>, StoreError> {
-        self.run(async move |db| {
-            let later = Condition::any()
-                .add(events::Column::Epoch.gt(signed(after.epoch)))
-                .add(
-                    Condition::all()
-                        .add(events::Column::Epoch.eq(signed(after.epoch)))
-                        .add(events::Column::Position.gt(signed(after.position))),
-                );
-            let rows = events::Entity::find()
-                .filter(events::Column::Log.eq(log.as_str()))
-                .filter(later)
-                .order_by_asc(events::Column::Epoch)
-                .order_by_asc(events::Column::Position)
-                .limit(PAGE)
-                .all(&db)
-                .await?;
-            Ok(rows.into_iter().map(Row).collect())
-        })
-        .await
+        let later = Condition::any()
+            .add(events::Column::Epoch.gt(signed(after.epoch)))
+            .add(
+                Condition::all()
+                    .add(events::Column::Epoch.eq(signed(after.epoch)))
+                    .add(events::Column::Position.gt(signed(after.position))),
+            );
+        let next = events_of(log)
+            .filter(later)
+            .order_by_asc(events::Column::Epoch)
+            .order_by_asc(events::Column::Position)
+            .limit(PAGE);
+        self.rows(next).await
     }
+}
+
+fn events_of(log: Log) -> Select<events::Entity> {
+    events::Entity::find().filter(events::Column::Log.eq(log.as_str()))
 }
 
 /// A stretch of a log in one epoch, both ends included.
