@@ -7,7 +7,6 @@ use std::{
 };
 
 use actix_web::dev::{Server, ServerHandle};
-use chrono::Utc;
 use futures_util::future::join_all;
 use tokio::{
     runtime::Handle,
@@ -21,23 +20,19 @@ use crate::{
     auth::Authenticator,
     broker::BrokerTarget,
     crypto::{Keyring, KeyringError, Sealer},
-    domain::{Log, Timestamp},
+    domain::Log,
     http::{self, AppState, LinkState, Links},
     keys::{self, KeysError},
-    relay::{Relay, RelayState},
+    relay::{Relay, RelayHealth, RelayState},
     settings::Settings,
     store::{
-        Check, Committer, CommitterSettings, Deadlines, Limits, Missing, Retention, SchemaError,
-        Store, StoreError, Tail, Target, UnsafeDatabase,
+        Committer, CommitterSettings, Limits, LogTail, Missing, QueueLimits, Reader,
+        RetentionPolicy, SchemaError, StoreError, Target, UnsafeDatabase,
     },
 };
 
 /// How long each step of the drain may take.
 const STEP: Duration = Duration::from_secs(5);
-
-/// How often old events are looked for, and the pause between two batches of them.
-const RETENTION: Duration = Duration::from_mins(10);
-const BETWEEN_BATCHES: Duration = Duration::from_millis(50);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +61,7 @@ pub enum StartError {
 pub struct Application {
     address: SocketAddr,
     server: Server,
-    store: Store,
+    reader: Reader,
     committer: Committer,
     committing: JoinHandle<()>,
     arbiters: Arbiters,
@@ -114,21 +109,20 @@ impl Application {
         let runtime = Handle::current();
         let keyring = keyring(&settings)?;
         let target = target(&settings, Missing::Refuse);
-        let store = Store::open(target.clone(), &runtime).await?;
-        store.refuse_old_schema().await?;
-        store.refuse_unsafe().await?;
-        let primary = keys::verify(&store, &target, &keyring).await?;
+        let reader = Reader::open(target.clone(), &runtime).await?;
+        reader.refuse_old_schema().await?;
+        reader.refuse_unsafe().await?;
+        let primary = keys::verify(&reader, &target, &keyring).await?;
         let sealer = Arc::new(Sealer::new(keyring));
-        let signer = keys::checkpoint_signer(&store, &target, &sealer, &primary).await?;
+        let signer = keys::checkpoint_signer(&reader, &target, &sealer, &primary).await?;
         let (committer, committing) =
             Committer::start(target, &runtime, committer_settings(&settings), primary);
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let (secrets, arbiters) =
-            Secrets::start(workers, &sealer, &committer, deadlines(&settings));
+        let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
         let stop_relay = watch::Sender::new(false);
-        let (relaying, relays) = start_relays(&settings, &store, &committer, &stop_relay);
-        let retaining = start_retention(&settings, &committer);
-        let (tails, tailing) = Tailing::start(&store, &committer);
+        let (relaying, relays) = start_relays(&settings, &reader, &committer, &stop_relay);
+        let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
+        let (tails, tailing) = Tailing::start(&reader, &committer);
         let serving = watch::Sender::new(true);
         let listener = listen(&settings, settings.server.port)?;
         let failed = |error| StartError::Listen(settings.server.host.clone(), error);
@@ -138,11 +132,12 @@ impl Application {
         let drain_delay = settings.server.drain_delay;
         let drain = settings.http.timeout;
         let state = AppState {
-            store: store.clone(),
+            reader: reader.clone(),
             sealer,
             signer: Arc::new(signer),
             secrets,
-            authenticator: Arc::new(Authenticator::new(store.clone())),
+            committer: committer.clone(),
+            authenticator: Arc::new(Authenticator::new(reader.clone())),
             links: links(relays),
             tails,
             metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),
@@ -156,7 +151,7 @@ impl Application {
         Ok(Self {
             address,
             server,
-            store,
+            reader,
             committer,
             committing,
             arbiters,
@@ -201,7 +196,7 @@ impl Application {
         }
         self.committer.stop();
         let _ = timeout(STEP, self.committing).await;
-        self.store.close(STEP).await;
+        self.reader.close(STEP).await;
         tracing::info!("drained");
     }
 }
@@ -213,11 +208,11 @@ struct Tailing {
 }
 
 impl Tailing {
-    fn start(store: &Store, committer: &Committer) -> ([Tail; Log::ALL.len()], Self) {
+    fn start(reader: &Reader, committer: &Committer) -> ([LogTail; Log::ALL.len()], Self) {
         let stop = watch::Sender::new(false);
         let start = |log| {
             let commits = committer.committed(log);
-            Tail::start(log, store.clone(), commits, stop.subscribe())
+            LogTail::start(log, reader.clone(), commits, stop.subscribe())
         };
         let [(changes, one), (activity, other)] = Log::ALL.map(start);
         let tasks = vec![one, other];
@@ -230,15 +225,6 @@ impl Tailing {
     }
 }
 
-/// How long a command waits, as the settings say.
-#[must_use]
-pub fn deadlines(settings: &Settings) -> Deadlines {
-    Deadlines {
-        queue: settings.commit.timeout,
-        total: settings.http.timeout,
-    }
-}
-
 /// What the settings say of the committer.
 #[must_use]
 pub fn committer_settings(settings: &Settings) -> CommitterSettings {
@@ -248,38 +234,24 @@ pub fn committer_settings(settings: &Settings) -> CommitterSettings {
             versions: settings.limits.versions.into(),
         },
         max_batch: settings.commit.max_batch,
-        queue: settings.commit.queue,
-        queue_bytes: settings.commit.queue_bytes,
+        queue: QueueLimits {
+            commands: settings.commit.queue,
+            bytes: settings.commit.queue_bytes,
+            wait: settings.commit.timeout,
+            total: settings.http.timeout,
+        },
         watchdog: settings.commit.watchdog,
-        give_up: settings.http.timeout,
     }
 }
 
-/// Removes old events of both logs, at the start and from then on every [`RETENTION`].
-fn start_retention(settings: &Settings, committer: &Committer) -> JoinHandle<()> {
-    let kept = [
-        (Log::Changes, settings.events.retain),
-        (Log::Activity, settings.activity.retain),
-    ];
+/// How long each log is kept, as the settings say.
+fn retention(settings: &Settings) -> RetentionPolicy {
     let broker = &settings.broker;
-    let exchange = broker.url.as_ref().map(|_| broker.exchange.clone());
-    let committer = committer.clone();
-    tokio::spawn(async move {
-        loop {
-            for (log, kept) in kept {
-                let Some(kept) = kept else { continue };
-                let retention = Retention {
-                    log,
-                    before: Timestamp::from(Utc::now() - kept),
-                    exchange: exchange.clone(),
-                };
-                while matches!(committer.retain(retention.clone()).await, Ok(1..)) {
-                    sleep(BETWEEN_BATCHES).await;
-                }
-            }
-            sleep(RETENTION).await;
-        }
-    })
+    RetentionPolicy {
+        changes: settings.events.retain,
+        activity: settings.activity.retain,
+        exchange: broker.url.as_ref().map(|_| broker.exchange.clone()),
+    }
 }
 
 /// Serves metrics beside the API, and says where.
@@ -301,7 +273,7 @@ fn listen(settings: &Settings, port: u16) -> Result<TcpListener, StartError> {
 /// A relay for each log, if a broker is set, and how they do as HTTP shows it.
 fn start_relays(
     settings: &Settings,
-    store: &Store,
+    reader: &Reader,
     committer: &Committer,
     stop: &watch::Sender<bool>,
 ) -> (Vec<JoinHandle<()>>, Vec<watch::Receiver<RelayState>>) {
@@ -313,7 +285,7 @@ fn start_relays(
         exchange: settings.broker.exchange.clone(),
     };
     let relays = Log::ALL.map(|log| {
-        let rooms = (store.clone(), committer.clone());
+        let rooms = (reader.clone(), committer.clone());
         let relay = Relay::new(log, rooms, broker.clone(), stop.subscribe());
         let state = relay.state();
         (tokio::spawn(relay.run()), state)
@@ -321,20 +293,20 @@ fn start_relays(
     relays.into_iter().unzip()
 }
 
-/// How all relays do, taken together.
+/// How the relays do, as `/ready` and `/metrics` show it.
 fn links(relays: Vec<watch::Receiver<RelayState>>) -> Links {
     Arc::new(move || {
-        let states: Vec<RelayState> = relays.iter().map(|state| *state.borrow()).collect();
-        let worst = |check: fn(&RelayState) -> Check| match &states[..] {
-            [] => Check::Off,
-            states if states.iter().all(|state| check(state) == Check::Ok) => Check::Ok,
-            _ => Check::Failed,
-        };
+        let RelayHealth {
+            broker,
+            relay,
+            confirmed,
+            unroutable,
+        } = RelayHealth::of(&relays);
         LinkState {
-            broker: worst(|state| state.broker),
-            relay: worst(|state| state.relay),
-            confirmed: states.iter().map(|s| (s.log, s.confirmed)).collect(),
-            unroutable: states.iter().map(|state| state.unroutable).sum(),
+            broker,
+            relay,
+            confirmed,
+            unroutable,
         }
     })
 }

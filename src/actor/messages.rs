@@ -1,35 +1,34 @@
 //! What actors are sent.
 
-use std::sync::Arc;
-
 use actix::{Addr, Message};
 use tokio::sync::oneshot;
 
 use super::secret_actor::SecretActor;
 use crate::{
     domain::{
-        Change, Failure, IfMatch, Mask, Origin, Owner, Provider, SecretId, SecretName, SecretValue,
+        Change, EVENT_BYTES, Failure, IfMatch, Mask, Owner, Provider, RequestContext, SecretId,
+        SecretName, SecretValue,
     },
-    store::{Answer, Gate, Permit},
+    store::Ticket,
 };
 
-/// A change that somebody asks for, with the value still in the clear.
+/// A change that a caller asks for, with the value still in the clear.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct ChangeRequest {
     /// The caller's owner.
-    pub owner: Owner,
+    pub(crate) owner: Owner,
     /// The secret; of a new one, the ID that it will have.
-    pub secret_id: SecretId,
+    pub(crate) secret_id: SecretId,
     /// Who asks.
-    pub origin: Origin,
-    /// What is to be done.
-    pub wanted: Wanted,
+    pub(crate) context: RequestContext,
+    /// The change.
+    pub(crate) change: RequestedChange,
 }
 
 /// What is to be done to a secret.
 #[derive(Debug)]
-pub enum Wanted {
-    /// A new secret.
+pub(crate) enum RequestedChange {
+    /// Create it.
     Create {
         /// Its name.
         name: SecretName,
@@ -40,7 +39,7 @@ pub enum Wanted {
         /// The value's mask.
         mask: Mask,
     },
-    /// A new value.
+    /// Give it a new value.
     Update {
         /// The value.
         value: SecretValue,
@@ -49,54 +48,42 @@ pub enum Wanted {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
-    /// The end of the secret.
+    /// Delete it.
     Delete {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
 }
 
-impl Request {
-    /// What the request counts for among the bytes under way: its value, and a round figure for the rest.
+impl ChangeRequest {
+    /// How many bytes the request counts for among those under way: its value, and a round figure for the
+    /// rest.
     pub(super) fn bytes(&self) -> usize {
-        const REST: usize = 1024;
-        match &self.wanted {
-            Wanted::Create { value, .. } | Wanted::Update { value, .. } => {
-                value.expose().len() + REST
+        match &self.change {
+            RequestedChange::Create { value, .. } | RequestedChange::Update { value, .. } => {
+                value.expose().len() + EVENT_BYTES
             }
-            Wanted::Delete { .. } => REST,
+            RequestedChange::Delete { .. } => EVENT_BYTES,
         }
     }
 }
 
-/// A request on its way to the router.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct Command {
-    pub(super) request: Request,
-    pub(super) then: Then,
-}
-
-/// What is done with a request once it is sealed.
+/// Where a change goes once it is sealed.
 #[derive(Debug)]
-pub(super) enum Then {
-    /// It is handed to the committer, unless its gate is shut.
-    Commit {
-        gate: Arc<Gate>,
-        answer: oneshot::Sender<Answer>,
-        permit: Permit,
-    },
-    /// It goes back, to become a part of a change set.
-    Return(oneshot::Sender<Result<Change, Failure>>),
+pub(super) enum Destination {
+    /// To the committer.
+    Commit(Ticket),
+    /// Back to the caller, as a part of a change set.
+    ChangeSet(oneshot::Sender<Result<Change, Failure>>),
 }
 
-/// A command in its secret's mailbox.
-///
-/// It holds the actor's own address: an actor that still has mail can be found by the router, so there is
-/// never a second one for the same secret.
+/// A request to the router, and from it to the secret's actor.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct Mail {
-    pub(super) command: Command,
-    pub(super) _alive: Addr<SecretActor>,
+pub(super) struct Seal {
+    pub(super) request: ChangeRequest,
+    pub(super) destination: Destination,
+    /// The actor's own address, set by the router: while an actor has mail the router can find it, so there
+    /// is never a second one for the same secret.
+    pub(super) actor: Option<Addr<SecretActor>>,
 }

@@ -1,8 +1,8 @@
-//! One actor per secret: it orders the commands of its secret and seals what they carry.
+//! One actor per secret: it orders the changes of its secret and seals their values.
 //!
-//! In come requests with values in the clear; out go sealed commands to the committer, in the order in
-//! which they arrived. What an actor knows is in the database: an idle secret costs nothing. The committer
-//! answers whoever waits, so a client that hangs up leaves nothing half done.
+//! In come requests with values in the clear; out go sealed changes to the committer, in the order in which
+//! the requests arrived. What an actor knows is in the database: an idle secret costs nothing. The committer
+//! answers the caller, so a client that hangs up leaves nothing half done.
 
 mod messages;
 mod router;
@@ -18,14 +18,14 @@ use std::{
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::oneshot;
 
-pub use messages::{Request, Wanted};
+pub(crate) use messages::{ChangeRequest, RequestedChange};
 
 use crate::{
     crypto::Sealer,
-    domain::{self, ChangeSetId, Failure, Work},
-    store::{Committer, Deadlines, Gate, Pending},
+    domain::{ChangeSet, ChangeSetId, Failure, Work},
+    store::{Committer, Pending},
 };
-use messages::{Command, Then};
+use messages::{Destination, Seal};
 use router::Router;
 
 /// The way to the actors, for all HTTP workers.
@@ -33,7 +33,6 @@ use router::Router;
 pub struct Secrets {
     routers: Arc<[Addr<Router>]>,
     committer: Committer,
-    deadlines: Deadlines,
 }
 
 /// The threads that the actors live on.
@@ -43,12 +42,7 @@ pub struct Arbiters(Vec<Arbiter>);
 impl Secrets {
     /// Starts one router on each of `count` arbiters (at least one). An ID always goes to the same one.
     #[must_use]
-    pub fn start(
-        count: usize,
-        sealer: &Arc<Sealer>,
-        committer: &Committer,
-        deadlines: Deadlines,
-    ) -> (Self, Arbiters) {
+    pub fn start(count: usize, sealer: &Arc<Sealer>, committer: &Committer) -> (Self, Arbiters) {
         let arbiters: Vec<Arbiter> = (0..count.max(1)).map(|_| Arbiter::new()).collect();
         let routers = arbiters
             .iter()
@@ -60,26 +54,17 @@ impl Secrets {
         let secrets = Self {
             routers,
             committer: committer.clone(),
-            deadlines,
         };
         (secrets, Arbiters(arbiters))
     }
 
-    /// Sends a request on its way. What comes of it the returned [`Pending`] tells.
+    /// Sends a request on its way. The returned [`Pending`] tells what comes of it.
     ///
     /// # Errors
     /// [`Failure::Overloaded`] at once when too much is under way; nothing was queued.
-    pub fn submit(&self, request: Request) -> Result<Pending, Failure> {
-        let permit = self.committer.admit(request.bytes())?;
-        let gate = Arc::new(Gate::default());
-        let (answer, receiver) = oneshot::channel();
-        let pending = Pending::new(Arc::clone(&gate), receiver, self.deadlines);
-        let then = Then::Commit {
-            gate,
-            answer,
-            permit,
-        };
-        self.send(Command { request, then });
+    pub(crate) fn submit(&self, request: ChangeRequest) -> Result<Pending, Failure> {
+        let (ticket, pending) = self.committer.reserve(request.bytes())?;
+        self.seal(request, Destination::Commit(ticket));
         Ok(pending)
     }
 
@@ -90,70 +75,62 @@ impl Secrets {
     /// not be sealed; nothing was queued.
     ///
     /// # Cancel safety
-    /// Dropped while parts are sealed, nothing is queued.
-    pub async fn submit_set(
+    /// If it is dropped while parts are sealed, nothing is queued.
+    pub(crate) async fn submit_set(
         &self,
-        requests: Vec<Request>,
+        requests: Vec<ChangeRequest>,
         id: ChangeSetId,
     ) -> Result<Pending, Failure> {
-        let permit = self
-            .committer
-            .admit(requests.iter().map(Request::bytes).sum())?;
-        let parts: Vec<_> = requests
-            .into_iter()
-            .map(|request| {
-                let (part, sealed) = oneshot::channel();
-                let then = Then::Return(part);
-                self.send(Command { request, then });
-                sealed
-            })
-            .collect();
+        let bytes = requests.iter().map(ChangeRequest::bytes).sum();
+        let (ticket, pending) = self.committer.reserve(bytes)?;
+        let mut parts = Vec::with_capacity(requests.len());
+        for request in requests {
+            let (part, sealed) = oneshot::channel();
+            self.seal(request, Destination::ChangeSet(part));
+            parts.push(sealed);
+        }
         let mut changes = Vec::with_capacity(parts.len());
         for part in parts {
-            changes.push(part.await.or(Err(Failure::Internal))??);
+            // Closed: its actor panicked.
+            changes.push(part.await.unwrap_or(Err(Failure::Internal))?);
         }
-        let work = Work::Command(domain::Command {
-            changes,
-            change_set: Some(id),
-        });
-        Ok(self.committer.submit(work, permit, self.deadlines))
+        ticket.commit(Work::Set(ChangeSet { id, changes }));
+        Ok(pending)
     }
 
-    /// Hands over what is to be recorded; nothing has to be sealed for it.
-    ///
-    /// # Errors
-    /// [`Failure::Overloaded`] at once when too much is under way; nothing was queued.
-    pub fn record(&self, work: Work) -> Result<Pending, Failure> {
-        let permit = self.committer.admit(work.bytes())?;
-        Ok(self.committer.submit(work, permit, self.deadlines))
-    }
-
-    /// How many commands are under way.
-    #[must_use]
-    pub fn under_way(&self) -> usize {
-        self.committer.under_way()
-    }
-
-    fn send(&self, command: Command) {
+    /// Hands a request to the router that its secret's ID hashes to.
+    fn seal(&self, request: ChangeRequest, destination: Destination) {
         let mut hasher = DefaultHasher::new();
-        command.request.secret_id.hash(&mut hasher);
-        let routers = u64::try_from(self.routers.len()).unwrap_or(1).max(1);
-        let index = usize::try_from(hasher.finish() % routers).unwrap_or(0);
-        if let Some(router) = self.routers.get(index) {
-            // Never refused: the permit, not the mailbox, bounds what is under way.
-            router.do_send(command);
-        }
+        request.secret_id.hash(&mut hasher);
+        let routers = self.routers.len() as u64;
+        let index = hasher.finish() % routers;
+        #[expect(
+            clippy::expect_used,
+            reason = "there is at least one router, and the index is below their number"
+        )]
+        let router = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.routers.get(index))
+            .expect("a router for every hash");
+        // Never refused: the ticket, not the mailbox, bounds what is under way.
+        router.do_send(Seal {
+            request,
+            destination,
+            actor: None,
+        });
     }
 }
 
 impl Arbiters {
-    /// Stops the threads. Only when nothing is under way: what is queued would be lost.
+    /// Stops the threads, and waits for their end at most until the deadline. Call it only when nothing is
+    /// under way: what is queued would be lost.
     pub fn stop(self, deadline: Duration) {
         for arbiter in &self.0 {
             arbiter.stop();
         }
         let joiner = thread::spawn(move || {
             for arbiter in self.0 {
+                // A thread that panicked has stopped, too.
                 let _ = arbiter.join();
             }
         });

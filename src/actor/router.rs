@@ -4,10 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::{Actor, Context, Handler, WeakAddr};
 
-use super::{
-    messages::{Command, Mail},
-    secret_actor::SecretActor,
-};
+use super::{messages::Seal, secret_actor::SecretActor};
 use crate::{crypto::Sealer, domain::SecretId, store::Committer};
 
 /// Dead entries are pruned when the map has grown to twice what was alive the last time, and not below
@@ -45,21 +42,19 @@ impl Actor for Router {
     type Context = Context<Self>;
 }
 
-impl Handler<Command> for Router {
+impl Handler<Seal> for Router {
     type Result = ();
 
-    fn handle(&mut self, command: Command, _: &mut Self::Context) {
+    fn handle(&mut self, mut seal: Seal, _: &mut Self::Context) {
         self.prune();
-        let id = command.request.secret_id;
+        let id = seal.request.secret_id;
         let found = self.actors.get(&id).and_then(WeakAddr::upgrade);
         let actor = found.unwrap_or_else(|| {
             let actor = SecretActor::new(Arc::clone(&self.sealer), self.committer.clone()).start();
             self.actors.insert(id, actor.downgrade());
             actor
         });
-        actor.do_send(Mail {
-            command,
-            _alive: actor.clone(),
-        });
+        seal.actor = Some(actor.clone());
+        actor.do_send(seal);
     }
 }

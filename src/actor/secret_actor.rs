@@ -5,18 +5,18 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler};
 use uuid::Uuid;
 
-use super::messages::{Command, Mail, Request, Then, Wanted};
+use super::messages::{ChangeRequest, Destination, RequestedChange, Seal};
 use crate::{
     crypto::{SealError, Sealer},
     domain::{
-        self, Action, Change, EventId, Failure, Mask, Owner, RequestId, SealedVersion, SecretId,
+        Action, Change, EventId, Failure, Mask, Owner, RequestId, SealedVersion, SecretId,
         SecretValue, VersionId, Work,
     },
-    store::{Committer, Submission},
+    store::Committer,
 };
 
-/// Takes the commands of its secret in the order in which they arrive, seals, and hands on. It never
-/// waits, so the order of its mailbox is the order of the committer's queue. It lives while somebody
+/// Takes the requests of its secret in the order in which they arrive, seals their values, and hands them on.
+/// It never waits, so the order of its mailbox is the order of the committer's queue. It lives while somebody
 /// holds its address: as long as it has mail.
 #[derive(Debug)]
 pub(super) struct SecretActor {
@@ -31,7 +31,8 @@ impl SecretActor {
 
     fn seal(
         &self,
-        (owner, secret_id): (&Owner, SecretId),
+        owner: &Owner,
+        secret_id: SecretId,
         value: SecretValue,
         mask: &Mask,
     ) -> Result<SealedVersion, SealError> {
@@ -40,9 +41,14 @@ impl SecretActor {
             .seal(&self.committer.primary_key(), place, value, mask)
     }
 
-    fn action(&self, place: (&Owner, SecretId), wanted: Wanted) -> Result<Action, SealError> {
-        Ok(match wanted {
-            Wanted::Create {
+    fn action(
+        &self,
+        owner: &Owner,
+        secret_id: SecretId,
+        change: RequestedChange,
+    ) -> Result<Action, SealError> {
+        Ok(match change {
+            RequestedChange::Create {
                 name,
                 provider,
                 value,
@@ -50,39 +56,42 @@ impl SecretActor {
             } => Action::Create {
                 name,
                 provider,
-                sealed: self.seal(place, value, &mask)?,
+                sealed: self.seal(owner, secret_id, value, &mask)?,
             },
-            Wanted::Update {
+            RequestedChange::Update {
                 value,
                 mask,
                 if_match,
             } => Action::Update {
-                sealed: self.seal(place, value, &mask)?,
+                sealed: self.seal(owner, secret_id, value, &mask)?,
                 if_match,
             },
-            Wanted::Delete { if_match } => Action::Delete { if_match },
+            RequestedChange::Delete { if_match } => Action::Delete { if_match },
         })
     }
-}
 
-impl SecretActor {
-    fn change(&self, request: Request) -> Result<Change, Failure> {
-        let place = (&request.owner, request.secret_id);
-        let action = self.action(place, request.wanted).map_err(|error| {
+    fn change(&self, request: ChangeRequest) -> Result<Change, Failure> {
+        let ChangeRequest {
+            owner,
+            secret_id,
+            context,
+            change,
+        } = request;
+        let action = self.action(&owner, secret_id, change).map_err(|error| {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                secret.id = %request.secret_id,
-                request.id = request.origin.request_id.as_ref().map(RequestId::as_str),
+                secret.id = %secret_id,
+                request.id = context.request_id.as_ref().map(RequestId::as_str),
                 "a value could not be sealed"
             );
             Failure::Internal
         })?;
         Ok(Change {
-            owner: request.owner,
-            secret_id: request.secret_id,
+            owner,
+            secret_id,
             action,
             event_id: EventId::new(Uuid::now_v7()),
-            origin: request.origin,
+            context,
         })
     }
 }
@@ -99,31 +108,20 @@ impl Actor for SecretActor {
     }
 }
 
-impl Handler<Mail> for SecretActor {
+impl Handler<Seal> for SecretActor {
     type Result = ();
 
-    fn handle(&mut self, mail: Mail, _: &mut Self::Context) {
-        let Command { request, then } = mail.command;
-        match then {
-            Then::Commit { gate, .. } if gate.is_abandoned() => {}
-            Then::Commit {
-                gate,
-                answer,
-                permit,
-            } => match self.change(request) {
-                Ok(change) => self.committer.enqueue(Submission {
-                    work: Work::Command(domain::Command {
-                        changes: vec![change],
-                        change_set: None,
-                    }),
-                    gate,
-                    answer,
-                    permit,
-                }),
-                Err(failure) => drop(answer.send(Err(failure))),
+    fn handle(&mut self, seal: Seal, _: &mut Self::Context) {
+        match seal.destination {
+            Destination::Commit(ticket) if ticket.is_abandoned() => {}
+            Destination::Commit(ticket) => match self.change(seal.request) {
+                Ok(change) => ticket.commit(Work::Change(change)),
+                Err(failure) => ticket.fail(failure),
             },
-            // Whoever has gone away meanwhile needs no part.
-            Then::Return(part) => drop(part.send(self.change(request))),
+            Destination::ChangeSet(part) => {
+                // A caller that has gone away meanwhile needs no part.
+                let _ = part.send(self.change(seal.request));
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Scope, token::Token};
 use crate::{
     crypto::same_bytes,
     domain::{Agent, AgentKind, HASH_BYTES, Owner, Timestamp},
-    store::{Store, StoreError, StoredToken, TokenKind},
+    store::{Reader, StoreError, StoredToken, TokenKind},
 };
 
 /// For how long a token that was good is taken for good without a look: revocation must take effect
@@ -61,7 +61,7 @@ pub enum AuthError {
 /// Looks tokens up, and remembers good ones for a moment.
 #[derive(Debug)]
 pub struct Authenticator {
-    store: Store,
+    reader: Reader,
     good: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
 }
 
@@ -75,9 +75,9 @@ struct Remembered {
 impl Authenticator {
     /// An authenticator over the table of tokens.
     #[must_use]
-    pub fn new(store: Store) -> Self {
+    pub fn new(reader: Reader) -> Self {
         Self {
-            store,
+            reader,
             good: Mutex::new(HashMap::new()),
         }
     }
@@ -85,14 +85,14 @@ impl Authenticator {
     /// The principal behind a token's text.
     ///
     /// # Errors
-    /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
+    /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Reader`].
     pub async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
         let token = Token::parse(text).ok_or(AuthError::Refused)?;
         let digest = token.digest();
         if let Some(principal) = self.remembered(&digest) {
             return Ok(principal);
         }
-        let found = self.store.token(token.id()).await?;
+        let found = self.reader.token(token.id()).await?;
         // An unknown ID is compared too, so that it takes no less time than a wrong secret.
         let stored = found
             .as_ref()

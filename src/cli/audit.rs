@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
-    /// Store what the broker delivers, and fill gaps from the service's log.
+    /// Reader what the broker delivers, and fill gaps from the service's log.
     #[command(
         after_help = "Example: REKEY__AUDIT__URL=http://127.0.0.1:8080 REKEY__AUDIT__TOKEN__FILE=audit-token rekey audit serve"
     )]

@@ -8,7 +8,7 @@ use super::Failed;
 use crate::{
     app,
     settings::Settings,
-    store::{Missing, Operator},
+    store::{Admin, Missing},
 };
 
 /// Runs a command to its end on a runtime of its own.
@@ -23,12 +23,12 @@ pub(super) fn block_on(
 }
 
 /// Opens the database. On the embedded default a file that is not there is never made.
-pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Operator, Failed> {
+pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Admin, Failed> {
     if let Some(path) = settings.database.sqlite_path()
         && missing == Missing::Refuse
         && !path.exists()
     {
         return Err(format!("no database at {}", std::path::absolute(path)?.display()).into());
     }
-    Ok(Operator::open(&app::target(settings, missing), &Handle::current()).await?)
+    Ok(Admin::open(&app::target(settings, missing), &Handle::current()).await?)
 }

@@ -21,7 +21,7 @@ use crate::{
     crypto::Keyring,
     domain::{Agent, Owner, Timestamp},
     settings::Settings,
-    store::{Missing, Operator, TokenKind},
+    store::{Admin, Missing, TokenKind},
 };
 
 /// Makes what is absent; answers the absolute path of the token's file.
@@ -49,7 +49,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, Failed> {
         (true, _) => {}
     }
     let target = app::target(settings, Missing::Create);
-    let operator = Operator::open(&target, &Handle::current()).await?;
+    let operator = Admin::open(&target, &Handle::current()).await?;
     operator.migrate_up().await?;
     let path = std::path::absolute(folder.join("token"))?;
     if operator.tokens().await?.is_empty() {

@@ -272,6 +272,16 @@ impl Agent {
         id: None,
         kind: AgentKind::System,
     };
+
+    /// The `actor` object as JSON: what a version's `created_by` holds.
+    #[must_use]
+    #[expect(
+        clippy::expect_used,
+        reason = "strings and null, written to memory, can't fail to serialise"
+    )]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("an agent is always serialisable")
+    }
 }
 
 /// A place in a log, `<epoch>-<position>`; `0-0` stands before the first event.

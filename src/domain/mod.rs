@@ -4,7 +4,7 @@
 //! good. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
 
 mod checkpoint;
-mod command;
+
 mod event;
 mod identity;
 mod mask;
@@ -12,14 +12,12 @@ mod name;
 mod sealed;
 mod time;
 mod value;
+mod work;
 
 pub use checkpoint::Checkpoint;
-pub use command::{
-    Access, Action, Applied, Change, Command, Failure, IfMatch, Origin, Outcome, Refusal, Refused,
-    Secret, Work,
-};
 pub use event::{
-    AccessEvent, ChangeEvent, ChangeSet, Event, EventKind, HASH_BYTES, Log, TokenEvent,
+    AccessEvent, ChangeEvent, ChangeSetMember, Event, EventKind, HASH_BYTES, Log, PlacedEvent,
+    TokenEvent,
 };
 pub use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
@@ -30,6 +28,10 @@ pub use name::{Provider, SecretName};
 pub use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
 pub use time::Timestamp;
 pub use value::{SecretValue, VALUE_BYTES};
+pub use work::{
+    Access, Action, Applied, Change, ChangeSet, EVENT_BYTES, Failure, IfMatch, Outcome, Refusal,
+    Refused, RequestContext, Secret, Work,
+};
 
 /// Why a string is not what it should be. The texts are fixed: none holds a part of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -17,7 +17,7 @@ use super::{conditional::etag, json, limit::Refill};
 use crate::{
     auth::AuthError,
     domain::{Failure, ParseError, Refusal},
-    store::{Gone, StoreError},
+    store::{CursorError, Gone, StoreError},
 };
 
 /// What lies behind an error of the service's own: for the log, never for an answer.
@@ -383,6 +383,7 @@ impl From<Refusal> for ApiError {
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
+            Failure::Refused(refused) => refused.refusal.into(),
             Failure::Overloaded => Self::Overloaded,
             Failure::Internal => Self::Internal(failure.into()),
             Failure::Unavailable => Self::BadGateway(failure.into()),
@@ -400,6 +401,15 @@ impl From<StoreError> for ApiError {
             StoreError::Statement(_) | StoreError::Corrupt(_) | StoreError::Lost => {
                 Self::Internal(error.into())
             }
+        }
+    }
+}
+
+impl From<CursorError> for ApiError {
+    fn from(error: CursorError) -> Self {
+        match error {
+            CursorError::Gone(gone) => Self::PositionGone(gone),
+            CursorError::Store(error) => error.into(),
         }
     }
 }

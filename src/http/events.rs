@@ -41,8 +41,8 @@ pub(super) async fn list(call: Call<'_, ()>) -> Answer {
     if wants_stream(call.request.headers()) {
         return follow(&call, log, filter, resumed?.or(after)).await;
     }
-    let page = call.state.store.log_page(log, after, &filter, limit);
-    let page = page.await?.map_err(ApiError::PositionGone)?;
+    let page = call.state.reader.log_page(log, after, &filter, limit);
+    let page = page.await?;
     let events = page.events.iter().map(|event| event.body.as_slice());
     Ok(json_bytes(
         &mut HttpResponse::Ok(),
@@ -55,7 +55,7 @@ pub(super) async fn head(call: Call<'_, ()>) -> Answer {
     let mut query = Query::parse(call.request.query_string());
     let log = log(&mut query);
     query.finish()?;
-    let head = call.state.store.log_head(log).await?;
+    let head = call.state.reader.log_head(log).await?;
     let signer = &call.state.signer;
     let (epoch, position) = (head.last_epoch, head.position);
     let checkpoint = Checkpoint {
@@ -115,16 +115,15 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
     Ok(Some(cursor))
 }
 
-/// Opens a stream behind a cursor that is good, or at the head.
+/// Opens a stream after a cursor that the log knows, or at the head.
 async fn follow(call: &Call<'_, ()>, log: Log, filter: Filter, from: Option<Cursor>) -> Answer {
-    let store = &call.state.store;
+    let reader = &call.state.reader;
     let start = match from {
         Some(cursor) => {
-            let known = store.log_knows(log, cursor).await?;
-            known.map_err(ApiError::PositionGone)?;
+            reader.check_cursor(log, cursor).await?;
             cursor
         }
-        None => store.log_head(log).await?.cursor(),
+        None => reader.log_head(log).await?.cursor(),
     };
     let mut answer = HttpResponse::Ok();
     answer.insert_header((header::CONTENT_TYPE, "text/event-stream"));

@@ -19,7 +19,7 @@ pub(super) async fn ready(edge: &Edge) -> Answer {
         database,
         schema,
         keys,
-    } = state.store.ready().await;
+    } = state.reader.ready().await;
     let LinkState { broker, relay, .. } = (state.links)();
     let good = [database, schema, keys]
         .iter()

@@ -16,7 +16,7 @@ pub(super) async fn list(call: Call<'_>) -> Answer {
     let mut query = Query::parse(call.request.query_string());
     let (before, limit) = (query.cursor("before"), query.limit());
     query.finish()?;
-    let history = call.state.store.history(&call.owner, id, before, limit);
+    let history = call.state.reader.history(&call.owner, id, before, limit);
     let history = history.await?.ok_or(ApiError::NotFound)?;
     let events = history.events.iter().map(Vec::as_slice);
     Ok(json_bytes(

@@ -71,7 +71,7 @@ async fn look_up(state: &AppState) {
         unroutable,
         relay: _,
     } = (state.links)();
-    gauge!("rekey_commit_queue_depth").set(number(state.secrets.under_way() as u64));
+    gauge!("rekey_commit_queue_depth").set(number(state.committer.under_way() as u64));
     for log in Log::ALL {
         let head = state.tail(log).head().borrow().position;
         gauge!("rekey_log_position", "log" => log.as_str()).set(number(head));
@@ -98,7 +98,7 @@ async fn lag(state: &AppState, log: Log, confirmed: u64) -> (f64, f64) {
     if behind == 0 {
         return (0.0, 0.0);
     }
-    let oldest = state.store.log_after(log, confirmed, 1).await;
+    let oldest = state.reader.log_after(log, confirmed, 1).await;
     let seconds = oldest.ok().and_then(|events| {
         let since = events.first()?.occurred_at.micros();
         let micros = Timestamp::from(Utc::now()).micros().saturating_sub(since);

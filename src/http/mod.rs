@@ -52,7 +52,7 @@ use crate::{
     crypto::{CheckpointSigner, Sealer},
     domain::Log,
     settings::Settings,
-    store::{Check, Store, Tail},
+    store::{Check, Committer, LogTail, Reader},
 };
 
 /// How long an idle connection of an authenticated caller is kept, and how long a first head may take.
@@ -69,13 +69,15 @@ pub struct AppState {
     /// The settings.
     pub settings: Arc<Settings>,
     /// Reads.
-    pub store: Store,
+    pub reader: Reader,
     /// Opens masks.
     pub sealer: Arc<Sealer>,
     /// Signs checkpoints.
     pub signer: Arc<CheckpointSigner>,
-    /// Takes commands.
+    /// Takes changes.
     pub secrets: Secrets,
+    /// Takes what is to be recorded.
+    pub committer: Committer,
     /// Knows tokens.
     pub authenticator: Arc<Authenticator>,
     /// How broker and relays do at the moment.
@@ -83,14 +85,14 @@ pub struct AppState {
     /// Whether `/metrics` is served where the API is.
     pub metrics_here: bool,
     /// The tailers of both logs, `changes` first.
-    pub tails: [Tail; Log::ALL.len()],
+    pub tails: [LogTail; Log::ALL.len()],
     /// `false` once the service drains: `/ready` then says so, and everything else still works.
     pub serving: watch::Receiver<bool>,
 }
 
 impl AppState {
     /// The tailer of a log.
-    fn tail(&self, log: Log) -> &Tail {
+    fn tail(&self, log: Log) -> &LogTail {
         let [changes, activity] = &self.tails;
         match log {
             Log::Changes => changes,

@@ -17,7 +17,7 @@ use crate::{
 
 /// `GET /api/v1/user/secrets/presets`
 pub(super) async fn list(call: Call<'_>) -> Answer {
-    let names = call.state.store.names(&call.owner).await?;
+    let names = call.state.reader.names(&call.owner).await?;
     let presets = &call.state.settings.presets;
     let presets = presets
         .iter()

@@ -15,9 +15,12 @@ use super::{
     serve::Progress,
 };
 use crate::{
-    actor::{Request, Wanted},
+    actor::{ChangeRequest, RequestedChange},
     auth::Principal,
-    domain::{Applied, ChangeSetId, IfMatch, Origin, Outcome, Owner, SecretId, TraceParent},
+    domain::{
+        Applied, ChangeSetId, Failure, IfMatch, Outcome, Owner, Refusal, Refused, RequestContext,
+        SecretId, TraceParent,
+    },
     faults,
     store::Pending,
 };
@@ -102,22 +105,22 @@ impl<W> Call<'_, W> {
     /// Waits for what comes of work that was handed in.
     ///
     /// # Errors
-    /// As [`Call::submit`].
-    pub(super) async fn settle(&self, pending: Pending) -> Result<Outcome, ApiError> {
+    /// [`Failure`]. From the moment that the work is handed in until it is answered, a panic or a bug is
+    /// answered as an unknown outcome.
+    pub(super) async fn settle(&self, pending: Pending) -> Result<Outcome, Failure> {
         self.progress.may_stand.set(true);
         let outcome = pending.outcome().await;
-        let applied = matches!(outcome, Ok(Ok(_)));
-        self.progress.may_stand.set(applied);
+        self.progress.may_stand.set(outcome.is_ok());
         faults::point("render").await;
-        Ok(outcome?)
+        outcome
     }
 
     /// Who asks, for events.
-    pub(super) fn origin(&self) -> Origin {
+    pub(super) fn context(&self) -> RequestContext {
         // Two of them are as good as none: nobody could say which is the parent.
         let mut lines = self.request.headers().get_all("traceparent");
         let traceparent = lines.next().filter(|_| lines.next().is_none());
-        Origin {
+        RequestContext {
             agent: self.principal.agent.clone(),
             request_id: Some(self.progress.request_id.clone()),
             traceparent: traceparent
@@ -150,8 +153,7 @@ impl Call<'_> {
     /// Hands a change in and waits for what comes of it.
     ///
     /// # Errors
-    /// The refusal or the failure. From the moment that the change is handed in until one of these is
-    /// there, a panic or a bug is answered as an unknown outcome.
+    /// The refusal or the failure, as for [`Call::settle`].
     ///
     /// # Cancel safety
     /// A change that is still queued when the future is dropped is abandoned whole; one that was begun
@@ -159,40 +161,53 @@ impl Call<'_> {
     pub(super) async fn submit(
         &self,
         secret_id: SecretId,
-        wanted: Wanted,
+        change: RequestedChange,
     ) -> Result<Applied, ApiError> {
-        let pending = self.state.secrets.submit(Request {
-            owner: self.owner.clone(),
-            secret_id,
-            origin: self.origin(),
-            wanted,
-        })?;
-        let mut applied = self
-            .settle(pending)
-            .await?
-            .map_err(|refused| refused.refusal)?;
-        applied.pop().ok_or_else(|| Bug::WrongOutcome.into())
+        let request = self.change_request(secret_id, change);
+        let pending = self.state.secrets.submit(request)?;
+        match self.settle(pending).await? {
+            Outcome::Changed(applied) => Ok(applied),
+            Outcome::Set(_) | Outcome::Recorded => Err(Bug::WrongOutcome.into()),
+        }
     }
 
     /// Hands a change set in and waits for what comes of it.
     ///
     /// # Errors
-    /// As [`Call::submit`].
+    /// As [`Call::submit`]; the refusal of one change names its index.
     ///
     /// # Cancel safety
     /// As [`Call::submit`]: the set is abandoned whole or applied whole.
     pub(super) async fn submit_set(
         &self,
-        wanted: Vec<(SecretId, Wanted)>,
+        changes: Vec<(SecretId, RequestedChange)>,
         id: ChangeSetId,
-    ) -> Result<Outcome, ApiError> {
-        let requests = wanted.into_iter().map(|(secret_id, wanted)| Request {
+    ) -> Result<Vec<Applied>, ApiError> {
+        let requests = changes
+            .into_iter()
+            .map(|(secret_id, change)| self.change_request(secret_id, change));
+        let pending = self
+            .state
+            .secrets
+            .submit_set(requests.collect(), id)
+            .await?;
+        match self.settle(pending).await {
+            Ok(Outcome::Set(applied)) => Ok(applied),
+            Ok(Outcome::Changed(_) | Outcome::Recorded) => Err(Bug::WrongOutcome.into()),
+            Err(Failure::Refused(Refused {
+                index,
+                refusal: Refusal::NotFound,
+            })) => Err(ApiError::EntryNotFound { index }),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    fn change_request(&self, secret_id: SecretId, change: RequestedChange) -> ChangeRequest {
+        ChangeRequest {
             owner: self.owner.clone(),
             secret_id,
-            origin: self.origin(),
-            wanted,
-        });
-        let pending = self.state.secrets.submit_set(requests.collect(), id);
-        self.settle(pending.await?).await
+            context: self.context(),
+            change,
+        }
     }
 }

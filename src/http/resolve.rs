@@ -16,14 +16,16 @@ use zeroize::Zeroizing;
 
 use super::{
     body::{Entry, Faults, Field, Fields},
-    error::{ApiError, ErrorItem, ItemKind, Place},
+    error::{ApiError, Bug, ErrorItem, ItemKind, Place},
     request::{Answer, Call},
 };
 use crate::{
     auth::PrincipalKind,
-    domain::{Access, Cursor, EventId, Log, Owner, SecretId, SecretName, SecretValue, Work},
+    domain::{
+        Access, Cursor, EventId, Log, Outcome, Owner, SecretId, SecretName, SecretValue, Work,
+    },
     settings::ActivityRecord,
-    store::{Resolvable, Wanted},
+    store::{SealedSecret, Selection},
 };
 
 /// How many secrets one call hands out.
@@ -36,10 +38,9 @@ pub(super) async fn resolve(mut call: Call<'_, ()>) -> Answer {
     let owner = acting_for(&call, request.owner)?;
     let state = call.state;
     if let Some(cursor) = request.min_cursor {
-        let known = state.store.log_reached(Log::Changes, cursor).await?;
-        known.map_err(ApiError::PositionGone)?;
+        state.reader.check_reached(Log::Changes, cursor).await?;
     }
-    let resolved = state.store.resolve(&owner, &request.wanted).await?;
+    let resolved = state.reader.resolve(&owner, &request.selection).await?;
     let secrets = resolved.secrets.ok_or(ApiError::NotFound)?;
     // Opened first: what can't be handed out is not recorded as handed out.
     let values = open(&call, &secrets)?;
@@ -47,11 +48,11 @@ pub(super) async fn resolve(mut call: Call<'_, ()>) -> Answer {
     render(&secrets, &values, resolved.head)
 }
 
-fn open(call: &Call<'_, ()>, secrets: &[Resolvable]) -> Result<Vec<SecretValue>, ApiError> {
+fn open(call: &Call<'_, ()>, secrets: &[SealedSecret]) -> Result<Vec<SecretValue>, ApiError> {
     let sealer = &call.state.sealer;
     secrets
         .iter()
-        .map(|Resolvable { secret, sealed }| {
+        .map(|SealedSecret { secret, sealed }| {
             let opened = sealer.open_value(&secret.owner, secret.id, sealed);
             opened.map_err(|error| ApiError::Internal(error.into()))
         })
@@ -78,17 +79,17 @@ fn acting_for(call: &Call<'_, ()>, named: Option<Owner>) -> Result<Owner, ApiErr
 }
 
 /// Records who gets which version.
-async fn record(call: &Call<'_, ()>, secrets: &[Resolvable]) -> Result<(), ApiError> {
+async fn record(call: &Call<'_, ()>, secrets: &[SealedSecret]) -> Result<(), ApiError> {
     let how = call.state.settings.activity.record;
     if how == ActivityRecord::Off {
         return Ok(());
     }
-    let origin = call.origin();
+    let context = call.context();
     let accesses = secrets
         .iter()
-        .map(|Resolvable { secret, sealed: _ }| Access {
+        .map(|SealedSecret { secret, sealed: _ }| Access {
             event_id: EventId::new(Uuid::now_v7()),
-            origin: origin.clone(),
+            context: context.clone(),
             owner: secret.owner.clone(),
             secret_id: secret.id,
             name: secret.name.clone(),
@@ -96,23 +97,24 @@ async fn record(call: &Call<'_, ()>, secrets: &[Resolvable]) -> Result<(), ApiEr
             version: secret.version,
             version_id: secret.version_id,
         });
-    let pending = call
-        .state
-        .secrets
-        .record(Work::Accesses(accesses.collect()));
+    let work = Work::Accesses(accesses.collect());
+    let reserved = call.state.committer.reserve(work.bytes());
     if how == ActivityRecord::Async {
-        // Said in the settings: under load, and at a crash, records may be lost.
-        if let Ok(pending) = pending {
+        // The settings say so: under load, and at a crash, records may be lost.
+        if let Ok((ticket, pending)) = reserved {
+            ticket.commit(work);
             pending.forget();
         } else {
             tracing::warn!("an access goes unrecorded: the queue is full");
         }
         return Ok(());
     }
-    let outcome = call.settle(pending?).await?;
-    outcome
-        .map(drop)
-        .map_err(|refused| ApiError::Internal(refused.into()))
+    let (ticket, pending) = reserved?;
+    ticket.commit(work);
+    match call.settle(pending).await? {
+        Outcome::Recorded => Ok(()),
+        Outcome::Changed(_) | Outcome::Set(_) => Err(Bug::WrongOutcome.into()),
+    }
 }
 
 /// A secret with its value, as it is written into the answer.
@@ -126,7 +128,7 @@ struct ResolvedSecret<'a> {
 }
 
 /// Writes the answer into memory that is wiped.
-fn render(secrets: &[Resolvable], values: &[SecretValue], cursor: Cursor) -> Answer {
+fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> Answer {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     let room: usize = values
         .iter()
@@ -134,7 +136,7 @@ fn render(secrets: &[Resolvable], values: &[SecretValue], cursor: Cursor) -> Ans
         .sum();
     let mut body = Zeroizing::new(Vec::with_capacity(room + 64));
     body.extend_from_slice(b"{\"secrets\":[");
-    for (index, (Resolvable { secret, .. }, value)) in secrets.iter().zip(values).enumerate() {
+    for (index, (SealedSecret { secret, .. }, value)) in secrets.iter().zip(values).enumerate() {
         if index > 0 {
             body.push(b',');
         }
@@ -165,7 +167,7 @@ impl AsRef<[u8]> for Wiped {
 /// The body of `resolve_secrets`.
 struct ResolveRequest {
     owner: Option<Owner>,
-    wanted: Wanted,
+    selection: Selection,
     min_cursor: Option<Cursor>,
 }
 
@@ -185,17 +187,17 @@ impl ResolveRequest {
         let min_cursor = fields.optional("min_cursor", &mut faults, |text| {
             Cursor::parse(&text).or(Err(ItemKind::ValueError))
         });
-        let wanted = match (names, ids) {
-            (Some(Some(names)), Some(None)) => Some(Wanted::Names(names)),
-            (Some(None), Some(Some(ids))) => Some(Wanted::Ids(ids)),
+        let selection = match (names, ids) {
+            (Some(Some(names)), Some(None)) => Some(Selection::Names(names)),
+            (Some(None), Some(Some(ids))) => Some(Selection::Ids(ids)),
             (Some(None), Some(None)) => faults.note("names", Err(ItemKind::Missing)),
             (Some(Some(_)), Some(Some(_))) => faults.note("ids", Err(ItemKind::ValueError)),
             _ => None,
         };
-        match (owner, wanted, min_cursor) {
-            (Some(owner), Some(wanted), Some(min_cursor)) if faults.is_empty() => Ok(Self {
+        match (owner, selection, min_cursor) {
+            (Some(owner), Some(selection), Some(min_cursor)) if faults.is_empty() => Ok(Self {
                 owner,
-                wanted,
+                selection,
                 min_cursor,
             }),
             _ => Err(faults.into()),

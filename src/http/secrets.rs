@@ -15,14 +15,14 @@ use super::{
     request::{Answer, Call},
 };
 use crate::{
-    actor::Wanted,
+    actor::RequestedChange,
     domain::{Applied, Mask, Provider, SealedMask, Secret, SecretId, SecretName, SecretValue},
     settings::ReservedName,
 };
 
 /// `GET /api/v1/user/secrets`
 pub(super) async fn list(call: Call<'_>) -> Answer {
-    let rows = call.state.store.list(&call.owner).await?;
+    let rows = call.state.reader.list(&call.owner).await?;
     let secrets = rows
         .into_iter()
         .map(|(secret, sealed)| {
@@ -38,7 +38,7 @@ pub(super) async fn list(call: Call<'_>) -> Answer {
 /// `GET /api/v1/user/secrets/{secret_id}`
 pub(super) async fn get(call: Call<'_>) -> Answer {
     let id = call.secret_id()?;
-    let row = call.state.store.get(&call.owner, id).await?;
+    let row = call.state.reader.get(&call.owner, id).await?;
     let (secret, sealed) = row.ok_or(ApiError::NotFound)?;
     let mask = open(&call, &secret, &sealed)?;
     show(StatusCode::OK, secret, &mask)
@@ -66,13 +66,13 @@ pub(super) async fn create_as(
 ) -> Answer {
     let mask = Mask::of(&value);
     let id = SecretId::new(Uuid::now_v7());
-    let wanted = Wanted::Create {
+    let change = RequestedChange::Create {
         name,
         provider,
         value,
         mask: mask.clone(),
     };
-    match call.submit(id, wanted).await? {
+    match call.submit(id, change).await? {
         Applied::Created(secret) => show(StatusCode::CREATED, secret, &mask),
         Applied::Updated(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
     }
@@ -85,12 +85,12 @@ pub(super) async fn update(mut call: Call<'_>) -> Answer {
     let if_match = call.if_match()?;
     let UpdateSecretRequest { value } = UpdateSecretRequest::read(call.object().await?)?;
     let mask = Mask::of(&value);
-    let wanted = Wanted::Update {
+    let change = RequestedChange::Update {
         value,
         mask: mask.clone(),
         if_match,
     };
-    match call.submit(id, wanted).await? {
+    match call.submit(id, change).await? {
         Applied::Updated(secret) => show(StatusCode::OK, secret, &mask),
         Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
     }
@@ -100,7 +100,10 @@ pub(super) async fn update(mut call: Call<'_>) -> Answer {
 pub(super) async fn delete(call: Call<'_>) -> Answer {
     let id = call.secret_id()?;
     let if_match = call.if_match()?;
-    match call.submit(id, Wanted::Delete { if_match }).await? {
+    match call
+        .submit(id, RequestedChange::Delete { if_match })
+        .await?
+    {
         Applied::Deleted => Ok(HttpResponse::NoContent().finish()),
         Applied::Created(_) | Applied::Updated(_) => Err(Bug::WrongOutcome.into()),
     }

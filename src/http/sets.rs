@@ -12,8 +12,8 @@ use super::{
     secrets::UserSecret,
 };
 use crate::{
-    actor::Wanted,
-    domain::{Applied, ChangeSetId, Mask, Refusal, SecretId, SecretValue},
+    actor::RequestedChange,
+    domain::{Applied, ChangeSetId, Mask, SecretId, SecretValue},
 };
 
 /// How many secrets a set updates.
@@ -27,26 +27,15 @@ pub(super) async fn update(mut call: Call<'_>) -> Answer {
     let BatchRequest { updates } = BatchRequest::read(call.object_within(BODY_BYTES).await?)?;
     let id = ChangeSetId::new(Uuid::now_v7());
     let masks: Vec<Mask> = updates.iter().map(|(_, value)| Mask::of(value)).collect();
-    let wanted = updates.into_iter().zip(&masks).map(|((id, value), mask)| {
-        let wanted = Wanted::Update {
+    let changes = updates.into_iter().zip(&masks).map(|((id, value), mask)| {
+        let change = RequestedChange::Update {
             value,
             mask: mask.clone(),
             if_match: None,
         };
-        (id, wanted)
+        (id, change)
     });
-    let applied = call
-        .submit_set(wanted.collect(), id)
-        .await?
-        .map_err(|refused| match refused.refusal {
-            Refusal::NotFound => ApiError::EntryNotFound {
-                index: refused.index,
-            },
-            refusal @ (Refusal::NameTaken
-            | Refusal::LimitReached
-            | Refusal::PreconditionFailed { .. }
-            | Refusal::KeyNotActive(_)) => refusal.into(),
-        })?;
+    let applied = call.submit_set(changes.collect(), id).await?;
     let secrets = applied
         .into_iter()
         .zip(&masks)

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{AppState, guard::Credential};
 use crate::{
     domain::{Cursor, Log},
-    store::{Filter, LoggedEvent},
+    store::{CursorError, Filter, LoggedEvent},
 };
 
 /// How often a quiet stream says how far it has looked.
@@ -173,10 +173,10 @@ impl Follower {
         let after = Some(self.cursor);
         let page = self
             .state
-            .store
+            .reader
             .log_page(self.log, after, &self.filter, limit);
         match page.await {
-            Ok(Ok(page)) => {
+            Ok(page) => {
                 self.cursor = page.next;
                 let mut blocks = Vec::new();
                 for event in &page.events {
@@ -187,8 +187,8 @@ impl Follower {
                 }
                 Step::Send(blocks)
             }
-            Ok(Err(_gone)) => Step::End,
-            Err(error) => {
+            Err(CursorError::Gone(_)) => Step::End,
+            Err(CursorError::Store(error)) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a stream of events ends: the log can't be read"

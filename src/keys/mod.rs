@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::{
     crypto::{CheckpointSigner, Keyring, OpenError, SealError, Sealer},
     domain::{KeyId, ServiceKeyName, Timestamp},
-    store::{Operator, Store, StoreError, StoredKey, StoredServiceKey, Target},
+    store::{Admin, Reader, StoreError, StoredKey, StoredServiceKey, Target},
 };
 
 /// Keyring and database don't go together.
@@ -38,17 +38,21 @@ pub enum KeysError {
 ///
 /// # Errors
 /// [`KeysError`] names the key.
-pub async fn verify(store: &Store, target: &Target, keyring: &Keyring) -> Result<KeyId, KeysError> {
-    let mut known = store.keys().await?;
+pub async fn verify(
+    reader: &Reader,
+    target: &Target,
+    keyring: &Keyring,
+) -> Result<KeyId, KeysError> {
+    let mut known = reader.keys().await?;
     if known.is_empty() {
         let first = keyring.last().ok_or(KeysError::NoPrimary)?;
-        let operator = Operator::open(target, &Handle::current()).await?;
+        let operator = Admin::open(target, &Handle::current()).await?;
         let now = Timestamp::from(Utc::now());
         operator
             .add_first_key(first, keyring.check_value(first)?, now)
             .await?;
         operator.close().await;
-        known = store.keys().await?;
+        known = reader.keys().await?;
     }
     for StoredKey {
         id,
@@ -73,21 +77,21 @@ pub async fn verify(store: &Store, target: &Target, keyring: &Keyring) -> Result
 /// # Errors
 /// [`KeysError`] when it can't be made or does not open.
 pub async fn checkpoint_signer(
-    store: &Store,
+    reader: &Reader,
     target: &Target,
     sealer: &Sealer,
     primary: &KeyId,
 ) -> Result<CheckpointSigner, KeysError> {
     let name = ServiceKeyName::CheckpointSigning;
-    if let Some(signer) = open_signer(sealer, &store.service_keys().await?)? {
+    if let Some(signer) = open_signer(sealer, &reader.service_keys().await?)? {
         return Ok(signer);
     }
     let bytes = sealer.generate_service_key(primary, name)?;
-    let operator = Operator::open(target, &Handle::current()).await?;
+    let operator = Admin::open(target, &Handle::current()).await?;
     let now = Timestamp::from(Utc::now());
     operator.add_service_key(name, primary, bytes, now).await?;
     operator.close().await;
-    open_signer(sealer, &store.service_keys().await?)?.ok_or(KeysError::Unmade(name))
+    open_signer(sealer, &reader.service_keys().await?)?.ok_or(KeysError::Unmade(name))
 }
 
 /// The signer of checkpoints from the rows of the service's own keys; nothing when its row is not there.

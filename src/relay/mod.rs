@@ -5,6 +5,7 @@
 //! position n + 1 always follows that of n, because each connection publishes a contiguous stretch that
 //! begins at or before the first unconfirmed event.
 
+mod health;
 mod session;
 
 use std::{
@@ -21,8 +22,9 @@ use uuid::Uuid;
 use crate::{
     broker::{BrokerTarget, Publisher},
     domain::Log,
-    store::{Check, Committer, CursorAction, CursorName, CursorState, CursorStep, Store},
+    store::{Check, Committer, CursorAction, CursorName, CursorState, CursorStep, Reader},
 };
+pub(crate) use health::RelayHealth;
 use session::{Ended, Session};
 
 /// How long a relay without a broker keeps its lease.
@@ -60,7 +62,7 @@ struct Lease {
 /// The relay of one log.
 #[derive(Debug)]
 pub struct Relay {
-    store: Store,
+    reader: Reader,
     committer: Committer,
     target: BrokerTarget,
     cursor: CursorName,
@@ -77,7 +79,7 @@ impl Relay {
     #[must_use]
     pub fn new(
         log: Log,
-        (store, committer): (Store, Committer),
+        (reader, committer): (Reader, Committer),
         target: BrokerTarget,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -93,7 +95,7 @@ impl Relay {
             confirmed: None,
         };
         Self {
-            store,
+            reader,
             committer,
             target,
             cursor,
@@ -155,7 +157,7 @@ impl Relay {
                     break Ended::Stopped;
                 }
                 if let Err(ended) = session
-                    .step(&self.store, &self.committer, &mut self.stopping)
+                    .step(&self.reader, &self.committer, &mut self.stopping)
                     .await
                 {
                     break ended;

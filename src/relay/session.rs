@@ -12,7 +12,7 @@ use super::Lease;
 use crate::{
     broker::{BrokerError, Confirm, Message, Publisher, Verdict},
     faults,
-    store::{Committer, CursorAction, CursorName, CursorState, CursorStep, LoggedEvent, Store},
+    store::{Committer, CursorAction, CursorName, CursorState, CursorStep, LoggedEvent, Reader},
 };
 
 /// Events that may be unconfirmed.
@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
     /// commit, the time to renew. Renews the lease and moves the cursor when it is time.
     pub(super) async fn step(
         &mut self,
-        store: &Store,
+        reader: &Reader,
         committer: &Committer,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), Ended> {
@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
         }
         // Subscribed before the log is read: a commit in between wakes the next step.
         let mut commits = committer.committed(self.cursor.log);
-        self.publish(store).await?;
+        self.publish(reader).await?;
         let woken = if let Some((_, since, confirm)) = self.window.front_mut() {
             let late = *since + CONFIRM;
             tokio::select! {
@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn publish(&mut self, store: &Store) -> Result<(), Ended> {
+    async fn publish(&mut self, reader: &Reader) -> Result<(), Ended> {
         let room = if self.lease.confirmed < self.careful_until {
             1
         } else {
@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
         };
         if self.read.is_empty() && self.window.len() < room {
             let log = self.cursor.log;
-            match store.log_after(log, self.published, READ).await {
+            match reader.log_after(log, self.published, READ).await {
                 Ok(events) => self.read = events.into(),
                 Err(error) => {
                     tracing::warn!(

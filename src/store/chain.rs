@@ -3,7 +3,7 @@
 use super::log::Gone;
 use crate::{
     crypto::blake2b_256,
-    domain::{Cursor, Event, HASH_BYTES, TraceParent},
+    domain::{Cursor, Event, HASH_BYTES, PlacedEvent, TraceParent},
 };
 
 /// A log's last event, or what stands in its place before the first one.
@@ -21,14 +21,11 @@ pub struct Head {
     pub cut: Cursor,
 }
 
-/// An event with its place in the chain, as the log keeps it.
+/// An event in its place, with the trace that it is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) event: Event,
+pub(super) struct LogEntry {
+    pub(super) placed: PlacedEvent,
     pub(super) traceparent: Option<TraceParent>,
-    /// The exact RFC 8785 bytes, both hashes included.
-    pub(super) body: Vec<u8>,
-    pub(super) hash: [u8; HASH_BYTES],
 }
 
 impl Head {
@@ -50,28 +47,14 @@ impl Head {
         }
     }
 
-    /// Puts an event behind the head and moves the head to it. Epoch, position and hashes of `event`
-    /// are set here.
-    pub(super) fn append(&mut self, mut event: Event, traceparent: Option<TraceParent>) -> Entry {
-        (self.last_epoch, self.position) = (self.epoch, self.position + 1);
-        event.place(self.last_epoch, self.position);
-        event.link(None);
-        let hash = blake2b_256(&[&self.hash, &canonical(&event)]);
-        event.link(Some((hex::encode(self.hash), hex::encode(hash))));
-        self.hash = hash;
-        Entry {
-            body: canonical(&event),
-            event,
+    /// Appends an event after the head, and moves the head to it.
+    pub(super) fn append(&mut self, event: Event, traceparent: Option<TraceParent>) -> LogEntry {
+        let placed = event.place(self.epoch, self.position + 1, &self.hash, blake2b_256);
+        (self.last_epoch, self.position) = (placed.epoch, placed.position);
+        self.hash = placed.hash;
+        LogEntry {
+            placed,
             traceparent,
-            hash,
         }
     }
-}
-
-/// The event in RFC 8785 form: `serde_json` writes the struct's fields in their (sorted) order, escapes
-/// strings as section 3.2.2.2 wants it, and all numbers are whole and
-/// small.
-fn canonical(event: &Event) -> Vec<u8> {
-    // It can't fail: the type holds nothing but strings, numbers and null, and the sink is memory.
-    serde_json::to_vec(event).unwrap_or_default()
 }

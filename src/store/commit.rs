@@ -6,61 +6,126 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, FromQueryResult, Statement};
 
 use super::{
     StoreError,
     apply::{Limits, Plan, Present, apply},
+    chain::LogEntry,
     cursor::{self, CursorState, CursorStep},
-    dialect::{Kind, Rows},
+    dialect::Rows,
+    gate::Gate,
     log,
     retention::{self, Retention},
     rows::{SECRET_COLUMNS, SecretRow},
+    transaction::Transaction,
     write::write,
 };
 use crate::{
-    domain::{Action, Change, KeyId, Log, Owner, Secret, SecretId, SecretName, Timestamp, Work},
+    domain::{
+        Action, Change, EventId, KeyId, Log, Outcome, Owner, PlacedEvent, Refused, Secret,
+        SecretId, SecretName, Timestamp, Work,
+    },
     faults,
 };
 
 /// What one transaction holds.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) works: Vec<Work>,
+    pub(super) works: Arc<[Work]>,
+    /// Of these, the only one that is committed; all where it is none.
+    pub(super) only: Option<usize>,
     /// Steps of the relays' cursors, `changes` first.
     pub(super) cursors: Vec<CursorStep>,
     pub(super) retention: Option<Retention>,
     pub(super) limits: Limits,
     pub(super) now: Timestamp,
-    pub(super) phase: Phase,
+    /// Either COMMIT may have been sent, or it never will be.
+    pub(super) gate: Gate,
     /// Set before COMMIT is sent.
-    pub(super) decided: OnceLock<Decided>,
+    pub(super) decided: Mutex<Option<Decided>>,
+}
+
+impl Batch {
+    /// The work that is committed.
+    pub(super) fn works(&self) -> &[Work] {
+        match self.only {
+            None => &self.works,
+            // The index is one of a caller of this batch.
+            Some(index) => self.works.get(index..=index).unwrap_or_default(),
+        }
+    }
+
+    /// A batch of one piece of this batch's work alone.
+    pub(super) fn alone(&self, index: usize) -> Self {
+        Self {
+            works: Arc::clone(&self.works),
+            only: Some(index),
+            cursors: Vec::new(),
+            retention: None,
+            limits: self.limits,
+            now: self.now,
+            gate: Gate::default(),
+            decided: Mutex::default(),
+        }
+    }
+
+    /// The first event that the batch appends, once that is decided.
+    pub(super) fn first_event(&self) -> Option<FirstEvent> {
+        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = decided.as_ref()?;
+        let PlacedEvent {
+            event, position, ..
+        } = &decided.events.first()?.placed;
+        Some(FirstEvent {
+            id: event.id(),
+            log: event.log(),
+            position: *position,
+            session: decided.session.clone(),
+        })
+    }
+
+    /// Takes what was decided out of a batch that was committed.
+    pub(super) fn take_decided(&self) -> Decided {
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        #[expect(
+            clippy::expect_used,
+            reason = "it is set before COMMIT is sent, and taken once"
+        )]
+        decided.take().expect("a committed batch was decided")
+    }
 }
 
 /// All that a batch's answers need.
 #[derive(Debug)]
 pub(super) struct Decided {
-    pub(super) plan: Plan,
+    /// What came of each piece of work, in order.
+    pub(super) outcomes: Vec<Result<Outcome, Refused>>,
+    /// The events that were appended.
+    pub(super) events: Vec<LogEntry>,
     /// What came of each cursor step.
     pub(super) cursors: Vec<CursorState>,
-    /// How many events went.
+    /// How many events were removed.
     pub(super) removed: u64,
     /// The key that the log's head names as the primary one.
     pub(super) primary: Option<KeyId>,
     /// The session that ran the transaction (PostgreSQL).
-    pub(super) session: Session,
+    session: Session,
 }
 
-/// A session of PostgreSQL: process IDs come again, so the start is part of the name.
+/// By what a transaction can be found in the log, and its session on the server.
+#[derive(Debug, Clone)]
+pub(super) struct FirstEvent {
+    id: EventId,
+    log: Log,
+    position: u64,
+    session: Session,
+}
+
+/// A session of PostgreSQL. Process IDs are used again, so the start is part of the name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Session {
     pid: i32,
@@ -68,76 +133,37 @@ pub(super) struct Session {
     backend_start: String,
 }
 
-/// The batch's gate: either COMMIT may have been sent, or it never will be.
-#[derive(Debug, Default)]
-pub(super) struct Phase(AtomicU8);
-
-impl Phase {
-    const RUNNING: u8 = 0;
-    const SENT: u8 = 1;
-    const CONDEMNED: u8 = 2;
-
-    fn swap(&self, to: u8) -> bool {
-        self.0
-            .compare_exchange(Self::RUNNING, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-    }
-
-    /// From now on COMMIT may have been sent; false when the batch was condemned before.
-    fn send(&self) -> bool {
-        self.swap(Self::SENT)
-    }
-
-    /// From now on COMMIT is never sent; false when it may have been sent already.
-    pub(super) fn condemn(&self) -> bool {
-        self.swap(Self::CONDEMNED)
-    }
-}
-
-/// Begins a transaction that no other writer can overtake on SQLite.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, StoreError> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    Ok(db.begin_with_options(options).await?)
-}
-
-/// Runs the batch. After an error [`Phase::condemn`] says whether COMMIT may have been sent.
+/// Runs the batch. After an error the batch's gate says whether COMMIT may have been sent.
 ///
 /// # Cancel safety
 /// None: it runs as a task of its own.
 pub(super) async fn commit(db: DatabaseConnection, batch: Arc<Batch>) -> Result<(), StoreError> {
-    let transaction = begin(&db).await?;
-    let (plan, primary, session) = if batch.works.is_empty() {
-        <(Plan, Option<KeyId>, Session)>::default()
+    let transaction = Transaction::begin(&db).await?;
+    let mut decided = if batch.works().is_empty() {
+        Decided {
+            outcomes: Vec::new(),
+            events: Vec::new(),
+            cursors: Vec::new(),
+            removed: 0,
+            primary: None,
+            session: Session::default(),
+        }
     } else {
         work(&transaction, &batch).await?
     };
-    let mut cursors = Vec::with_capacity(batch.cursors.len());
     for step in &batch.cursors {
-        cursors.push(cursor::run(&transaction, step).await?);
+        decided.cursors.push(cursor::run(&transaction, step).await?);
     }
-    let removed = match &batch.retention {
-        Some(retention) => retention::run(&transaction, retention).await?,
-        None => 0,
-    };
-    let decided = Decided {
-        plan,
-        cursors,
-        removed,
-        primary,
-        session,
-    };
-    if batch.decided.set(decided).is_err() || !batch.phase.send() {
-        // Condemned: the watchdog has answered. Dropping the transaction rolls it back.
+    if let Some(retention) = &batch.retention {
+        decided.removed = retention::run(&transaction, retention).await?;
+    }
+    *batch.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
+    if !batch.gate.pass() {
+        // The watchdog has answered. Dropping the transaction rolls it back.
         return Err(StoreError::Deadline);
     }
     // Of batches that somebody waits for.
-    let awaited = !batch.works.is_empty();
+    let awaited = !batch.works().is_empty();
     if awaited {
         faults::point("before-commit").await;
     }
@@ -148,17 +174,21 @@ pub(super) async fn commit(db: DatabaseConnection, batch: Arc<Batch>) -> Result<
     Ok(())
 }
 
-async fn work(
-    transaction: &DatabaseTransaction,
-    batch: &Batch,
-) -> Result<(Plan, Option<KeyId>, Session), StoreError> {
-    let (primary, session) = lock(transaction).await?;
-    let present = read(transaction, &batch.works).await?;
-    let plan = apply(present, &batch.works, batch.limits, batch.now);
+async fn work(transaction: &Transaction, batch: &Batch) -> Result<Decided, StoreError> {
+    let Locked { primary, session } = lock(transaction).await?;
+    let present = read(transaction, batch.works()).await?;
+    let Plan { outcomes, writes } = apply(present, batch.works(), batch.limits, batch.now);
     faults::point("before-rows").await;
-    write(transaction, &plan.writes).await?;
+    write(transaction, &writes).await?;
     faults::point("after-rows").await;
-    Ok((plan, primary, session))
+    Ok(Decided {
+        outcomes,
+        events: writes.events,
+        cursors: Vec::with_capacity(batch.cursors.len()),
+        removed: 0,
+        primary,
+        session,
+    })
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -168,10 +198,14 @@ struct LockRow {
     backend_start: String,
 }
 
-/// Step 1: locks the head of `changes`. Whoever writes secrets, versions, keys or the log holds it.
-pub(super) async fn lock(
-    transaction: &DatabaseTransaction,
-) -> Result<(Option<KeyId>, Session), StoreError> {
+/// What the lock tells.
+pub(super) struct Locked {
+    primary: Option<KeyId>,
+    session: Session,
+}
+
+/// Step 1: locks the head of `changes`. Every writer of secrets, versions, keys or that log holds it.
+pub(super) async fn lock(transaction: &Transaction) -> Result<Locked, StoreError> {
     let backend = transaction.get_database_backend();
     let sql = if backend == DbBackend::Postgres {
         "SELECT h.primary_kek_id, a.pid, extract(epoch FROM a.backend_start)::text AS backend_start \
@@ -185,15 +219,18 @@ pub(super) async fn lock(
         .await?
         .ok_or(StoreError::Corrupt("log_head"))?;
     let primary = row.primary_kek_id.as_deref().map(KeyId::parse).transpose();
-    let session = Session {
-        pid: row.pid,
-        backend_start: row.backend_start,
-    };
-    Ok((primary.or(Err(StoreError::Corrupt("log_head")))?, session))
+    Ok(Locked {
+        primary: primary.map_err(|_malformed| StoreError::Corrupt("log_head"))?,
+        session: Session {
+            pid: row.pid,
+            backend_start: row.backend_start,
+        },
+    })
 }
 
-/// Locks the head of `activity`: whoever appends to it does, after that of `changes` if it takes both.
-pub(super) async fn lock_activity(transaction: &DatabaseTransaction) -> Result<(), StoreError> {
+/// Locks the head of `activity`. Every writer that appends to it does so, after the head of `changes` where it
+/// takes both.
+pub(super) async fn lock_activity(transaction: &Transaction) -> Result<(), StoreError> {
     // SQLite's transaction is the only one that writes.
     if transaction.get_database_backend() == DbBackend::Postgres {
         let sql = "SELECT 1 FROM log_head WHERE log = 'activity' FOR UPDATE";
@@ -204,21 +241,14 @@ pub(super) async fn lock_activity(transaction: &DatabaseTransaction) -> Result<(
 }
 
 /// Step 2: reads what the batch is about.
-async fn read(transaction: &DatabaseTransaction, works: &[Work]) -> Result<Present, StoreError> {
+async fn read(transaction: &Transaction, works: &[Work]) -> Result<Present, StoreError> {
     let activity = if works.iter().any(|work| matches!(work, Work::Accesses(_))) {
         lock_activity(transaction).await?;
         Some(log::head(transaction, Log::Activity).await?)
     } else {
         None
     };
-    let changes: Vec<&Change> = works
-        .iter()
-        .filter_map(|work| match work {
-            Work::Command(command) => Some(command.changes.iter()),
-            Work::Accesses(_) => None,
-        })
-        .flatten()
-        .collect();
+    let changes: Vec<&Change> = works.iter().flat_map(Work::changes).collect();
     Ok(Present {
         changes: log::head(transaction, Log::Changes).await?,
         activity,
@@ -234,32 +264,20 @@ struct KeyRow {
     id: String,
 }
 
-async fn active_keys(transaction: &DatabaseTransaction) -> Result<HashSet<KeyId>, StoreError> {
+async fn active_keys(transaction: &Transaction) -> Result<HashSet<KeyId>, StoreError> {
     let sql = "SELECT id FROM keys WHERE state = 'active'";
     let statement = Statement::from_string(transaction.get_database_backend(), sql);
     let rows = KeyRow::find_by_statement(statement)
         .all(transaction)
         .await?;
     rows.into_iter()
-        .map(|row| KeyId::parse(&row.id).or(Err(StoreError::Corrupt("keys"))))
+        .map(|row| KeyId::parse(&row.id).map_err(|_malformed| StoreError::Corrupt("keys")))
         .collect()
-}
-
-async fn all<R: FromQueryResult>(
-    transaction: &DatabaseTransaction,
-    rows: Rows,
-    sql: &str,
-) -> Result<Vec<R>, StoreError> {
-    let mut found = Vec::new();
-    for statement in rows.statements(transaction.get_database_backend(), sql) {
-        found.extend(R::find_by_statement(statement).all(transaction).await?);
-    }
-    Ok(found)
 }
 
 /// The secrets that are updated or deleted, if they are their caller's.
 async fn secrets(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     changes: &[&Change],
 ) -> Result<HashMap<SecretId, Secret>, StoreError> {
     let wanted: BTreeSet<_> = changes
@@ -267,16 +285,15 @@ async fn secrets(
         .filter(|change| !matches!(change.action, Action::Create { .. }))
         .map(|change| (change.secret_id, &change.owner))
         .collect();
-    let mut rows = Rows::new(&[("id", Kind::Uuid), ("owner", Kind::Text)]);
-    for (id, owner) in wanted {
-        rows.push([id.get().into(), owner.as_str().into()]);
-    }
+    let rows = Rows::default()
+        .uuids("id", wanted.iter().map(|(id, _)| id.get()))
+        .texts("owner", wanted.iter().map(|(_, owner)| owner.as_str()));
     let sql = format!(
         "SELECT {SECRET_COLUMNS} FROM {{rows}} \
          JOIN secrets s ON s.id = r.id AND s.owner = r.owner \
          JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version"
     );
-    let found: Vec<SecretRow> = all(transaction, rows, &sql).await?;
+    let found: Vec<SecretRow> = transaction.read(rows, &sql).await?;
     found
         .into_iter()
         .map(|row| Secret::try_from(row).map(|secret| (secret.id, secret)))
@@ -284,23 +301,22 @@ async fn secrets(
 }
 
 #[derive(Debug, FromQueryResult)]
-struct NameRow {
+struct TakenName {
     owner: String,
     name: String,
 }
 
 /// Which of the names that are to be created are taken.
 async fn names(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     changes: &[&Change],
 ) -> Result<HashSet<(Owner, SecretName)>, StoreError> {
-    let mut rows = Rows::new(&[("owner", Kind::Text), ("name", Kind::Text)]);
     let wanted: BTreeSet<_> = created(changes).collect();
-    for (owner, name) in wanted {
-        rows.push([owner.as_str().into(), name.as_str().into()]);
-    }
+    let rows = Rows::default()
+        .texts("owner", wanted.iter().map(|(owner, _)| owner.as_str()))
+        .texts("name", wanted.iter().map(|(_, name)| name.as_str()));
     let sql = "SELECT s.owner, s.name FROM {rows} JOIN secrets s ON s.owner = r.owner AND s.name = r.name";
-    let found: Vec<NameRow> = all(transaction, rows, sql).await?;
+    let found: Vec<TakenName> = transaction.read(rows, sql).await?;
     found
         .into_iter()
         .map(
@@ -313,24 +329,21 @@ async fn names(
 }
 
 #[derive(Debug, FromQueryResult)]
-struct CountRow {
+struct OwnerCount {
     owner: String,
     secrets: i64,
 }
 
 /// How many secrets the owners have for whom one is to be created.
 async fn counts(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     changes: &[&Change],
 ) -> Result<HashMap<Owner, u64>, StoreError> {
-    let mut rows = Rows::new(&[("owner", Kind::Text)]);
     let wanted: BTreeSet<_> = created(changes).map(|(owner, _)| owner).collect();
-    for owner in wanted {
-        rows.push([owner.as_str().into()]);
-    }
+    let rows = Rows::default().texts("owner", wanted.iter().map(|owner| owner.as_str()));
     let sql = "SELECT r.owner, count(*) AS secrets FROM {rows} \
                JOIN secrets s ON s.owner = r.owner GROUP BY r.owner";
-    let found: Vec<CountRow> = all(transaction, rows, sql).await?;
+    let found: Vec<OwnerCount> = transaction.read(rows, sql).await?;
     found
         .into_iter()
         .map(
@@ -353,18 +366,11 @@ fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a S
 ///
 /// The lock waits for the end of the transaction in question, and the COMMIT of this one waits for a
 /// synchronous standby.
-pub(super) async fn look_up(db: DatabaseConnection, batch: Arc<Batch>) -> Result<bool, StoreError> {
-    let Some((decided, first)) = batch
-        .decided
-        .get()
-        .and_then(|decided| Some((decided, decided.plan.writes.events.first()?)))
-    else {
-        return Ok(false);
-    };
+pub(super) async fn look_up(db: DatabaseConnection, first: FirstEvent) -> Result<bool, StoreError> {
     if db.get_database_backend() == DbBackend::Postgres {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2";
-        let session = &decided.session;
+        let session = &first.session;
         let values = [session.pid.into(), session.backend_start.as_str().into()];
         db.query_one_raw(Statement::from_sql_and_values(
             DbBackend::Postgres,
@@ -373,10 +379,9 @@ pub(super) async fn look_up(db: DatabaseConnection, batch: Arc<Batch>) -> Result
         ))
         .await?;
     }
-    let transaction = begin(&db).await?;
+    let transaction = Transaction::begin(&db).await?;
     lock(&transaction).await?;
-    let first = &first.event;
-    let found = log::id_at(&transaction, first.log(), first.position()).await?;
+    let found = log::id_at(&transaction, first.log, first.position).await?;
     transaction.commit().await?;
-    Ok(found == Some(first.id()))
+    Ok(found == Some(first.id))
 }

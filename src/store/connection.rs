@@ -15,7 +15,12 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use super::StoreError;
 
@@ -149,23 +154,24 @@ impl Pool {
         })
     }
 
-    /// Runs work as a task that goes to its end whoever waits, unless the pool is condemned.
-    pub fn spawn<F, W, T>(&self, work: F) -> JoinHandle<Result<T, StoreError>>
+    /// Runs work as a task that runs to its end whether or not anybody waits, unless the pool is condemned.
+    pub fn spawn<F, W, T, E>(&self, work: F) -> Running<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
-        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
     {
         let mut condemned = self.condemned.subscribe();
         let work = work(self.db.clone());
-        self.runtime.spawn(async move {
+        Running(self.runtime.spawn(async move {
             tokio::select! {
                 biased;
                 result = work => result,
                 // Also when the pool itself is dropped: nobody could give up the task any more.
-                _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline),
+                _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline.into()),
             }
-        })
+        }))
     }
 
     /// Gives up the pool: drops its tasks and closes its connections hard.
@@ -175,8 +181,34 @@ impl Pool {
 
     /// Closes the pool in good order, as far as that is possible within `deadline`.
     pub async fn close(&self, deadline: Duration) {
-        // The pool is not used any more, so the dropped future can lose no write.
+        // Nothing uses the pool any more, so the dropped future can lose no write. Connections that do not
+        // close in time end with the process.
         let _ = tokio::time::timeout(deadline, self.db.clone().close()).await;
+    }
+}
+
+/// Work that runs on a pool. Dropping it does not end the work.
+#[derive(Debug)]
+pub struct Running<T, E = StoreError>(JoinHandle<Result<T, E>>);
+
+impl<T, E: From<StoreError>> Running<T, E> {
+    /// Waits for the work's end.
+    ///
+    /// # Errors
+    /// The work's own, or [`StoreError::Lost`] when it panicked.
+    pub async fn finish(self) -> Result<T, E> {
+        self.0
+            .await
+            .unwrap_or_else(|_panicked| Err(StoreError::Lost.into()))
+    }
+
+    /// Waits for the work's end until a deadline. After it the work goes on.
+    ///
+    /// # Errors
+    /// As [`Running::finish`], and [`StoreError::Deadline`] at the deadline.
+    pub async fn within(self, deadline: Instant) -> Result<T, E> {
+        let finished = timeout_at(deadline, self.finish()).await;
+        finished.unwrap_or_else(|_elapsed| Err(StoreError::Deadline.into()))
     }
 }
 
@@ -207,6 +239,7 @@ pub async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase>
             .query_one_raw(Statement::from_string(backend, *sql))
             .await
             .map_err(StoreError::from)?;
+        // A value that can't be read is not known to be good.
         let value: Option<String> = row.and_then(|row| row.try_get_by_index(0).ok());
         if !value.as_deref().is_some_and(|value| good.contains(&value)) {
             return Err(UnsafeDatabase::Setting(name));
@@ -228,11 +261,13 @@ async fn refuse_old_sqlite(db: &DatabaseConnection) -> Result<(), UnsafeDatabase
         ))
         .await
         .map_err(StoreError::from)?;
-    let version: String = row
-        .and_then(|row| row.try_get_by_index(0).ok())
-        .unwrap_or_default();
-    let numbers: Vec<u32> = version.split('.').filter_map(|n| n.parse().ok()).collect();
-    if numbers.as_slice() < [3, 51, 3].as_slice() {
+    let version: String = match row {
+        Some(row) => row.try_get_by_index(0).map_err(StoreError::from)?,
+        None => return Err(StoreError::Corrupt("sqlite_version()").into()),
+    };
+    let numbers: Option<Vec<u32>> = version.split('.').map(|n| n.parse().ok()).collect();
+    // A version that can't be read is not known to be good.
+    if numbers.is_none_or(|numbers| numbers.as_slice() < [3, 51, 3].as_slice()) {
         return Err(UnsafeDatabase::SqliteVersion(version));
     }
     Ok(())
@@ -244,7 +279,7 @@ pub enum UnsafeDatabase {
     /// A setting under which an acknowledged write could be lost.
     #[error("the database's setting {0} could lose acknowledged writes")]
     Setting(&'static str),
-    /// A SQLite with a known corruption.
+    /// A SQLite with a bug that can corrupt the database.
     #[error("SQLite {0} can corrupt its write-ahead log: at least 3.51.3 is needed")]
     SqliteVersion(String),
     /// It can't be asked.

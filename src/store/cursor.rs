@@ -1,11 +1,12 @@
 //! The relay's cursor and its lease: one row for each exchange and log, by the database's clock.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult, Statement, prelude::Uuid};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, prelude::Uuid};
 
 use super::{
     StoreError,
     dialect::clock,
     rows::{signed, unsigned},
+    transaction::Transaction,
 };
 use crate::domain::Log;
 
@@ -75,7 +76,7 @@ struct CursorRow {
 }
 
 pub(super) async fn run(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     CursorStep { cursor, action }: &CursorStep,
 ) -> Result<CursorState, StoreError> {
     let now = clock(transaction.get_database_backend());
@@ -86,12 +87,12 @@ pub(super) async fn run(
             position,
         } => {
             let until = format!("{now} + {LEASE}");
-            advance(transaction, cursor, &until, (*lease_number, *position))
+            advance(transaction, cursor, &until, *lease_number, *position)
         }
         CursorAction::Release {
             lease_number,
             position,
-        } => advance(transaction, cursor, "0", (*lease_number, *position)),
+        } => advance(transaction, cursor, "0", *lease_number, *position),
     };
     let row = CursorRow::find_by_statement(statement)
         .one(transaction)
@@ -106,7 +107,7 @@ pub(super) async fn run(
 
 /// Makes the cursor if it is not there; the statement takes its lease if nobody holds it.
 async fn acquire(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     cursor: &CursorName,
     holder: Uuid,
 ) -> Result<Statement, StoreError> {
@@ -133,10 +134,11 @@ async fn acquire(
 /// The lease's number is checked in the statement that moves the cursor, so a relay that was frozen past
 /// its lease can't move its successor's. The cursor never goes back.
 fn advance(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     cursor: &CursorName,
     until: &str,
-    (lease_number, position): (u64, u64),
+    lease_number: u64,
+    position: u64,
 ) -> Statement {
     let sql = format!(
         "UPDATE relay_cursors SET position = $1, leased_until = {until} \

@@ -1,102 +1,140 @@
 //! Where the two databases differ: how many rows travel in one statement, and the clock.
 
-use sea_orm::{DbBackend, Statement, Value, sea_query::ArrayType};
+use std::borrow::Cow;
 
-/// The type of a column of [`Rows`].
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Uuid,
-    Text,
-    Number,
-    Bytes,
-}
+use sea_orm::{
+    DbBackend,
+    prelude::Uuid,
+    sqlx::{self, Arguments, error::BoxDynError, postgres::PgArguments, sqlite::SqliteArguments},
+};
 
-impl Kind {
-    const fn postgres(self) -> &'static str {
-        match self {
-            Self::Uuid => "uuid[]",
-            Self::Text => "text[]",
-            Self::Number => "bigint[]",
-            Self::Bytes => "bytea[]",
-        }
-    }
-
-    const fn array(self) -> ArrayType {
-        match self {
-            Self::Uuid => ArrayType::Uuid,
-            Self::Text => ArrayType::String,
-            Self::Number => ArrayType::BigInt,
-            Self::Bytes => ArrayType::Bytes,
-        }
-    }
-}
-
-/// Rows that a statement reads as the relation `r`. No value is NULL (arrays can't hold one): SQL turns
-/// an agreed value into NULL where it must.
+/// The values of one column, in the order of the rows. None is NULL (PostgreSQL's arrays of them would need
+/// another type for each): SQL turns an agreed value into NULL where it must.
 #[derive(Debug)]
-pub(super) struct Rows {
-    columns: &'static [(&'static str, Kind)],
-    rows: Vec<Vec<Value>>,
+enum Column<'a> {
+    Uuids(Vec<Uuid>),
+    Texts(Vec<Cow<'a, str>>),
+    Numbers(Vec<i64>),
+    Bytes(Vec<&'a [u8]>),
+}
+
+impl Column<'_> {
+    const fn array(&self) -> &'static str {
+        match self {
+            Self::Uuids(_) => "uuid[]",
+            Self::Texts(_) => "text[]",
+            Self::Numbers(_) => "bigint[]",
+            Self::Bytes(_) => "bytea[]",
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Uuids(values) => values.len(),
+            Self::Texts(values) => values.len(),
+            Self::Numbers(values) => values.len(),
+            Self::Bytes(values) => values.len(),
+        }
+    }
+
+    /// Binds the whole column as one array.
+    fn bind_all(self, to: &mut PgArguments) -> Result<(), BoxDynError> {
+        match self {
+            Self::Uuids(values) => to.add(values),
+            Self::Texts(values) => to.add(values),
+            Self::Numbers(values) => to.add(values),
+            Self::Bytes(values) => to.add(values),
+        }
+    }
+
+    /// Binds the value of one row.
+    fn bind_one(&self, row: usize, to: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        let missing = || BoxDynError::from("a column is shorter than its rows");
+        match self {
+            Self::Uuids(values) => to.add(values.get(row).ok_or_else(missing)?),
+            Self::Texts(values) => to.add(&**values.get(row).ok_or_else(missing)?),
+            Self::Numbers(values) => to.add(values.get(row).ok_or_else(missing)?),
+            Self::Bytes(values) => to.add(*values.get(row).ok_or_else(missing)?),
+        }
+    }
+}
+
+/// Rows that a statement reads as the relation `r`, column by column. All columns have the same length.
+#[derive(Debug, Default)]
+pub(super) struct Rows<'a> {
+    columns: Vec<(&'static str, Column<'a>)>,
 }
 
 /// SQLite's largest statement, in rows. Statements come in powers of two, so that there are few texts.
 const SQLITE_ROWS: usize = 128;
 
-impl Rows {
-    pub(super) fn new(columns: &'static [(&'static str, Kind)]) -> Self {
-        Self {
-            columns,
-            rows: Vec::new(),
+impl<'a> Rows<'a> {
+    /// Adds a column of UUIDs.
+    pub(super) fn uuids(self, name: &'static str, values: impl Iterator<Item = Uuid>) -> Self {
+        self.with(name, Column::Uuids(values.collect()))
+    }
+
+    /// Adds a column of texts.
+    pub(super) fn texts<T: Into<Cow<'a, str>>>(
+        self,
+        name: &'static str,
+        values: impl Iterator<Item = T>,
+    ) -> Self {
+        self.with(name, Column::Texts(values.map(T::into).collect()))
+    }
+
+    /// Adds a column of numbers.
+    pub(super) fn numbers(self, name: &'static str, values: impl Iterator<Item = i64>) -> Self {
+        self.with(name, Column::Numbers(values.collect()))
+    }
+
+    /// Adds a column of bytes.
+    pub(super) fn bytes(self, name: &'static str, values: impl Iterator<Item = &'a [u8]>) -> Self {
+        self.with(name, Column::Bytes(values.collect()))
+    }
+
+    fn with(mut self, name: &'static str, column: Column<'a>) -> Self {
+        self.columns.push((name, column));
+        debug_assert_eq!(
+            self.columns.first().map(|(_, first)| first.len()),
+            self.columns.last().map(|(_, last)| last.len())
+        );
+        self
+    }
+
+    fn len(&self) -> usize {
+        self.columns.first().map_or(0, |(_, column)| column.len())
+    }
+
+    /// The one statement, of fixed text, that runs `sql` over all rows on PostgreSQL, where `{rows}` in `sql`
+    /// stands for the relation; none without rows.
+    ///
+    /// # Errors
+    /// When a column has more bytes than PostgreSQL's protocol can say.
+    pub(super) fn postgres(self, sql: &str) -> Result<Option<(String, PgArguments)>, sqlx::Error> {
+        if self.len() == 0 {
+            return Ok(None);
         }
-    }
-
-    /// Adds a row: one value for each column, in their order.
-    pub(super) fn push(&mut self, row: impl Into<Vec<Value>>) {
-        let row = row.into();
-        debug_assert_eq!(row.len(), self.columns.len());
-        self.rows.push(row);
-    }
-
-    /// The statements that run `sql` over all rows, where `{rows}` in `sql` stands for the relation.
-    /// On PostgreSQL that is one statement of fixed text (`unnest`); on SQLite a few, whose row counts
-    /// are powers of two. None at all without rows.
-    pub(super) fn statements(self, backend: DbBackend, sql: &str) -> Vec<Statement> {
-        if self.rows.is_empty() {
-            Vec::new()
-        } else if backend == DbBackend::Postgres {
-            vec![self.unnest(sql)]
-        } else {
-            self.values(backend, sql)
-        }
-    }
-
-    fn unnest(self, sql: &str) -> Statement {
-        let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
-        let arrays: Vec<String> = self
-            .columns
-            .iter()
-            .zip(1..)
-            .map(|((_, kind), n)| format!("${n}::{}", kind.postgres()))
+        let numbered = self.columns.iter().zip(1..);
+        let arrays: Vec<String> = numbered
+            .map(|((_, column), n)| format!("${n}::{}", column.array()))
             .collect();
+        let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
         let relation = format!("unnest({}) AS r({})", arrays.join(", "), names.join(", "));
-        let mut columns: Vec<Vec<Value>> = self.columns.iter().map(|_| Vec::new()).collect();
-        for row in self.rows {
-            for (column, value) in columns.iter_mut().zip(row) {
-                column.push(value);
-            }
+        let mut arguments = PgArguments::default();
+        for (_, column) in self.columns {
+            column
+                .bind_all(&mut arguments)
+                .map_err(sqlx::Error::Encode)?;
         }
-        let values = columns
-            .into_iter()
-            .zip(self.columns)
-            .map(|(column, (_, kind))| Value::Array(kind.array(), Some(Box::new(column))));
-        Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            sql.replace("{rows}", &relation),
-            values,
-        )
+        Ok(Some((sql.replace("{rows}", &relation), arguments)))
     }
 
-    fn values(self, backend: DbBackend, sql: &str) -> Vec<Statement> {
+    /// The few statements, whose row counts are powers of two, that run `sql` over all rows on SQLite.
+    ///
+    /// # Errors
+    /// When a column is shorter than the first one: a bug.
+    pub(super) fn sqlite(self, sql: &str) -> Result<Vec<(String, SqliteArguments)>, sqlx::Error> {
         let names: Vec<String> = self
             .columns
             .iter()
@@ -105,24 +143,27 @@ impl Rows {
             .collect();
         let row = format!("({})", vec!["?"; self.columns.len()].join(", "));
         let mut statements = Vec::new();
-        let mut rows = self.rows.into_iter();
-        while rows.len() > 0 {
+        let mut next = 0;
+        while next < self.len() {
+            let rest = self.len() - next;
             // The largest power of two that the rest fills: at least 1.
-            let count = (rows.len().next_power_of_two()
-                >> usize::from(!rows.len().is_power_of_two()))
-            .min(SQLITE_ROWS);
+            let count = (1 << rest.ilog2()).min(SQLITE_ROWS);
             let relation = format!(
                 "(SELECT {} FROM (VALUES {})) AS r",
                 names.join(", "),
                 vec![row.as_str(); count].join(", ")
             );
-            statements.push(Statement::from_sql_and_values(
-                backend,
-                sql.replace("{rows}", &relation),
-                rows.by_ref().take(count).flatten().collect::<Vec<_>>(),
-            ));
+            let mut arguments = SqliteArguments::default();
+            for row in next..next + count {
+                for (_, column) in &self.columns {
+                    let bound = column.bind_one(row, &mut arguments);
+                    bound.map_err(sqlx::Error::Encode)?;
+                }
+            }
+            statements.push((sql.replace("{rows}", &relation), arguments));
+            next += count;
         }
-        statements
+        Ok(statements)
     }
 }
 
@@ -139,38 +180,34 @@ pub(super) fn clock(backend: DbBackend) -> &'static str {
 mod tests {
     use super::*;
 
-    fn rows(count: i64) -> Rows {
-        let mut rows = Rows::new(&[("id", Kind::Number), ("name", Kind::Text)]);
-        for n in 0..count {
-            rows.push([n.into(), n.to_string().into()]);
-        }
-        rows
+    fn rows(count: i64) -> Rows<'static> {
+        Rows::default()
+            .numbers("id", 0..count)
+            .texts("name", (0..count).map(|n| n.to_string()))
     }
 
     #[test]
     fn postgres_takes_any_number_of_rows_in_one_fixed_text() {
         let sql = "SELECT * FROM {rows}";
-        let one = rows(1).statements(DbBackend::Postgres, sql);
-        let many = rows(300).statements(DbBackend::Postgres, sql);
+        let (one, _) = rows(1).postgres(sql).unwrap().unwrap();
+        let (many, arguments) = rows(300).postgres(sql).unwrap().unwrap();
         assert_eq!(
-            one[0].sql,
+            one,
             "SELECT * FROM unnest($1::bigint[], $2::text[]) AS r(id, name)"
         );
-        assert_eq!((many.len(), &many[0].sql), (1, &one[0].sql));
+        assert_eq!((many, arguments.len()), (one, 2));
+        assert!(rows(0).postgres(sql).unwrap().is_none());
     }
 
     #[test]
     fn sqlite_takes_powers_of_two() {
-        let statements = rows(300).statements(DbBackend::Sqlite, "SELECT * FROM {rows}");
-        let counts: Vec<usize> = statements
-            .iter()
-            .map(|s| s.values.as_ref().unwrap().0.len() / 2)
-            .collect();
+        let statements = rows(300).sqlite("SELECT * FROM {rows}").unwrap();
+        let counts: Vec<usize> = statements.iter().map(|(_, a)| a.len() / 2).collect();
         assert_eq!(counts, [128, 128, 32, 8, 4]);
         assert_eq!(
-            rows(1).statements(DbBackend::Sqlite, "SELECT * FROM {rows}")[0].sql,
+            rows(1).sqlite("SELECT * FROM {rows}").unwrap()[0].0,
             "SELECT * FROM (SELECT column1 AS id, column2 AS name FROM (VALUES (?, ?))) AS r"
         );
-        assert!(rows(0).statements(DbBackend::Sqlite, "").is_empty());
+        assert!(rows(0).sqlite("").unwrap().is_empty());
     }
 }

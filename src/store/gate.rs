@@ -1,15 +1,18 @@
-//! Who decides about a command: whoever waits for it, or the committer.
+//! Who decides: of a command whoever waits for it or the committer, of a batch the watchdog or COMMIT.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// One atomic: open → abandoned (by the waiter) or taken (by the committer), whoever comes first.
+/// One atomic: open → passed or shut, whichever comes first.
+///
+/// A command passes when the committer takes it, and is shut when its caller gives up. A batch passes when
+/// COMMIT may have been sent, and is shut when the watchdog has answered "not applied".
 #[derive(Debug, Default)]
-pub struct Gate(AtomicU8);
+pub(super) struct Gate(AtomicU8);
 
 impl Gate {
     const OPEN: u8 = 0;
-    const ABANDONED: u8 = 1;
-    const TAKEN: u8 = 2;
+    const PASSED: u8 = 1;
+    const SHUT: u8 = 2;
 
     fn swap(&self, to: u8) -> bool {
         self.0
@@ -17,20 +20,19 @@ impl Gate {
             .is_ok()
     }
 
-    /// Abandons the command: true when it will never be applied, false when the committer has it.
-    pub fn abandon(&self) -> bool {
-        self.swap(Self::ABANDONED)
+    /// Passes the gate: false when it was shut before (or passed, which happens once).
+    pub(super) fn pass(&self) -> bool {
+        self.swap(Self::PASSED)
     }
 
-    /// Takes the command into a batch: false when it was abandoned.
-    pub fn take(&self) -> bool {
-        self.swap(Self::TAKEN)
+    /// Shuts the gate for good: false when something has passed it.
+    pub(super) fn shut(&self) -> bool {
+        self.swap(Self::SHUT)
     }
 
-    /// Whether the command was abandoned, so that work for it can be spared.
-    #[must_use]
-    pub fn is_abandoned(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::ABANDONED
+    /// Whether it was shut, so that work can be spared.
+    pub(super) fn is_shut(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::SHUT
     }
 }
 
@@ -41,10 +43,10 @@ mod tests {
     #[test]
     fn only_the_first_decides() {
         let gate = Gate::default();
-        assert!(gate.abandon());
-        assert!(!gate.take() && !gate.abandon() && gate.is_abandoned());
+        assert!(gate.shut());
+        assert!(!gate.pass() && !gate.shut() && gate.is_shut());
         let gate = Gate::default();
-        assert!(gate.take());
-        assert!(!gate.abandon() && !gate.take() && !gate.is_abandoned());
+        assert!(gate.pass());
+        assert!(!gate.shut() && !gate.pass() && !gate.is_shut());
     }
 }

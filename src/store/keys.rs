@@ -1,14 +1,15 @@
 //! The rows of key-encryption keys: IDs, states and check values, never key bytes.
 
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    FromQueryResult, IntoActiveModel, QueryFilter, QueryOrder, Statement,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QueryOrder, Statement,
 };
 
 use super::{
     StoreError, commit,
     entity::{keys, log_head},
     rows::unsigned,
+    transaction::Transaction,
 };
 use crate::domain::{KeyId, Log, Timestamp};
 
@@ -55,7 +56,7 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredKey>, Sto
 
 /// Makes a key the first and primary one, under the lock, unless another process was faster.
 pub(super) async fn insert_first(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     id: &KeyId,
     check_value: Vec<u8>,
     now: Timestamp,

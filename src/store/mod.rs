@@ -1,9 +1,11 @@
 //! The database: the one transaction that writes, the queries that read, and the log.
 //!
-//! In come sealed versions and commands; out go rows as domain types. No function here takes a value in
-//! the clear. Writes go through the [`Committer`]; a read runs as a task of its own, so its caller may be
-//! dropped at any time, and has a deadline.
+//! In come sealed versions and changes; out go rows as domain types. No function here takes a value in the
+//! clear. Writes go through the [`Committer`], those of the command line through [`Admin`]. A read runs as a
+//! task of its own with a deadline, so its caller may be dropped at any time.
 
+mod admin;
+mod admission;
 mod apply;
 mod chain;
 mod commit;
@@ -16,9 +18,7 @@ mod error;
 mod gate;
 mod keys;
 mod log;
-mod operator;
-mod pending;
-mod readers;
+mod reader;
 mod retention;
 mod rows;
 mod schema;
@@ -26,25 +26,24 @@ mod secrets;
 mod service_keys;
 mod tail;
 mod tokens;
+mod transaction;
+mod worker;
 mod write;
 
-pub use apply::Limits;
-pub use chain::Head;
-pub use commit::begin;
-pub use committer::{Answer, Committer, CommitterSettings, Permit, Submission};
-pub use connection::{Missing, Pool, Target, UnsafeDatabase, refuse_unsafe};
-pub use cursor::{CursorAction, CursorName, CursorState, CursorStep};
-pub use error::StoreError;
-pub use gate::Gate;
-pub use keys::StoredKey;
-pub use log::{Filter, Gone, History, LoggedEvent, Page};
-pub use operator::Operator;
-pub use pending::{Deadlines, Pending};
-pub use readers::{Check, Readiness, Store};
-pub use retention::Retention;
-pub use schema::{MigrationState, SchemaError};
-pub(crate) use schema::{missing as missing_migration, up as migrate_up};
-pub use secrets::{Resolvable, Resolved, Wanted};
-pub use service_keys::StoredServiceKey;
-pub use tail::Tail;
-pub use tokens::{StoredToken, TokenKind};
+pub(crate) use admin::Admin;
+pub(crate) use admission::{Pending, QueueLimits, Ticket};
+pub(crate) use apply::Limits;
+pub(crate) use committer::{Committer, CommitterSettings};
+pub(crate) use connection::{Missing, Pool, Target, UnsafeDatabase, refuse_unsafe};
+pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
+pub(crate) use error::StoreError;
+pub(crate) use keys::StoredKey;
+pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};
+pub(crate) use reader::{Check, Reader, Readiness};
+pub(crate) use retention::RetentionPolicy;
+pub(crate) use schema::{SchemaError, missing as missing_migration, up as migrate_up};
+pub(crate) use secrets::{SealedSecret, Selection};
+pub(crate) use service_keys::StoredServiceKey;
+pub(crate) use tail::LogTail;
+pub(crate) use tokens::{StoredToken, TokenKind};
+pub(crate) use transaction::Transaction;

@@ -1,22 +1,64 @@
-//! Retention: the oldest events of a log go, in batches, and the chain stays verifiable at the cut.
+//! Retention: the oldest events of a log are removed in batches, and the chain stays verifiable at the cut.
 //!
-//! Only a prefix goes, never past a relay's cursor and never a log's last event; `log_head` keeps epoch,
-//! position and hash of the last event that went.
+//! Only a prefix is removed, never past a relay's cursor and never a log's last event. `log_head` keeps epoch,
+//! position and hash of the last event that was removed.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult, Statement, Value};
+use std::time::Duration;
+
+use chrono::Utc;
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
+use tokio::time::sleep;
 
 use super::{
     StoreError,
     commit::{lock, lock_activity},
+    committer::Committer,
     log,
-    rows::signed,
+    rows::{signed, unsigned},
+    transaction::Transaction,
 };
 use crate::domain::{Log, Timestamp};
 
-/// Events that go in one transaction, at most.
+/// The most events that one transaction removes.
 const BATCH: u64 = 1000;
+/// The pause between two batches.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(50);
+/// How often old events are looked for.
+const EVERY: Duration = Duration::from_mins(10);
 
-/// What is to go.
+/// How long the logs are kept; for ever where it is none.
+#[derive(Debug, Clone)]
+pub(crate) struct RetentionPolicy {
+    /// The log `changes`.
+    pub(crate) changes: Option<Duration>,
+    /// The log `activity`.
+    pub(crate) activity: Option<Duration>,
+    /// The exchange that this process relays to.
+    pub(crate) exchange: Option<String>,
+}
+
+impl RetentionPolicy {
+    /// Removes old events of both logs, at once and from then on every ten minutes.
+    pub(crate) async fn run(self, committer: Committer) {
+        loop {
+            for (log, kept) in [(Log::Changes, self.changes), (Log::Activity, self.activity)] {
+                let Some(kept) = kept else { continue };
+                let retention = Retention {
+                    log,
+                    before: Timestamp::from(Utc::now() - kept),
+                    exchange: self.exchange.clone(),
+                };
+                // A batch that failed is logged by the committer, and tried again the next time.
+                while matches!(committer.retain(retention.clone()).await, Ok(1..)) {
+                    sleep(BETWEEN_BATCHES).await;
+                }
+            }
+            sleep(EVERY).await;
+        }
+    }
+}
+
+/// What is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// The log.
@@ -38,14 +80,16 @@ struct CutRow {
     hash: Vec<u8>,
 }
 
-/// Removes one batch; how many events went.
+/// Removes one batch, and returns how many events it removed.
 pub(super) async fn run(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     retention: &Retention,
 ) -> Result<u64, StoreError> {
     let log = retention.log;
     match log {
-        Log::Changes => drop(lock(transaction).await?),
+        Log::Changes => {
+            lock(transaction).await?;
+        }
         Log::Activity => lock_activity(transaction).await?,
     }
     let head = log::head(transaction, log).await?;
@@ -66,17 +110,20 @@ pub(super) async fn run(
     let young = PositionRow::find_by_statement(statement(transaction, young, values))
         .one(transaction)
         .await?;
-    let until = young.map_or(most, |row| u64::try_from(row.position - 1).unwrap_or(0));
+    let until = match young {
+        Some(row) => unsigned(row.position, "events")?.saturating_sub(1),
+        None => most,
+    };
     if until <= cut {
         return Ok(0);
     }
-    remove(transaction, log, (cut, until)).await?;
+    remove(transaction, log, cut, until).await?;
     Ok(until - cut)
 }
 
-/// Up to where every relay has got; nothing while this process's own has yet to make its cursor.
+/// The position that every relay has passed; none while this process's own has yet to create its cursor.
 async fn relayed(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     retention: &Retention,
 ) -> Result<Option<u64>, StoreError> {
     let log = retention.log.as_str();
@@ -92,15 +139,18 @@ async fn relayed(
     let least = PositionRow::find_by_statement(statement(transaction, least, [log.into()]))
         .one(transaction)
         .await?;
-    Ok(Some(least.map_or(u64::MAX, |row| {
-        u64::try_from(row.position).unwrap_or(0)
-    })))
+    match least {
+        Some(row) => unsigned(row.position, "relay_cursors").map(Some),
+        // No relay has ever run: nothing holds retention back.
+        None => Ok(Some(u64::MAX)),
+    }
 }
 
 async fn remove(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     log: Log,
-    (cut, until): (u64, u64),
+    cut: u64,
+    until: u64,
 ) -> Result<(), StoreError> {
     let at = "SELECT epoch, hash FROM events WHERE log = $1 AND position = $2";
     let values = [log.as_str().into(), signed(until).into()];
@@ -132,7 +182,7 @@ async fn remove(
 }
 
 fn statement<const N: usize>(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     sql: &str,
     values: [Value; N],
 ) -> Statement {

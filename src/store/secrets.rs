@@ -17,7 +17,7 @@ struct MaskedRow {
 }
 
 #[derive(Debug, FromQueryResult)]
-struct NameRow {
+struct SecretNameRow {
     name: String,
 }
 
@@ -72,37 +72,37 @@ pub(super) async fn names(
 ) -> Result<Vec<SecretName>, StoreError> {
     let sql = "SELECT name FROM secrets WHERE owner = $1";
     let statement = statement(db, sql, [owner.as_str().into()]);
-    let rows = NameRow::find_by_statement(statement).all(db).await?;
+    let rows = SecretNameRow::find_by_statement(statement).all(db).await?;
     rows.into_iter()
         .map(|row| SecretName::parse(&row.name).or(Err(StoreError::Corrupt("secrets"))))
         .collect()
 }
 
-/// Which of an owner's secrets are asked for.
+/// Which of an owner's secrets a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// Those of these names.
+pub enum Selection {
+    /// Those with these names.
     Names(Vec<SecretName>),
-    /// Those of these IDs.
+    /// Those with these IDs.
     Ids(Vec<SecretId>),
 }
 
 /// A secret with its sealed value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolvable {
+pub struct SealedSecret {
     /// The secret.
     pub secret: Secret,
-    /// Its present version.
+    /// Its current version.
     pub sealed: SealedVersion,
 }
 
-/// What was asked for, and from where on the log tells of what comes after it.
+/// What a caller asked for, and from where on the log tells of later changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
+pub struct Resolution {
     /// The head of `changes`, read before the secrets.
     pub head: Cursor,
-    /// All of them, in the order asked; nothing when one is absent.
-    pub secrets: Option<Vec<Resolvable>>,
+    /// All of them, in the order asked; none when one is absent.
+    pub secrets: Option<Vec<SealedSecret>>,
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -114,7 +114,7 @@ struct SealedRow {
     sealed_value: Vec<u8>,
 }
 
-impl TryFrom<SealedRow> for Resolvable {
+impl TryFrom<SealedRow> for SealedSecret {
     type Error = StoreError;
 
     fn try_from(row: SealedRow) -> Result<Self, StoreError> {
@@ -132,17 +132,17 @@ impl TryFrom<SealedRow> for Resolvable {
     }
 }
 
-/// Reads the head, then all secrets in one statement: a change that the statement misses stands behind the
+/// Reads the head, then all secrets in one statement: a change that the statement misses comes after the
 /// head, and a change set is seen whole or not at all.
 pub(super) async fn resolve(
     db: &DatabaseConnection,
     owner: &Owner,
-    wanted: &Wanted,
-) -> Result<Resolved, StoreError> {
+    selection: &Selection,
+) -> Result<Resolution, StoreError> {
     let head = log::head(db, Log::Changes).await?.cursor();
-    let (column, values): (_, Vec<Value>) = match wanted {
-        Wanted::Names(names) => ("name", names.iter().map(|n| n.as_str().into()).collect()),
-        Wanted::Ids(ids) => ("id", ids.iter().map(|id| id.get().into()).collect()),
+    let (column, values): (_, Vec<Value>) = match selection {
+        Selection::Names(names) => ("name", names.iter().map(|n| n.as_str().into()).collect()),
+        Selection::Ids(ids) => ("id", ids.iter().map(|id| id.get().into()).collect()),
     };
     let places: Vec<String> = (2..values.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
@@ -156,20 +156,20 @@ pub(super) async fn resolve(
     let rows = SealedRow::find_by_statement(statement).all(db).await?;
     let mut found = rows
         .into_iter()
-        .map(Resolvable::try_from)
+        .map(SealedSecret::try_from)
         .collect::<Result<Vec<_>, _>>()?;
     let mut take = |is: &dyn Fn(&Secret) -> bool| {
         let index = found.iter().position(|one| is(&one.secret))?;
         Some(found.swap_remove(index))
     };
-    let secrets = match wanted {
-        Wanted::Names(names) => names
+    let secrets = match selection {
+        Selection::Names(names) => names
             .iter()
             .map(|name| take(&|s| s.name == *name))
             .collect(),
-        Wanted::Ids(ids) => ids.iter().map(|id| take(&|s| s.id == *id)).collect(),
+        Selection::Ids(ids) => ids.iter().map(|id| take(&|s| s.id == *id)).collect(),
     };
-    Ok(Resolved { head, secrets })
+    Ok(Resolution { head, secrets })
 }
 
 pub(super) async fn exists(
@@ -179,7 +179,7 @@ pub(super) async fn exists(
 ) -> Result<bool, StoreError> {
     let sql = "SELECT name FROM secrets WHERE owner = $1 AND id = $2";
     let statement = statement(db, sql, [owner.as_str().into(), id.get().into()]);
-    Ok(NameRow::find_by_statement(statement)
+    Ok(SecretNameRow::find_by_statement(statement)
         .one(db)
         .await?
         .is_some())

@@ -1,10 +1,11 @@
 //! The rows of the service's own keys: sealed bytes, never the keys.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryOrder};
+use sea_orm::{ConnectionTrait, EntityTrait, IntoActiveModel, QueryOrder};
 
 use super::{
     StoreError, commit,
     entity::{keys, service_keys},
+    transaction::Transaction,
 };
 use crate::domain::{KeyId, ServiceKeyName, Timestamp};
 
@@ -44,7 +45,7 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredServiceKe
 
 /// Stores a key, under the lock, unless there is one of that name or `kek_id` may seal no more.
 pub(super) async fn insert_absent(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     name: ServiceKeyName,
     (kek_id, sealed): (&KeyId, Vec<u8>),
     now: Timestamp,

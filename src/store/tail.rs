@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{LoggedEvent, Store};
+use super::{LoggedEvent, Reader};
 use crate::domain::{Cursor, Log};
 
 /// How often the log is looked at without being woken.
@@ -29,12 +29,12 @@ const BYTES: usize = 4 << 20;
 
 /// A log's newest events. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Tail {
-    inner: Arc<Inner>,
+pub struct LogTail {
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
     ring: RwLock<Ring>,
     head: watch::Sender<Cursor>,
 }
@@ -61,28 +61,28 @@ impl Ring {
     }
 }
 
-impl Tail {
+impl LogTail {
     /// Starts to tail a log from its head.
     #[must_use]
     pub fn start(
         log: Log,
-        store: Store,
+        reader: Reader,
         commits: watch::Receiver<u64>,
         stopping: watch::Receiver<bool>,
     ) -> (Self, JoinHandle<()>) {
-        let inner = Arc::new(Inner {
+        let shared = Arc::new(Shared {
             ring: RwLock::default(),
             head: watch::Sender::new(Cursor::START),
         });
-        let tail = Self { inner };
-        let follow = tail.clone().follow(log, store, commits, stopping);
+        let tail = Self { shared };
+        let follow = tail.clone().follow(log, reader, commits, stopping);
         (tail, tokio::spawn(follow))
     }
 
     /// The cursor of the last event that was read; it changes with each that comes.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Cursor> {
-        self.inner.head.subscribe()
+        self.shared.head.subscribe()
     }
 
     /// The events after a position that the ring has, at most `limit`; nothing when it does not reach back
@@ -90,7 +90,7 @@ impl Tail {
     #[must_use]
     pub fn after(&self, position: u64, limit: usize) -> Option<Vec<Arc<LoggedEvent>>> {
         let newest = self
-            .inner
+            .shared
             .ring
             .read()
             .unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +110,7 @@ impl Tail {
     async fn follow(
         self,
         log: Log,
-        store: Store,
+        reader: Reader,
         mut commits: watch::Receiver<u64>,
         stopping: watch::Receiver<bool>,
     ) {
@@ -119,12 +119,12 @@ impl Tail {
             // Marked before the log is read: a commit in between wakes the next round.
             commits.mark_unchanged();
             let full = match position {
-                None => store.log_head(log).await.map(|head| {
+                None => reader.log_head(log).await.map(|head| {
                     position = Some(head.position);
                     self.begin(head.cursor());
                     true
                 }),
-                Some(after) => store.log_after(log, after, READ).await.map(|events| {
+                Some(after) => reader.log_after(log, after, READ).await.map(|events| {
                     let full = events.len() as u64 == READ;
                     position = events.last().map(|last| last.position).or(position);
                     self.append(events);
@@ -148,13 +148,13 @@ impl Tail {
 
     fn begin(&self, head: Cursor) {
         let mut newest = self
-            .inner
+            .shared
             .ring
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         newest.before = head.position;
         drop(newest);
-        self.inner.head.send_replace(head);
+        self.shared.head.send_replace(head);
     }
 
     fn append(&self, events: Vec<LoggedEvent>) {
@@ -162,7 +162,7 @@ impl Tail {
             return;
         };
         let mut newest = self
-            .inner
+            .shared
             .ring
             .write()
             .unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +170,7 @@ impl Tail {
             newest.push(event);
         }
         drop(newest);
-        self.inner.head.send_replace(head);
+        self.shared.head.send_replace(head);
     }
 }
 
@@ -179,9 +179,9 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
 
-    fn tail() -> Tail {
-        Tail {
-            inner: Arc::new(Inner {
+    fn tail() -> LogTail {
+        LogTail {
+            shared: Arc::new(Shared {
                 ring: RwLock::default(),
                 head: watch::Sender::new(Cursor::START),
             }),
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    fn positions(tail: &Tail, after: u64) -> Option<Vec<u64>> {
+    fn positions(tail: &LogTail, after: u64) -> Option<Vec<u64>> {
         let events = tail.after(after, 3)?;
         Some(events.iter().map(|event| event.position).collect())
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, sea_query::OnConflict,
+    ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::OnConflict,
 };
 
 use super::{
@@ -18,11 +18,11 @@ use crate::{
         event::AuditEvent,
     },
     domain::{Checkpoint, HASH_BYTES, Log, Timestamp},
-    store::StoreError,
+    store::{StoreError, Transaction},
 };
 
 pub(super) async fn add(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     events: Vec<AuditEvent>,
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
@@ -54,7 +54,7 @@ pub(super) async fn add(
 
 /// Inserts what is not there, and sets beside it what contradicts what is there.
 async fn add_page(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     (log, page): (Log, Vec<AuditEvent>),
     now: Timestamp,
     stored: &mut Stored,
@@ -115,10 +115,7 @@ async fn add_page(
     Ok(())
 }
 
-async fn insert_alarm(
-    transaction: &DatabaseTransaction,
-    alarm: alarms::Model,
-) -> Result<(), StoreError> {
+async fn insert_alarm(transaction: &Transaction, alarm: alarms::Model) -> Result<(), StoreError> {
     let key = [
         alarms::Column::Log,
         alarms::Column::Epoch,
@@ -133,7 +130,7 @@ async fn insert_alarm(
 }
 
 pub(super) async fn add_checkpoint(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     checkpoint: &Checkpoint,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
@@ -177,7 +174,7 @@ pub(super) async fn add_checkpoint(
 /// Follows the chain from the mark as far as it is stored. A higher epoch that branches off at or before
 /// the mark takes the mark with it: the service was restored to that point.
 pub(super) async fn advance(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     log: Log,
     mut mark: Mark,
 ) -> Result<Mark, StoreError> {
@@ -224,7 +221,7 @@ pub(super) async fn advance(
 
 /// The first event of a higher epoch at or before the mark, when it follows an event that is stored.
 async fn branch_off(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     log: Log,
     mark: &Mark,
 ) -> Result<Option<Mark>, StoreError> {
@@ -262,7 +259,7 @@ async fn branch_off(
 }
 
 pub(super) async fn lock_marks(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
 ) -> Result<HashMap<String, Mark>, StoreError> {
     let rows = marks::Entity::find()
         .order_by_asc(marks::Column::Log)
@@ -275,7 +272,7 @@ pub(super) async fn lock_marks(
 }
 
 pub(super) async fn write_mark(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     log: Log,
     mark: Mark,
 ) -> Result<(), StoreError> {

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
     store::{
-        Pool, SchemaError, StoreError, Target, UnsafeDatabase, begin, migrate_up,
+        Pool, SchemaError, StoreError, Target, Transaction, UnsafeDatabase, migrate_up,
         missing_migration, refuse_unsafe,
     },
 };
@@ -148,7 +148,7 @@ impl AuditStore {
     /// Dropped, the transaction still goes to its end.
     pub async fn add(&self, events: Vec<AuditEvent>, now: Timestamp) -> Result<Stored, StoreError> {
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             let stored = add(&transaction, events, now).await?;
             transaction.commit().await?;
             Ok(stored)
@@ -166,7 +166,7 @@ impl AuditStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             let agrees = add_checkpoint(&transaction, &checkpoint, now).await?;
             transaction.commit().await?;
             Ok(agrees)
@@ -181,7 +181,7 @@ impl AuditStore {
     /// [`StoreError`], as in [`AuditStore::add`].
     pub(super) async fn begin_behind(&self, log: Log, base: Mark) -> Result<(), StoreError> {
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             let locked = lock_marks(&transaction).await?;
             if locked
                 .get(log.as_str())
@@ -329,9 +329,9 @@ impl AuditStore {
         T: Send + 'static,
     {
         let pool = self.pool();
-        let task = pool.spawn(work);
+        let task = pool.spawn(work).finish();
         if let Ok(ended) = timeout(DEADLINE, task).await {
-            return ended.unwrap_or(Err(StoreError::Lost));
+            return ended;
         }
         let fresh = Arc::new(Pool::open(&self.inner.target, 1, &self.inner.runtime).await?);
         let mut held = self

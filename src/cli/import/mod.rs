@@ -18,12 +18,13 @@ use crate::{
     app,
     crypto::Sealer,
     domain::{
-        Action, Agent, Applied, Change, ChangeSetId, Command, EventId, Failure, KeyId, Mask,
-        Origin, Outcome, Owner, Refusal, SecretId, SecretName, SecretValue, VersionId, Work,
+        Action, Agent, Applied, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask,
+        Outcome, Owner, Refusal, RequestContext, SecretId, SecretName, SecretValue, VersionId,
+        Work,
     },
     keys,
     settings::Settings,
-    store::{Committer, Missing, Store},
+    store::{Committer, Missing, Reader},
 };
 
 /// How long a busy database is asked again.
@@ -47,10 +48,9 @@ struct Wanted {
 
 /// What the file's secrets are written with.
 struct Writer {
-    store: Store,
+    reader: Reader,
     committer: Committer,
     sealer: Arc<Sealer>,
-    settings: Settings,
 }
 
 pub(super) async fn run(
@@ -109,61 +109,93 @@ fn read(text: &str, settings: &Settings) -> Result<Vec<Wanted>, String> {
     Ok(wanted)
 }
 
+/// Why an attempt imported nothing, or may not have.
+enum NotImported {
+    /// The commit failed.
+    Commit(Failure),
+    /// It did not come to the commit.
+    Failed(Failed),
+}
+
+impl From<Failure> for NotImported {
+    fn from(failure: Failure) -> Self {
+        Self::Commit(failure)
+    }
+}
+
+impl From<Failed> for NotImported {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+/// Whether a failure may pass: the database was busy, or another writer created or deleted one of the secrets
+/// meanwhile.
+fn is_worth_another_attempt(failure: &Failure) -> bool {
+    match failure {
+        Failure::Refused(refused) => {
+            matches!(refused.refusal, Refusal::NotFound | Refusal::NameTaken)
+        }
+        Failure::Unknown => false,
+        Failure::Overloaded | Failure::Internal | Failure::Unavailable | Failure::TimedOut => true,
+    }
+}
+
+/// What is said of an import that failed for good.
+fn explain(failure: &Failure, wanted: &[Wanted]) -> String {
+    match failure {
+        Failure::Refused(refused) => {
+            // The index is one of the file's secrets.
+            let name = wanted
+                .get(refused.index)
+                .map_or("", |one| one.name.as_str());
+            format!("{name}: {}; nothing was imported", refused.refusal)
+        }
+        Failure::Unknown => "it is not known whether the import was made: look at the log".into(),
+        Failure::Overloaded | Failure::Internal | Failure::Unavailable | Failure::TimedOut => {
+            format!("{failure}; nothing was imported")
+        }
+    }
+}
+
 impl Writer {
     async fn open(settings: Settings) -> Result<(Self, tokio::task::JoinHandle<()>), Failed> {
         let runtime = Handle::current();
         let target = app::target(&settings, Missing::Refuse);
         let keyring = app::keyring(&settings)?;
-        let store = Store::open(target.clone(), &runtime).await?;
-        store.refuse_old_schema().await?;
-        let primary = keys::verify(&store, &target, &keyring).await?;
+        let reader = Reader::open(target.clone(), &runtime).await?;
+        reader.refuse_old_schema().await?;
+        let primary = keys::verify(&reader, &target, &keyring).await?;
         let limits = app::committer_settings(&settings);
         let (committer, committing) = Committer::start(target, &runtime, limits, primary);
         let writer = Self {
-            store,
+            reader,
             committer,
             sealer: Arc::new(Sealer::new(keyring)),
-            settings,
         };
         Ok((writer, committing))
     }
 
-    /// Tries until it is known what came of it: each attempt is a change set of its own.
+    /// Tries until it is known what came of it. Each attempt is a change set of its own.
     async fn import(&self, owner: &Owner, wanted: &[Wanted]) -> Result<Vec<Applied>, Failed> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.attempt(owner, wanted).await? {
-                Ok(Ok(applied)) => return Ok(applied),
-                // Somebody made or removed one of them meanwhile.
-                Ok(Err(refused))
-                    if matches!(refused.refusal, Refusal::NotFound | Refusal::NameTaken)
-                        && Instant::now() < until => {}
-                Ok(Err(refused)) => {
-                    let name = wanted
-                        .get(refused.index)
-                        .map_or("", |one| one.name.as_str());
-                    return Err(format!("{name}: {}; nothing was imported", refused.refusal).into());
+            match self.attempt(owner, wanted).await {
+                Ok(applied) => return Ok(applied),
+                Err(NotImported::Failed(failed)) => return Err(failed),
+                Err(NotImported::Commit(failure)) => {
+                    let again = Instant::now() < until && is_worth_another_attempt(&failure);
+                    if !again {
+                        return Err(explain(&failure, wanted).into());
+                    }
                 }
-                Err(Failure::Unknown) => {
-                    return Err(
-                        "it is not known whether the import was made: look at the log".into(),
-                    );
-                }
-                Err(failure) if Instant::now() >= until => {
-                    return Err(format!("{failure}; nothing was imported").into());
-                }
-                Err(_busy) => {}
             }
             sleep(PAUSE).await;
         }
     }
 
-    async fn attempt(
-        &self,
-        owner: &Owner,
-        wanted: &[Wanted],
-    ) -> Result<Result<Outcome, Failure>, Failed> {
-        let present = self.store.list(owner).await?;
+    async fn attempt(&self, owner: &Owner, wanted: &[Wanted]) -> Result<Vec<Applied>, NotImported> {
+        let present = self.reader.list(owner).await.map_err(Failed::from)?;
         let ids: HashMap<_, _> = present
             .into_iter()
             .map(|(secret, _)| (secret.name, secret.id))
@@ -177,16 +209,16 @@ impl Writer {
             progress.tell(changes.len() as u64, wanted.len() as u64);
         }
         drop(progress);
-        let work = Work::Command(Command {
-            changes,
-            change_set: Some(ChangeSetId::new(Uuid::now_v7())),
-        });
-        let Ok(permit) = self.committer.admit(work.bytes()) else {
-            return Err("the file is larger than commit.queue_bytes".into());
+        let id = ChangeSetId::new(Uuid::now_v7());
+        let set = ChangeSet { id, changes };
+        let Ok((ticket, pending)) = self.committer.reserve(set.bytes()) else {
+            return Err(Failed::from("the file is larger than commit.queue_bytes").into());
         };
-        let deadlines = app::deadlines(&self.settings);
-        let pending = self.committer.submit(work, permit, deadlines);
-        Ok(pending.outcome().await)
+        ticket.commit(Work::Set(set));
+        match pending.outcome().await? {
+            Outcome::Set(applied) => Ok(applied),
+            Outcome::Changed(_) | Outcome::Recorded => Err(NotImported::Commit(Failure::Internal)),
+        }
     }
 
     fn change(
@@ -218,7 +250,7 @@ impl Writer {
             secret_id,
             action,
             event_id: EventId::new(Uuid::now_v7()),
-            origin: Origin {
+            context: RequestContext {
                 agent: Agent::OPERATOR,
                 request_id: None,
                 traceparent: None,

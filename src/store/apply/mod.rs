@@ -1,19 +1,18 @@
 //! The heart of the commit, as a pure function: present state and work in, outcomes and rows out.
 //!
-//! Each piece of work gets its own outcome, and none fails its neighbours; the changes of one command are
-//! applied together or not at all. What a batch makes and destroys again is never written, but the events
-//! of all changes are. The caller holds the lock of the log's head, so
-//! nothing here can be overtaken.
+//! Each piece of work gets its own outcome, and none fails its neighbours; the changes of a set are applied
+//! together or not at all. What a batch creates and deletes again is never written, but the events of all
+//! changes are. The caller holds the lock of the log's head, so no other writer can come in between.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map},
     ops::RangeInclusive,
 };
 
-use super::chain::{Entry, Head};
+use super::chain::{Head, LogEntry};
 use crate::domain::{
-    Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSet, Command, Event,
-    EventKind, IfMatch, KeyId, Log, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
+    Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSet, ChangeSetMember,
+    Event, EventKind, IfMatch, KeyId, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
     SealedVersion, Secret, SecretId, SecretName, Timestamp, Work,
 };
 
@@ -43,43 +42,51 @@ pub struct Limits {
     pub versions: u64,
 }
 
-/// A version that is to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NewVersion {
+/// A version that is to be written. Its sealed parts stay where the batch holds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewVersion<'a> {
     pub(super) secret_id: SecretId,
     pub(super) version: u64,
-    pub(super) sealed: SealedVersion,
-    pub(super) created_by: Agent,
+    pub(super) sealed: &'a SealedVersion,
+    pub(super) created_by: &'a Agent,
     pub(super) created_at: Timestamp,
+}
+
+/// Versions of a secret that are no longer kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PushedOut {
+    pub(super) secret_id: SecretId,
+    /// Their numbers. The first is known too, so that the database does not walk through all that it has
+    /// deleted before.
+    pub(super) versions: RangeInclusive<u64>,
 }
 
 /// What is to be written, each list for one statement.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Writes {
-    /// Secrets that go, with all their versions.
+pub(super) struct Writes<'a> {
+    /// Secrets that are deleted, with all their versions.
     pub(super) deleted: Vec<SecretId>,
-    /// Secrets with the version numbers that go. Their start is known too, so that the database does not
-    /// walk through all that it has deleted before.
-    pub(super) pushed_out: Vec<(SecretId, RangeInclusive<u64>)>,
-    /// Secrets that stay and changed.
+    /// Versions that are deleted.
+    pub(super) pushed_out: Vec<PushedOut>,
+    /// Secrets that were there and changed.
     pub(super) updated: Vec<Secret>,
     /// Secrets that are new.
     pub(super) created: Vec<Secret>,
     /// Versions that are new.
-    pub(super) versions: Vec<NewVersion>,
-    /// The events of all that was applied, in order.
-    pub(super) events: Vec<Entry>,
+    pub(super) versions: Vec<NewVersion<'a>>,
+    /// The events of everything that was applied, in order.
+    pub(super) events: Vec<LogEntry>,
 }
 
-/// Outcomes, one for each piece of work in order, and what they write.
+/// What came of each piece of work, in order, and what is to be written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) outcomes: Vec<Outcome>,
-    pub(super) writes: Writes,
+pub(super) struct Plan<'a> {
+    pub(super) outcomes: Vec<Result<Outcome, Refused>>,
+    pub(super) writes: Writes<'a>,
 }
 
 /// Applies the work in order.
-pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Timestamp) -> Plan {
+pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Timestamp) -> Plan<'_> {
     let mut state = State {
         stored: present.secrets.keys().copied().collect(),
         living: present.secrets,
@@ -97,12 +104,16 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
     let outcomes = works
         .iter()
         .map(|work| match work {
-            Work::Command(command) => state.command(command),
+            Work::Change(change) => state
+                .apply(change, None)
+                .map(|step| Outcome::Changed(step.applied))
+                .map_err(|refusal| Refused { index: 0, refusal }),
+            Work::Set(set) => state.set(set).map(Outcome::Set),
             Work::Accesses(accesses) => {
                 for access in accesses {
                     state.access(access);
                 }
-                Ok(Vec::new())
+                Ok(Outcome::Recorded)
             }
         })
         .collect();
@@ -112,8 +123,7 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
     }
 }
 
-#[derive(Clone)]
-struct State {
+struct State<'a> {
     changes: Head,
     activity: Option<Head>,
     active_keys: HashSet<KeyId>,
@@ -124,33 +134,57 @@ struct State {
     counts: HashMap<Owner, u64>,
     /// The secrets that changed, in the order of their IDs.
     touched: BTreeSet<SecretId>,
-    versions: BTreeMap<SecretId, Vec<NewVersion>>,
-    events: Vec<Entry>,
+    versions: BTreeMap<SecretId, Vec<NewVersion<'a>>>,
+    events: Vec<LogEntry>,
     limits: Limits,
     now: Timestamp,
 }
 
-/// What came of one change.
-type Single = Result<Applied, Refusal>;
+/// A change that was applied.
+struct Step<'a> {
+    applied: Applied,
+    undo: Undo<'a>,
+}
 
-/// A change, and its place in its change set.
-type Placed<'a> = (&'a Change, Option<ChangeSet>);
+/// How to take a change back. (Its event is cut off with those of its whole set.)
+struct Undo<'a> {
+    secret_id: SecretId,
+    /// The secret had not changed in this batch before.
+    first: bool,
+    before: Before<'a>,
+}
 
-impl State {
-    /// Applies all changes of a command, or none.
-    fn command(&mut self, command: &Command) -> Outcome {
-        let size = command.changes.len();
-        let before = (size > 1).then(|| self.clone());
+/// What was there before a change.
+enum Before<'a> {
+    /// No secret of this ID.
+    Absent,
+    /// The secret; the change added a version.
+    Version(Secret),
+    /// The secret, and the versions that this batch had added; the change deleted both.
+    Living(Secret, Vec<NewVersion<'a>>),
+}
+
+impl<'a> State<'a> {
+    /// Applies all changes of a set, or none.
+    fn set(&mut self, set: &'a ChangeSet) -> Result<Vec<Applied>, Refused> {
+        let size = set.changes.len();
+        let (head, events) = (self.changes, self.events.len());
+        let mut undo = Vec::with_capacity(size);
         let mut applied = Vec::with_capacity(size);
-        for (index, change) in command.changes.iter().enumerate() {
-            let set = command.change_set.map(|id| ChangeSet { id, index, size });
-            match self.apply((change, set)) {
-                Ok(one) => applied.push(one),
+        for (index, change) in set.changes.iter().enumerate() {
+            let id = set.id;
+            match self.apply(change, Some(ChangeSetMember { id, index, size })) {
+                Ok(step) => {
+                    applied.push(step.applied);
+                    undo.push(step.undo);
+                }
                 // A refusal changes nothing itself.
                 Err(refusal) => {
-                    if let Some(before) = before {
-                        *self = before;
+                    for step in undo.into_iter().rev() {
+                        self.undo(step);
                     }
+                    self.events.truncate(events);
+                    self.changes = head;
                     return Err(Refused { index, refusal });
                 }
             }
@@ -158,63 +192,119 @@ impl State {
         Ok(applied)
     }
 
+    fn undo(&mut self, undo: Undo<'a>) {
+        let id = undo.secret_id;
+        match undo.before {
+            Before::Absent => {
+                self.versions.remove(&id);
+                if let Some(Secret { owner, name, .. }) = self.living.remove(&id) {
+                    self.release(owner, name);
+                }
+            }
+            Before::Version(secret) => {
+                self.living.insert(id, secret);
+                if let btree_map::Entry::Occupied(mut versions) = self.versions.entry(id) {
+                    versions.get_mut().pop();
+                    if versions.get().is_empty() {
+                        versions.remove();
+                    }
+                }
+            }
+            Before::Living(secret, versions) => {
+                *self.counts.entry(secret.owner.clone()).or_default() += 1;
+                self.names
+                    .insert((secret.owner.clone(), secret.name.clone()));
+                self.living.insert(id, secret);
+                if !versions.is_empty() {
+                    self.versions.insert(id, versions);
+                }
+            }
+        }
+        if undo.first {
+            self.touched.remove(&id);
+        }
+    }
+
+    /// Frees a name of an owner.
+    fn release(&mut self, owner: Owner, name: SecretName) {
+        // The count of an owner who creates nothing in this batch was not read, and is not needed.
+        if let Some(count) = self.counts.get_mut(&owner) {
+            *count = count.saturating_sub(1);
+        }
+        self.names.remove(&(owner, name));
+    }
+
     fn access(&mut self, access: &Access) {
-        // A batch with accesses has read that head.
-        let Some(head) = &mut self.activity else {
-            return;
-        };
         let event = Event::Access(AccessEvent {
-            actor: access.origin.agent.clone(),
-            epoch: 0,
-            hash: None,
+            actor: access.context.agent.clone(),
             id: access.event_id,
-            log: Log::Activity,
             name: access.name.clone(),
             occurred_at: self.now,
             owner: access.owner.clone(),
-            position: 0,
-            prev_hash: None,
             provider: access.provider.clone(),
-            request_id: access.origin.request_id.clone(),
+            request_id: access.context.request_id.clone(),
             secret_id: access.secret_id,
-            r#type: EventKind::Accessed,
             version: access.version,
             version_id: access.version_id,
         });
-        let entry = head.append(event, access.origin.traceparent.clone());
+        #[expect(
+            clippy::expect_used,
+            reason = "step 2 of the commit reads that head for every batch with accesses"
+        )]
+        let head = self.activity.as_mut().expect("the head of `activity`");
+        let entry = head.append(event, access.context.traceparent.clone());
         self.events.push(entry);
     }
 
-    fn apply(&mut self, placed: Placed<'_>) -> Single {
-        match &placed.0.action {
+    fn apply(
+        &mut self,
+        change: &'a Change,
+        member: Option<ChangeSetMember>,
+    ) -> Result<Step<'a>, Refusal> {
+        match &change.action {
             Action::Create {
                 name,
                 provider,
                 sealed,
-            } => self.create(placed, (name, provider.as_ref()), sealed),
-            Action::Update { sealed, if_match } => self.update(placed, sealed, if_match.as_ref()),
-            Action::Delete { if_match } => self.delete(placed, if_match.as_ref()),
+            } => {
+                let secret = self.new_secret(change, name, provider.as_ref(), sealed)?;
+                Ok(self.create(change, member, secret, sealed))
+            }
+            Action::Update { sealed, if_match } => {
+                let secret = self.find(change, if_match.as_ref())?;
+                self.check_key(sealed)?;
+                let secret = Secret {
+                    version: secret.version + 1,
+                    version_id: sealed.version_id,
+                    ..self.changed(secret)
+                };
+                Ok(self.update(change, member, secret, sealed))
+            }
+            Action::Delete { if_match } => {
+                let secret = self.changed(self.find(change, if_match.as_ref())?);
+                Ok(self.delete(change, member, &secret))
+            }
         }
     }
 
-    fn create(
-        &mut self,
-        (change, set): Placed<'_>,
-        (name, provider): (&SecretName, Option<&Provider>),
+    /// The secret that a change creates, if it may.
+    fn new_secret(
+        &self,
+        change: &Change,
+        name: &SecretName,
+        provider: Option<&Provider>,
         sealed: &SealedVersion,
-    ) -> Single {
+    ) -> Result<Secret, Refusal> {
         self.check_key(sealed)?;
-        let key = (change.owner.clone(), name.clone());
-        if self.names.contains(&key) {
+        if self.names.contains(&(change.owner.clone(), name.clone())) {
             return Err(Refusal::NameTaken);
         }
-        let count = self.counts.entry(change.owner.clone()).or_default();
-        if *count >= self.limits.secrets_per_owner {
+        // An owner without a count has no secrets.
+        let count = self.counts.get(&change.owner).copied().unwrap_or(0);
+        if count >= self.limits.secrets_per_owner {
             return Err(Refusal::LimitReached);
         }
-        *count += 1;
-        self.names.insert(key);
-        let secret = Secret {
+        Ok(Secret {
             id: change.secret_id,
             owner: change.owner.clone(),
             name: name.clone(),
@@ -224,57 +314,81 @@ impl State {
             sequence: 1,
             created_at: self.now,
             updated_at: self.now,
-        };
-        self.record((change, set), &secret, (EventKind::Created, None));
+        })
+    }
+
+    fn create(
+        &mut self,
+        change: &'a Change,
+        member: Option<ChangeSetMember>,
+        secret: Secret,
+        sealed: &'a SealedVersion,
+    ) -> Step<'a> {
+        *self.counts.entry(secret.owner.clone()).or_default() += 1;
+        self.names
+            .insert((secret.owner.clone(), secret.name.clone()));
+        let first = self.record(change, member, &secret, EventKind::Created);
         self.add_version(change, &secret, sealed);
         self.living.insert(secret.id, secret.clone());
-        Ok(Applied::Created(secret))
+        Step {
+            undo: Undo {
+                secret_id: secret.id,
+                first,
+                before: Before::Absent,
+            },
+            applied: Applied::Created(secret),
+        }
     }
 
     fn update(
         &mut self,
-        (change, set): Placed<'_>,
-        sealed: &SealedVersion,
-        if_match: Option<&IfMatch>,
-    ) -> Single {
-        let present = self.find(change, if_match)?;
-        self.check_key(sealed)?;
-        let secret = Secret {
-            version: present.version + 1,
-            version_id: sealed.version_id,
-            ..self.changed(present)
-        };
-        self.record(
-            (change, set),
-            &secret,
-            (EventKind::Updated, Some(secret.version - 1)),
-        );
+        change: &'a Change,
+        member: Option<ChangeSetMember>,
+        secret: Secret,
+        sealed: &'a SealedVersion,
+    ) -> Step<'a> {
+        let first = self.record(change, member, &secret, EventKind::Updated);
         self.add_version(change, &secret, sealed);
-        self.living.insert(secret.id, secret.clone());
-        Ok(Applied::Updated(secret))
+        let before = match self.living.insert(secret.id, secret.clone()) {
+            Some(before) => Before::Version(before),
+            None => Before::Absent,
+        };
+        Step {
+            undo: Undo {
+                secret_id: secret.id,
+                first,
+                before,
+            },
+            applied: Applied::Updated(secret),
+        }
     }
 
-    fn delete(&mut self, (change, set): Placed<'_>, if_match: Option<&IfMatch>) -> Single {
-        let present = self.find(change, if_match)?;
-        let secret = self.changed(present);
-        self.record(
-            (change, set),
-            &secret,
-            (EventKind::Deleted, Some(secret.version)),
-        );
-        self.living.remove(&secret.id);
-        self.versions.remove(&secret.id);
-        self.names
-            .remove(&(secret.owner.clone(), secret.name.clone()));
-        // An owner whose count was not read creates nothing in this batch.
-        if let Some(count) = self.counts.get_mut(&secret.owner) {
-            *count = count.saturating_sub(1);
+    fn delete(
+        &mut self,
+        change: &'a Change,
+        member: Option<ChangeSetMember>,
+        secret: &Secret,
+    ) -> Step<'a> {
+        let first = self.record(change, member, secret, EventKind::Deleted);
+        self.release(secret.owner.clone(), secret.name.clone());
+        // A secret that has no new value in this batch has no versions here.
+        let versions = self.versions.remove(&secret.id).unwrap_or_default();
+        let before = match self.living.remove(&secret.id) {
+            Some(before) => Before::Living(before, versions),
+            None => Before::Absent,
+        };
+        Step {
+            undo: Undo {
+                secret_id: secret.id,
+                first,
+                before,
+            },
+            applied: Applied::Deleted,
         }
-        Ok(Applied::Deleted)
     }
 
     /// The living secret of the change's owner, if its precondition holds.
-    fn find(&self, change: &Change, if_match: Option<&IfMatch>) -> Result<Secret, Refusal> {
+    fn find(&self, change: &Change, if_match: Option<&IfMatch>) -> Result<&Secret, Refusal> {
         let secret = self
             .living
             .get(&change.secret_id)
@@ -286,7 +400,7 @@ impl State {
                     version: secret.version,
                 })
             }
-            _ => Ok(secret.clone()),
+            _ => Ok(secret),
         }
     }
 
@@ -299,65 +413,68 @@ impl State {
     }
 
     /// The secret after one more change: `updated_at` strictly rises, whatever the clocks say.
-    fn changed(&self, secret: Secret) -> Secret {
+    fn changed(&self, secret: &Secret) -> Secret {
         Secret {
             sequence: secret.sequence + 1,
             updated_at: self.now.max(secret.updated_at.next()),
-            ..secret
+            ..secret.clone()
         }
     }
 
-    fn add_version(&mut self, change: &Change, secret: &Secret, sealed: &SealedVersion) {
+    fn add_version(&mut self, change: &'a Change, secret: &Secret, sealed: &'a SealedVersion) {
         self.versions
             .entry(secret.id)
             .or_default()
             .push(NewVersion {
                 secret_id: secret.id,
                 version: secret.version,
-                sealed: sealed.clone(),
-                created_by: change.origin.agent.clone(),
+                sealed,
+                created_by: &change.context.agent,
                 created_at: secret.updated_at,
             });
     }
 
-    /// Appends the event of a change that leaves the secret as given.
+    /// Appends the event of a change that leaves the secret as given. True when it is the secret's first
+    /// change in this batch.
     fn record(
         &mut self,
-        (change, change_set): Placed<'_>,
+        change: &Change,
+        member: Option<ChangeSetMember>,
         secret: &Secret,
-        (kind, previous_version): (EventKind, Option<u64>),
-    ) {
-        self.touched.insert(secret.id);
+        kind: EventKind,
+    ) -> bool {
+        let previous_version = match kind {
+            EventKind::Created => None,
+            EventKind::Updated => Some(secret.version - 1),
+            EventKind::Deleted
+            | EventKind::Accessed
+            | EventKind::TokenCreated
+            | EventKind::TokenRevoked => Some(secret.version),
+        };
         let event = Event::Change(ChangeEvent {
-            actor: change.origin.agent.clone(),
-            change_set,
-            epoch: 0,
-            expires_at: (),
-            hash: None,
+            actor: change.context.agent.clone(),
+            change_set: member,
             id: change.event_id,
-            log: Log::Changes,
+            kind,
             name: secret.name.clone(),
             occurred_at: secret.updated_at,
             owner: secret.owner.clone(),
-            position: 0,
-            prev_hash: None,
             previous_version,
             provider: secret.provider.clone(),
-            request_id: change.origin.request_id.clone(),
-            restored_from: (),
+            request_id: change.context.request_id.clone(),
             secret_id: secret.id,
             sequence: secret.sequence,
-            r#type: kind,
             version: secret.version,
             version_id: secret.version_id,
         });
         let entry = self
             .changes
-            .append(event, change.origin.traceparent.clone());
+            .append(event, change.context.traceparent.clone());
         self.events.push(entry);
+        self.touched.insert(secret.id)
     }
 
-    fn into_writes(self) -> Writes {
+    fn into_writes(self) -> Writes<'a> {
         let mut writes = Writes {
             events: self.events,
             ..Writes::default()
@@ -367,22 +484,25 @@ impl State {
                 (Some(secret), true) => writes.updated.push(secret.clone()),
                 (Some(secret), false) => writes.created.push(secret.clone()),
                 (None, true) => writes.deleted.push(id),
-                // Made and destroyed in this batch: its events are all that is left.
+                // Created and deleted in this batch: its events are all that is left.
                 (None, false) => {}
             }
         }
         let kept = self.limits.versions.max(1);
-        for (id, versions) in self.versions {
-            let newest = versions.last().map_or(0, |v| v.version);
-            let floor = newest.saturating_sub(kept);
-            if floor > 0 && self.stored.contains(&id) {
-                let written = versions.first().map_or(0, |v| v.version);
-                let lowest = written.saturating_sub(MOST_VERSIONS);
-                writes.pushed_out.push((id, lowest..=floor));
+        for (secret_id, versions) in self.versions {
+            let (Some(first), Some(newest)) = (versions.first(), versions.last()) else {
+                continue;
+            };
+            let floor = newest.version.saturating_sub(kept);
+            if floor > 0 && self.stored.contains(&secret_id) {
+                let lowest = first.version.saturating_sub(MOST_VERSIONS);
+                writes.pushed_out.push(PushedOut {
+                    secret_id,
+                    versions: lowest..=floor,
+                });
             }
-            writes
-                .versions
-                .extend(versions.into_iter().filter(|v| v.version > floor));
+            let kept = versions.into_iter().filter(|v| v.version > floor);
+            writes.versions.extend(kept);
         }
         writes
     }

@@ -5,7 +5,10 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     crypto::blake2b_256,
-    domain::{AgentKind, ChangeSetId, Cursor, EventId, HASH_BYTES, Origin, RequestId, VersionId},
+    domain::{
+        AgentKind, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, RequestContext, RequestId,
+        VersionId,
+    },
 };
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000);
@@ -45,12 +48,12 @@ fn change(owner_name: &str, secret: u128, action: Action) -> Change {
         secret_id: id(secret),
         action,
         event_id: EventId::new(Uuid::from_u128(secret)),
-        origin: origin(),
+        context: context(),
     }
 }
 
-fn origin() -> Origin {
-    Origin {
+fn context() -> RequestContext {
+    RequestContext {
         agent: Agent {
             id: Some("t".to_owned()),
             kind: AgentKind::Token,
@@ -121,51 +124,48 @@ fn given(secrets: Vec<Secret>) -> Present {
     }
 }
 
-/// What came of commands of one change each.
-struct Then {
-    outcomes: Vec<Single>,
-    writes: Writes,
+/// Pieces of work of one change each.
+fn singles(changes: Vec<Change>) -> Vec<Work> {
+    changes.into_iter().map(Work::Change).collect()
 }
 
-fn when(present: Present, changes: &[Change]) -> Then {
-    let works: Vec<Work> = changes
-        .iter()
-        .map(|change| {
-            Work::Command(Command {
-                changes: vec![change.clone()],
-                change_set: None,
-            })
-        })
-        .collect();
-    let Plan { outcomes, writes } = apply(present, &works, LIMITS, NOW);
-    let single = |outcome: Outcome| match outcome {
-        Ok(mut applied) => Ok(applied.remove(0)),
+/// What came of the changes that came alone.
+fn single(plan: &Plan<'_>) -> Vec<Result<Applied, Refusal>> {
+    let single = |outcome: &Result<Outcome, Refused>| match outcome {
+        Ok(Outcome::Changed(applied)) => Ok(applied.clone()),
+        Ok(other) => panic!("{other:?}"),
         Err(Refused { index, refusal }) => {
-            assert_eq!(index, 0);
-            Err(refusal)
+            assert_eq!(*index, 0);
+            Err(refusal.clone())
         }
     };
-    Then {
-        outcomes: outcomes.into_iter().map(single).collect(),
-        writes,
-    }
+    plan.outcomes.iter().map(single).collect()
+}
+
+fn when(present: Present, works: &[Work]) -> Plan<'_> {
+    apply(present, works, LIMITS, NOW)
 }
 
 fn set(number: u128, changes: Vec<Change>) -> Work {
-    Work::Command(Command {
-        changes,
-        change_set: Some(ChangeSetId::new(Uuid::from_u128(number))),
-    })
+    let id = ChangeSetId::new(Uuid::from_u128(number));
+    Work::Set(ChangeSet { id, changes })
 }
 
-fn change_event(entry: &Entry) -> &ChangeEvent {
-    match &entry.event {
+fn change_event(entry: &LogEntry) -> &ChangeEvent {
+    match &entry.placed.event {
         Event::Change(event) => event,
         Event::Access(_) | Event::Token(_) => panic!("{entry:?}"),
     }
 }
 
-fn versions_written(plan: &Then) -> Vec<u64> {
+fn pushed_out(secret: u128, versions: RangeInclusive<u64>) -> PushedOut {
+    PushedOut {
+        secret_id: id(secret),
+        versions,
+    }
+}
+
+fn versions_written(plan: &Plan<'_>) -> Vec<u64> {
     plan.writes
         .versions
         .iter()
@@ -174,30 +174,31 @@ fn versions_written(plan: &Then) -> Vec<u64> {
 }
 
 /// (position, sequence, version, previous) of each event.
-fn events(plan: &Then) -> Vec<(u64, u64, u64, Option<u64>)> {
-    let events = plan.writes.events.iter().map(change_event);
+fn events(plan: &Plan<'_>) -> Vec<(u64, u64, u64, Option<u64>)> {
+    let events = plan.writes.events.iter();
     events
-        .map(|e| (e.position, e.sequence, e.version, e.previous_version))
+        .map(|entry| (entry.placed.position, change_event(entry)))
+        .map(|(position, e)| (position, e.sequence, e.version, e.previous_version))
         .collect()
 }
 
 #[test]
 fn a_new_secret_is_version_one_and_follows_the_head() {
-    let plan = when(given(vec![]), &[create(1, "A")]);
-    assert!(matches!(&plan.outcomes[0], Ok(Applied::Created(s)) if s.version == 1));
+    let works = singles(vec![create(1, "A")]);
+    let plan = when(given(vec![]), &works);
+    assert!(matches!(&single(&plan)[0], Ok(Applied::Created(s)) if s.version == 1));
     assert_eq!(plan.writes.created.len(), 1);
     assert_eq!(events(&plan), [(11, 1, 1, None)]);
-    assert_eq!(plan.writes.events[0].event.epoch(), 3);
+    assert_eq!(plan.writes.events[0].placed.epoch, 3);
 }
 
 #[test]
 fn events_form_a_chain_over_their_canonical_bodies() {
-    let plan = when(
-        given(vec![stored(1, "A", 1)]),
-        &[update(1, 8, None), update(1, 9, None)],
-    );
+    let works = singles(vec![update(1, 8, None), update(1, 9, None)]);
+    let plan = when(given(vec![stored(1, "A", 1)]), &works);
     let mut previous = [9; HASH_BYTES];
     for entry in &plan.writes.events {
+        let entry = &entry.placed;
         let mut body: serde_json::Value = serde_json::from_slice(&entry.body).unwrap();
         let object = body.as_object_mut().unwrap();
         assert_eq!(object.remove("prev_hash").unwrap(), hex::encode(previous));
@@ -212,13 +213,11 @@ fn events_form_a_chain_over_their_canonical_bodies() {
 #[test]
 fn of_two_writers_with_the_same_precondition_one_wins() {
     let expected = || Some(IfMatch::Versions(vec![4]));
-    let plan = when(
-        given(vec![stored(1, "A", 4)]),
-        &[update(1, 8, expected()), update(1, 9, expected())],
-    );
-    assert!(matches!(&plan.outcomes[0], Ok(Applied::Updated(s)) if s.version == 5));
+    let works = singles(vec![update(1, 8, expected()), update(1, 9, expected())]);
+    let plan = when(given(vec![stored(1, "A", 4)]), &works);
+    assert!(matches!(&single(&plan)[0], Ok(Applied::Updated(s)) if s.version == 5));
     assert_eq!(
-        plan.outcomes[1],
+        single(&plan)[1],
         Err(Refusal::PreconditionFailed { version: 5 })
     );
     assert_eq!(events(&plan), [(11, 5, 5, Some(4))]);
@@ -226,21 +225,20 @@ fn of_two_writers_with_the_same_precondition_one_wins() {
 
 #[test]
 fn a_name_is_created_once() {
-    let plan = when(given(vec![]), &[create(1, "A"), create(2, "a")]);
-    assert!(plan.outcomes[0].is_ok());
-    assert_eq!(plan.outcomes[1], Err(Refusal::NameTaken));
+    let works = singles(vec![create(1, "A"), create(2, "a")]);
+    let plan = when(given(vec![]), &works);
+    assert!(single(&plan)[0].is_ok());
+    assert_eq!(single(&plan)[1], Err(Refusal::NameTaken));
     assert_eq!(plan.writes.created.len(), 1);
 }
 
 #[test]
 fn a_deleted_name_is_free_in_the_same_batch() {
-    let plan = when(
-        given(vec![stored(1, "A", 2)]),
-        &[delete(1), create(2, "A"), update(1, 9, None)],
-    );
-    assert_eq!(plan.outcomes[0], Ok(Applied::Deleted));
-    assert!(matches!(plan.outcomes[1], Ok(Applied::Created(_))));
-    assert_eq!(plan.outcomes[2], Err(Refusal::NotFound));
+    let works = singles(vec![delete(1), create(2, "A"), update(1, 9, None)]);
+    let plan = when(given(vec![stored(1, "A", 2)]), &works);
+    assert_eq!(single(&plan)[0], Ok(Applied::Deleted));
+    assert!(matches!(single(&plan)[1], Ok(Applied::Created(_))));
+    assert_eq!(single(&plan)[2], Err(Refusal::NotFound));
     assert_eq!(plan.writes.deleted, [id(1)]);
     assert_eq!(plan.writes.created[0].id, id(2));
     // A deletion keeps the version and its ID, and counts as a change.
@@ -253,11 +251,9 @@ fn a_deleted_name_is_free_in_the_same_batch() {
 
 #[test]
 fn what_is_made_and_destroyed_in_one_batch_leaves_its_events_alone() {
-    let plan = when(
-        given(vec![]),
-        &[create(1, "A"), update(1, 8, None), delete(1)],
-    );
-    assert!(plan.outcomes.iter().all(Result::is_ok));
+    let works = singles(vec![create(1, "A"), update(1, 8, None), delete(1)]);
+    let plan = when(given(vec![]), &works);
+    assert!(single(&plan).iter().all(Result::is_ok));
     assert_eq!(
         events(&plan),
         [(11, 1, 1, None), (12, 2, 2, Some(1)), (13, 3, 2, Some(2))]
@@ -272,22 +268,21 @@ fn what_is_made_and_destroyed_in_one_batch_leaves_its_events_alone() {
 #[test]
 fn refusals_stand_beside_successes() {
     let foreign = change("bob", 1, Action::Delete { if_match: None });
-    let plan = when(
-        given(vec![stored(1, "A", 1)]),
-        &[foreign, update(2, 8, None), update(1, 9, None)],
-    );
-    assert_eq!(plan.outcomes[0], Err(Refusal::NotFound));
-    assert_eq!(plan.outcomes[1], Err(Refusal::NotFound));
-    assert!(plan.outcomes[2].is_ok());
+    let works = singles(vec![foreign, update(2, 8, None), update(1, 9, None)]);
+    let plan = when(given(vec![stored(1, "A", 1)]), &works);
+    assert_eq!(single(&plan)[0], Err(Refusal::NotFound));
+    assert_eq!(single(&plan)[1], Err(Refusal::NotFound));
+    assert!(single(&plan)[2].is_ok());
     assert_eq!(events(&plan), [(11, 2, 2, Some(1))]);
 }
 
 #[test]
 fn more_updates_than_are_kept_write_the_last_and_push_out_the_rest() {
     let updates: Vec<Change> = (0..5).map(|n| update(1, 20 + n, None)).collect();
-    let plan = when(given(vec![stored(1, "A", 2)]), &updates);
+    let works = singles(updates);
+    let plan = when(given(vec![stored(1, "A", 2)]), &works);
     assert_eq!(versions_written(&plan), [5, 6, 7]);
-    assert_eq!(plan.writes.pushed_out, [(id(1), 0..=4)]);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 0..=4)]);
     assert_eq!(plan.writes.updated[0].version, 7);
     assert_eq!(plan.writes.events.len(), 5);
 }
@@ -295,9 +290,10 @@ fn more_updates_than_are_kept_write_the_last_and_push_out_the_rest() {
 #[test]
 fn versions_that_a_higher_limit_kept_are_pushed_out_too() {
     let updates: Vec<Change> = (0..5).map(|n| update(1, 20 + n, None)).collect();
-    let plan = when(given(vec![stored(1, "A", 5_000)]), &updates);
+    let works = singles(updates);
+    let plan = when(given(vec![stored(1, "A", 5_000)]), &works);
     // Of 4,001 to 5,000 all may be there.
-    assert_eq!(plan.writes.pushed_out, [(id(1), 4_001..=5_002)]);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 4_001..=5_002)]);
 }
 
 #[test]
@@ -306,15 +302,13 @@ fn updated_at_strictly_rises_whatever_the_clock_says() {
         updated_at: Timestamp::from_micros(5_000_000),
         ..stored(1, "A", 1)
     };
-    let plan = when(
-        given(vec![ahead]),
-        &[update(1, 8, None), update(1, 9, None)],
-    );
+    let works = singles(vec![update(1, 8, None), update(1, 9, None)]);
+    let plan = when(given(vec![ahead]), &works);
     let times: Vec<i64> = plan
         .writes
         .events
         .iter()
-        .map(|e| e.event.occurred_at().micros())
+        .map(|e| e.placed.event.occurred_at().micros())
         .collect();
     assert_eq!(times, [5_000_001, 5_000_002]);
 }
@@ -322,25 +316,29 @@ fn updated_at_strictly_rises_whatever_the_clock_says() {
 #[test]
 fn the_limit_of_an_owner_holds_inside_a_batch() {
     let present = given(vec![stored(1, "A", 1), stored(2, "B", 1)]);
-    let plan = when(
-        present,
-        &[create(3, "C"), create(4, "D"), delete(1), create(5, "E")],
-    );
-    assert!(plan.outcomes[0].is_ok());
-    assert_eq!(plan.outcomes[1], Err(Refusal::LimitReached));
-    assert!(plan.outcomes[2].is_ok() && plan.outcomes[3].is_ok());
+    let works = singles(vec![
+        create(3, "C"),
+        create(4, "D"),
+        delete(1),
+        create(5, "E"),
+    ]);
+    let plan = when(present, &works);
+    assert!(single(&plan)[0].is_ok());
+    assert_eq!(single(&plan)[1], Err(Refusal::LimitReached));
+    assert!(single(&plan)[2].is_ok() && single(&plan)[3].is_ok());
 }
 
 #[test]
 fn a_key_that_is_not_active_seals_nothing() {
     let mut present = given(vec![stored(1, "A", 1)]);
     present.active_keys.clear();
-    let plan = when(present, &[update(1, 8, None), delete(1)]);
+    let works = singles(vec![update(1, 8, None), delete(1)]);
+    let plan = when(present, &works);
     assert_eq!(
-        plan.outcomes[0],
+        single(&plan)[0],
         Err(Refusal::KeyNotActive(KeyId::parse("k").unwrap()))
     );
-    assert_eq!(plan.outcomes[1], Ok(Applied::Deleted));
+    assert_eq!(single(&plan)[1], Ok(Applied::Deleted));
 }
 
 #[test]
@@ -348,7 +346,9 @@ fn a_change_set_is_applied_whole_and_its_events_say_so() {
     let given = given(vec![stored(1, "A", 1), stored(2, "B", 4)]);
     let works = [set(77, vec![update(2, 8, None), update(1, 9, None)])];
     let plan = apply(given, &works, LIMITS, NOW);
-    let applied = plan.outcomes[0].as_ref().unwrap();
+    let Ok(Outcome::Set(applied)) = &plan.outcomes[0] else {
+        panic!("{plan:?}");
+    };
     assert!(
         matches!(&applied[..], [Applied::Updated(b), Applied::Updated(a)]
         if (b.version, a.version) == (5, 2))
@@ -384,7 +384,7 @@ fn a_change_set_with_one_refusal_leaves_nothing_and_its_neighbours_stand() {
         .writes
         .events
         .iter()
-        .map(|e| e.event.position())
+        .map(|e| e.placed.position)
         .collect();
     assert_eq!(positions, [11, 12]);
     assert_eq!(plan.writes.updated.len(), 1);
@@ -395,7 +395,7 @@ fn a_change_set_with_one_refusal_leaves_nothing_and_its_neighbours_stand() {
 fn accesses_go_to_their_own_log_with_its_own_chain() {
     let access = Access {
         event_id: EventId::new(Uuid::from_u128(5)),
-        origin: origin(),
+        context: context(),
         owner: owner("alice"),
         secret_id: id(1),
         name: SecretName::parse("A").unwrap(),
@@ -415,20 +415,71 @@ fn accesses_go_to_their_own_log_with_its_own_chain() {
         set(1, vec![update(1, 8, None)]),
     ];
     let plan = apply(present, &works, LIMITS, NOW);
-    assert_eq!(plan.outcomes[0], Ok(vec![]));
+    assert_eq!(plan.outcomes[0], Ok(Outcome::Recorded));
     let places: Vec<_> = plan
         .writes
         .events
         .iter()
-        .map(|entry| (entry.event.log(), entry.event.position()))
+        .map(|entry| (entry.placed.event.log(), entry.placed.position))
         .collect();
     let wanted = [(Log::Activity, 71), (Log::Activity, 72), (Log::Changes, 11)];
     assert_eq!(places, wanted);
-    let body: serde_json::Value = serde_json::from_slice(&plan.writes.events[1].body).unwrap();
-    assert_eq!(body["prev_hash"], hex::encode(plan.writes.events[0].hash));
+    let body: serde_json::Value =
+        serde_json::from_slice(&plan.writes.events[1].placed.body).unwrap();
+    assert_eq!(
+        body["prev_hash"],
+        hex::encode(plan.writes.events[0].placed.hash)
+    );
     let keys: Vec<_> = body.as_object().unwrap().keys().cloned().collect();
     let mut sorted = keys.clone();
     sorted.sort();
     assert_eq!(keys, sorted);
     assert!(!keys.contains(&"sequence".to_owned()));
+}
+
+#[test]
+fn a_refused_set_takes_back_all_that_it_changed() {
+    let present = || given(vec![stored(1, "A", 4), stored(2, "B", 1)]);
+    // Everything that a set can do to a secret, once more to one that has changed before in this batch.
+    let refused = || {
+        vec![
+            update(1, 20, None),
+            delete(2),
+            create(3, "B"),
+            update(3, 21, None),
+            delete(1),
+            create(4, "A"),
+            update(9, 22, None),
+        ]
+    };
+    let around = |works: Vec<Work>| {
+        let mut all = singles(vec![update(1, 8, None)]);
+        all.extend(works);
+        all.extend(singles(vec![
+            update(1, 9, None),
+            create(5, "C"),
+            create(6, "D"),
+            create(7, "A"),
+        ]));
+        all
+    };
+    let works = around(vec![set(77, refused())]);
+    let with = when(present(), &works);
+    let works = around(vec![]);
+    let without = when(present(), &works);
+    assert_eq!(
+        with.outcomes[1],
+        Err(Refused {
+            index: 6,
+            refusal: Refusal::NotFound,
+        })
+    );
+    let rest: Vec<_> = with
+        .outcomes
+        .iter()
+        .take(1)
+        .chain(&with.outcomes[2..])
+        .collect();
+    assert_eq!(rest, without.outcomes.iter().collect::<Vec<_>>());
+    assert_eq!(with.writes, without.writes);
 }

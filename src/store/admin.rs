@@ -1,4 +1,4 @@
-//! What the command line and the first start do to the database: schema, tokens, keys.
+//! The administrator's store: what the command line and the first start do to schema, tokens and keys.
 //!
 //! Each write is a transaction of its own on a connection of its own, and waits up to 30 s for a busy
 //! SQLite. It runs to its end: a command that is interrupted leaves all or nothing.
@@ -6,35 +6,35 @@
 use std::time::Duration;
 
 use migration::Migrator;
-use sea_orm::{DatabaseConnection, DatabaseTransaction};
+use sea_orm::DatabaseConnection;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::{
     StoreError, Target,
     chain::Head,
-    commit::{begin, lock_activity},
+    commit::lock_activity,
     connection::Pool,
     keys, log,
     schema::{self, MigrationState, SchemaError},
     service_keys::{self, StoredServiceKey},
     tokens::{self, StoredToken, TokenKind},
-    write,
+    transaction::Transaction,
 };
 use crate::domain::{
     Agent, Event, EventId, EventKind, KeyId, Log, ServiceKeyName, Timestamp, TokenEvent,
 };
 
-/// How long an operator's command waits for a lock or a statement.
+/// How long an administrator's command waits for a lock or a statement.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection for an operator's commands.
+/// A connection for an administrator's commands.
 #[derive(Debug)]
-pub struct Operator {
+pub struct Admin {
     pool: Pool,
 }
 
-impl Operator {
+impl Admin {
     /// Connects when the first command needs it.
     ///
     /// # Errors
@@ -50,13 +50,14 @@ impl Operator {
         })
     }
 
-    async fn run<F, W, T>(&self, work: F) -> Result<T, StoreError>
+    async fn run<F, W, T, E>(&self, work: F) -> Result<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
-        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
     {
-        self.pool.spawn(work).await.unwrap_or(Err(StoreError::Lost))
+        self.pool.spawn(work).finish().await
     }
 
     /// Applies all migrations that are missing.
@@ -64,8 +65,7 @@ impl Operator {
     /// # Errors
     /// [`SchemaError`].
     pub async fn migrate_up(&self) -> Result<(), SchemaError> {
-        self.run(async |db| Ok(schema::up::<Migrator>(&db).await))
-            .await?
+        self.run(async |db| schema::up::<Migrator>(&db).await).await
     }
 
     /// Takes the last `steps` migrations back.
@@ -73,8 +73,8 @@ impl Operator {
     /// # Errors
     /// [`SchemaError`].
     pub async fn migrate_down(&self, steps: u32) -> Result<(), SchemaError> {
-        self.run(async move |db| Ok(schema::down::<Migrator>(&db, steps).await))
-            .await?
+        self.run(async move |db| schema::down::<Migrator>(&db, steps).await)
+            .await
     }
 
     /// Every migration that this binary knows, in order.
@@ -92,9 +92,9 @@ impl Operator {
     /// [`StoreError`].
     pub async fn add_token(&self, token: StoredToken, agent: Agent) -> Result<(), StoreError> {
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             let now = token.created_at;
-            record(&transaction, &token, (EventKind::TokenCreated, now), agent).await?;
+            record(&transaction, &token, EventKind::TokenCreated, now, agent).await?;
             tokens::insert(&transaction, token).await?;
             Ok(transaction.commit().await?)
         })
@@ -114,12 +114,12 @@ impl Operator {
     ) -> Result<bool, StoreError> {
         let id = id.to_owned();
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             // First, so that of two at once the second sees the first's.
             lock_activity(&transaction).await?;
             let revoked = tokens::revoke(&transaction, &id, now).await?;
             if let Some(token) = &revoked {
-                record(&transaction, token, (EventKind::TokenRevoked, now), agent).await?;
+                record(&transaction, token, EventKind::TokenRevoked, now, agent).await?;
             }
             transaction.commit().await?;
             Ok(revoked.is_some())
@@ -147,7 +147,7 @@ impl Operator {
     ) -> Result<(), StoreError> {
         let id = id.clone();
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             keys::insert_first(&transaction, &id, check_value, now).await?;
             Ok(transaction.commit().await?)
         })
@@ -184,7 +184,7 @@ impl Operator {
     ) -> Result<(), StoreError> {
         let kek_id = kek_id.clone();
         self.run(async move |db| {
-            let transaction = begin(&db).await?;
+            let transaction = Transaction::begin(&db).await?;
             service_keys::insert_absent(&transaction, name, (&kek_id, sealed), now).await?;
             Ok(transaction.commit().await?)
         })
@@ -215,9 +215,10 @@ impl Operator {
 
 /// Appends the event of a token to the log `activity`.
 async fn record(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     token: &StoredToken,
-    (kind, occurred_at): (EventKind, Timestamp),
+    kind: EventKind,
+    occurred_at: Timestamp,
     actor: Agent,
 ) -> Result<(), StoreError> {
     lock_activity(transaction).await?;
@@ -228,24 +229,20 @@ async fn record(
     let event = Event::Token(TokenEvent {
         actor,
         acts_for,
-        epoch: 0,
         expires_at: token.expires_at,
-        hash: None,
         id: EventId::new(Uuid::now_v7()),
-        log: Log::Activity,
+        kind,
         occurred_at,
         owner,
-        position: 0,
-        prev_hash: None,
-        request_id: None,
         scopes: token.scopes.clone(),
         token_id: token.id.clone(),
         token_kind,
-        r#type: kind,
     });
     let entry = log::head(transaction, Log::Activity)
         .await?
         .append(event, None);
-    let (rows, sql) = log::insert(&[entry]);
-    write::run(transaction, rows, sql).await
+    let entries = [entry];
+    let (rows, sql) = log::insert(&entries);
+    transaction.write(rows, sql).await?;
+    Ok(())
 }

@@ -17,9 +17,9 @@ use super::{
     chain::Head,
     connection::{self, Pool},
     keys::{self, StoredKey},
-    log::{self, Filter, Gone, History, LoggedEvent, Page},
+    log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
     schema::{self, SchemaError},
-    secrets::{self, Resolved, Wanted},
+    secrets::{self, Resolution, Selection},
     service_keys::{self, StoredServiceKey},
     tokens,
     tokens::StoredToken,
@@ -34,12 +34,12 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The database as readers see it. Clones share one pool.
 #[derive(Debug, Clone)]
-pub struct Store {
-    inner: Arc<Inner>,
+pub struct Reader {
+    shared: Arc<ReaderShared>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ReaderShared {
     target: Target,
     runtime: Handle,
     pool: RwLock<Arc<Pool>>,
@@ -68,21 +68,21 @@ pub struct Readiness {
     pub keys: Check,
 }
 
-impl Store {
-    /// A store whose pool connects when it must.
+impl Reader {
+    /// A reader whose pool connects when it must.
     ///
     /// # Errors
     /// [`StoreError`] when the URL is no good.
     pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let pool = Pool::open(&target, target.max_connections, runtime).await?;
-        let inner = Inner {
+        let shared = ReaderShared {
             target,
             runtime: runtime.clone(),
             pool: RwLock::new(Arc::new(pool)),
             misses: AtomicU32::new(0),
         };
         Ok(Self {
-            inner: Arc::new(inner),
+            shared: Arc::new(shared),
         })
     }
 
@@ -91,8 +91,7 @@ impl Store {
     /// # Errors
     /// [`UnsafeDatabase`] names the setting.
     pub async fn refuse_unsafe(&self) -> Result<(), UnsafeDatabase> {
-        self.read(async |db| Ok(connection::refuse_unsafe(db).await))
-            .await?
+        self.read(connection::refuse_unsafe).await
     }
 
     /// Refuses a schema that lacks a migration which this binary needs.
@@ -157,9 +156,7 @@ impl Store {
             if !secrets::exists(&db, &owner, id).await? {
                 return Ok(None);
             }
-            log::history(&db, (&owner, id), before, limit)
-                .await
-                .map(Some)
+            log::history(&db, &owner, id, before, limit).await.map(Some)
         })
         .await
     }
@@ -175,23 +172,23 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<LoggedEvent>, StoreError> {
         // To the end: positions are BIGINT.
-        let range = (position, u64::MAX >> 1);
-        self.read(async move |db| log::after(&db, log, range, &Filter::default(), limit).await)
+        let range = position + 1..=u64::MAX >> 1;
+        self.read(async move |db| log::between(&db, log, range, &Filter::default(), limit).await)
             .await
     }
 
     /// The page of a log after a cursor, at most `limit` events; without a cursor it begins at the first
-    /// event kept. Inside, what is said of a cursor that is not good.
+    /// event kept.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`CursorError`].
     pub async fn log_page(
         &self,
         log: Log,
         after: Option<Cursor>,
         filter: &Filter,
         limit: u32,
-    ) -> Result<Result<Page, Gone>, StoreError> {
+    ) -> Result<Page, CursorError> {
         let filter = filter.clone();
         self.read(async move |db| log::page(&db, log, after, &filter, limit).await)
             .await
@@ -205,43 +202,41 @@ impl Store {
         self.read(async move |db| log::head(&db, log).await).await
     }
 
-    /// Whether a cursor is good: inside, what is said of one that is not.
+    /// Checks that the log holds a cursor's event, or was cut there.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn log_knows(
-        &self,
-        log: Log,
-        cursor: Cursor,
-    ) -> Result<Result<(), Gone>, StoreError> {
-        self.read(async move |db| log::known(&db, log, cursor).await)
+    /// [`CursorError`].
+    pub async fn check_cursor(&self, log: Log, cursor: Cursor) -> Result<(), CursorError> {
+        self.read(async move |db| log::check_cursor(&db, log, cursor).await)
             .await
     }
 
-    /// Whether a log has reached a cursor: one at or below the retention cut has been, too.
+    /// Checks that a log has reached a cursor. It also has where the cursor is at or below the retention cut.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn log_reached(
-        &self,
-        log: Log,
-        cursor: Cursor,
-    ) -> Result<Result<(), Gone>, StoreError> {
-        let known = self.log_knows(log, cursor).await?;
-        Ok(known.or_else(|gone| {
-            let cut = gone.first;
-            let below = cursor.position <= cut.position && cursor.epoch <= cut.epoch;
-            if below { Ok(()) } else { Err(gone) }
-        }))
+    /// [`CursorError`].
+    pub async fn check_reached(&self, log: Log, cursor: Cursor) -> Result<(), CursorError> {
+        match self.check_cursor(log, cursor).await {
+            Err(CursorError::Gone(Gone { first: cut, .. }))
+                if cursor.position <= cut.position && cursor.epoch <= cut.epoch =>
+            {
+                Ok(())
+            }
+            checked => checked,
+        }
     }
 
-    /// What is asked for of an owner's secrets, with their sealed values.
+    /// The selected secrets of an owner, with their sealed values.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn resolve(&self, owner: &Owner, wanted: &Wanted) -> Result<Resolved, StoreError> {
-        let (owner, wanted) = (owner.clone(), wanted.clone());
-        self.read(async move |db| secrets::resolve(&db, &owner, &wanted).await)
+    pub async fn resolve(
+        &self,
+        owner: &Owner,
+        selection: &Selection,
+    ) -> Result<Resolution, StoreError> {
+        let (owner, selection) = (owner.clone(), selection.clone());
+        self.read(async move |db| secrets::resolve(&db, &owner, &selection).await)
             .await
     }
 
@@ -273,7 +268,7 @@ impl Store {
 
     /// Whether the database answers, has the schema that this binary needs, and names a key.
     pub async fn ready(&self) -> Readiness {
-        let checked = self
+        let checked: Result<_, StoreError> = self
             .read(async |db| match schema::missing::<Migrator>(&db).await? {
                 None => Ok(Some(keys::all(&db).await?.iter().any(|key| key.primary))),
                 Some(_) => Ok(None),
@@ -291,7 +286,7 @@ impl Store {
     pub async fn close(&self, deadline: Duration) {
         let pool = Arc::clone(
             &self
-                .inner
+                .shared
                 .pool
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
@@ -301,38 +296,39 @@ impl Store {
 
     /// Runs a query as a task of its own. When it misses its deadline the task goes on; after three in a
     /// row the pool is given up with all its tasks (a black-holed connection frees nothing by itself).
-    async fn read<F, W, T>(&self, query: F) -> Result<T, StoreError>
+    async fn read<F, W, T, E>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
-        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
     {
-        let inner = &self.inner;
-        let pool = Arc::clone(&inner.pool.read().unwrap_or_else(PoisonError::into_inner));
-        let task = pool.spawn(query);
-        match timeout(inner.target.timeout + GRACE, task).await {
-            Ok(Ok(result)) => {
-                inner.misses.store(0, Ordering::Relaxed);
-                result
+        let shared = &self.shared;
+        let pool = Arc::clone(&shared.pool.read().unwrap_or_else(PoisonError::into_inner));
+        let task = pool.spawn(query).finish();
+        let Ok(result) = timeout(shared.target.timeout + GRACE, task).await else {
+            if shared.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES {
+                self.replace(&pool).await?;
             }
-            Ok(Err(_panicked)) => Err(StoreError::Lost),
-            Err(_elapsed) => {
-                if inner.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES {
-                    self.replace(&pool).await?;
-                }
-                Err(StoreError::Deadline)
-            }
-        }
+            return Err(StoreError::Deadline.into());
+        };
+        shared.misses.store(0, Ordering::Relaxed);
+        result
     }
 
     async fn replace(&self, missed: &Arc<Pool>) -> Result<(), StoreError> {
-        let inner = &self.inner;
-        let fresh = Pool::open(&inner.target, inner.target.max_connections, &inner.runtime).await?;
-        let mut held = inner.pool.write().unwrap_or_else(PoisonError::into_inner);
+        let shared = &self.shared;
+        let fresh = Pool::open(
+            &shared.target,
+            shared.target.max_connections,
+            &shared.runtime,
+        )
+        .await?;
+        let mut held = shared.pool.write().unwrap_or_else(PoisonError::into_inner);
         // Another reader may have replaced it already.
         if Arc::ptr_eq(&held, missed) {
             *held = Arc::new(fresh);
-            inner.misses.store(0, Ordering::Relaxed);
+            shared.misses.store(0, Ordering::Relaxed);
             missed.condemn();
             tracing::warn!("the readers' connections were replaced: they missed their deadlines");
         }

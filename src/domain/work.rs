@@ -1,4 +1,4 @@
-//! What may be asked of a secret, and what may come of it.
+//! The work that the commit does, and what can come of it.
 
 use super::{
     Agent, ChangeSetId, EventId, KeyId, Owner, Provider, RequestId, SealedVersion, SecretId,
@@ -7,60 +7,76 @@ use super::{
 
 /// Who asked, and by which request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct RequestContext {
     /// The caller.
     pub agent: Agent,
-    /// The request; nothing for the command line.
+    /// The request; none for the command line.
     pub request_id: Option<RequestId>,
     /// The trace that the request is part of.
     pub traceparent: Option<TraceParent>,
 }
 
-/// What the commit is handed: each is committed whole or not at all.
-#[derive(Debug, Clone)]
+/// What is handed to the commit. Each piece of work is committed whole or not at all.
+#[derive(Debug)]
 pub enum Work {
-    /// Changes of secrets.
-    Command(Command),
-    /// Values that are about to be handed out: to be recorded before.
+    /// One change of one secret.
+    Change(Change),
+    /// Changes that are applied together.
+    Set(ChangeSet),
+    /// Values that are about to be handed out: recorded first.
     Accesses(Vec<Access>),
 }
 
 impl Work {
     /// How many changes or records it counts for in a batch.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
-            Self::Command(command) => command.changes.len(),
+            Self::Change(_) => 1,
+            Self::Set(set) => set.changes.len(),
             Self::Accesses(accesses) => accesses.len(),
         }
     }
 
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What it takes of a batch's byte limit.
+    /// How many bytes it counts for in a batch.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Command(command) => command.changes.iter().map(Change::bytes).sum(),
+            Self::Change(change) => change.bytes(),
+            Self::Set(set) => set.bytes(),
             Self::Accesses(accesses) => accesses.len() * EVENT_BYTES,
+        }
+    }
+
+    /// The changes of secrets in it, in order.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        match self {
+            Self::Change(change) => std::slice::from_ref(change),
+            Self::Set(set) => &set.changes,
+            Self::Accesses(_) => &[],
         }
     }
 }
 
-/// What an event counts for among bytes: a round figure.
-const EVENT_BYTES: usize = 1024;
+/// How many bytes an event counts for: a round figure.
+pub const EVENT_BYTES: usize = 1024;
 
-/// Changes that are applied together or not at all: one, or a change set.
-#[derive(Debug, Clone)]
-pub struct Command {
+/// Changes that are applied together or not at all.
+#[derive(Debug)]
+pub struct ChangeSet {
+    /// The set's ID.
+    pub id: ChangeSetId,
     /// The changes, in order; at least one.
     pub changes: Vec<Change>,
-    /// The set's ID, when it is one.
-    pub change_set: Option<ChangeSetId>,
+}
+
+impl ChangeSet {
+    /// How many bytes the set counts for in a batch.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.changes.iter().map(Change::bytes).sum()
+    }
 }
 
 /// A value that is handed out.
@@ -69,7 +85,7 @@ pub struct Access {
     /// The ID that its event will have.
     pub event_id: EventId,
     /// Who gets it.
-    pub origin: Origin,
+    pub context: RequestContext,
     /// The secret's owner.
     pub owner: Owner,
     /// The secret.
@@ -85,9 +101,9 @@ pub struct Access {
 }
 
 /// A change of one secret, sealed and ready for the commit.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Change {
-    /// The caller's owner: a secret of another one is as good as absent.
+    /// The caller's owner: another owner's secret counts as absent.
     pub owner: Owner,
     /// The secret.
     pub secret_id: SecretId,
@@ -96,11 +112,11 @@ pub struct Change {
     /// The ID that the change's event will have.
     pub event_id: EventId,
     /// Who asked.
-    pub origin: Origin,
+    pub context: RequestContext,
 }
 
 impl Change {
-    /// What the change takes of a batch's byte limit: its sealed parts, and a round figure for its event.
+    /// How many bytes the change counts for in a batch: its sealed parts, and a round figure for its event.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.action {
@@ -113,7 +129,7 @@ impl Change {
 }
 
 /// What is done to a secret.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Action {
     /// A new secret with its first version.
     Create {
@@ -131,7 +147,7 @@ pub enum Action {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
-    /// The end of a secret: all versions are destroyed, and its name is free again.
+    /// Deletes the secret: all versions are destroyed, and its name is free again.
     Delete {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
@@ -144,7 +160,7 @@ pub enum IfMatch {
     /// `*`: any living secret.
     Any,
     /// One of these versions. Tags that can match no version (weak ones, foreign ones) are left out, so
-    /// the list may be empty: then nothing holds.
+    /// the list may be empty; then the precondition never holds.
     Versions(Vec<u64>),
 }
 
@@ -164,7 +180,7 @@ impl IfMatch {
 pub struct Secret {
     /// Its ID.
     pub id: SecretId,
-    /// Whom it belongs to.
+    /// Its owner.
     pub owner: Owner,
     /// Its name.
     pub name: SecretName,
@@ -172,11 +188,11 @@ pub struct Secret {
     pub provider: Option<Provider>,
     /// How many values it has had.
     pub version: u64,
-    /// The ID of the present version.
+    /// The ID of the current version.
     pub version_id: VersionId,
     /// How many changes it has had.
     pub sequence: u64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed; strictly rises with each change.
     pub updated_at: Timestamp,
@@ -185,11 +201,11 @@ pub struct Secret {
 /// A change that stands in the database, with its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// The secret as it was made.
+    /// The secret as it was created.
     Created(Secret),
-    /// The secret after its new value.
+    /// The secret with its new value.
     Updated(Secret),
-    /// The secret is gone.
+    /// The secret was deleted.
     Deleted,
 }
 
@@ -216,9 +232,34 @@ pub enum Refusal {
     KeyNotActive(KeyId),
 }
 
-/// Why there is no outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// What came of a piece of work that was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The change was made.
+    Changed(Applied),
+    /// All changes of the set were made, in order.
+    Set(Vec<Applied>),
+    /// The accesses are recorded.
+    Recorded,
+}
+
+/// The change that was refused, and with it all the others of its set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("change {index} was refused")]
+pub struct Refused {
+    /// The change's index in its set, from 0; 0 where it came alone.
+    pub index: usize,
+    /// Why.
+    #[source]
+    pub refusal: Refusal,
+}
+
+/// Why work was not applied, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
+    /// The commit looked at the work and refused it. Not applied.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The service has as much work queued as it may have. Not applied.
     #[error("the queue is full")]
     Overloaded,
@@ -228,25 +269,10 @@ pub enum Failure {
     /// The database refused or broke before COMMIT. Not applied.
     #[error("the database refused or broke before the commit")]
     Unavailable,
-    /// The database did not answer in time, and the change was abandoned before COMMIT. Not applied.
+    /// The database did not answer in time, and the work was abandoned before COMMIT. Not applied.
     #[error("no answer in time before the commit")]
     TimedOut,
-    /// COMMIT may have been sent, and nobody knows what came of it.
+    /// COMMIT may have been sent, and nobody knows whether it took effect.
     #[error("the outcome of the commit is unknown")]
     Unknown,
 }
-
-/// The change of a command that was refused, and with it all the others.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("change {index} was refused")]
-pub struct Refused {
-    /// The change's place in its command, from 0.
-    pub index: usize,
-    /// Why.
-    #[source]
-    pub refusal: Refusal,
-}
-
-/// What came of a piece of work that the commit looked at: what became of each change, in order (nothing
-/// for accesses), or the change that was refused.
-pub type Outcome = Result<Vec<Applied>, Refused>;

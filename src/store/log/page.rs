@@ -1,0 +1,189 @@
+//! Reading a log by position, and on from a cursor.
+
+use std::ops::RangeInclusive;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult,
+    QueryFilter, QueryOrder, QuerySelect,
+};
+
+use super::{LoggedEvent, head};
+use crate::{
+    domain::{Cursor, Log, Timestamp},
+    store::{
+        StoreError,
+        entity::events,
+        rows::{signed, unsigned},
+    },
+};
+
+#[derive(Debug, FromQueryResult)]
+struct EventRow {
+    epoch: i64,
+    position: i64,
+    r#type: String,
+    occurred_at: i64,
+    owner: Option<String>,
+    body: Vec<u8>,
+    traceparent: Option<String>,
+}
+
+/// Which events of a log to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Only events of these owners; none means the whole log.
+    pub owners: Option<Vec<String>>,
+    /// Only these types; empty means all.
+    pub kinds: Vec<String>,
+}
+
+impl Filter {
+    /// Whether it lets an event through.
+    #[must_use]
+    pub fn passes(&self, event: &LoggedEvent) -> bool {
+        let owner = self.owners.as_ref().is_none_or(|owners| {
+            let owner = event.owner.as_ref();
+            owner.is_some_and(|owner| owners.contains(owner))
+        });
+        owner && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+    }
+}
+
+/// The events after one position through another, in position order, at most `limit`.
+pub(in crate::store) async fn between(
+    db: &DatabaseConnection,
+    log: Log,
+    positions: RangeInclusive<u64>,
+    filter: &Filter,
+    limit: u64,
+) -> Result<Vec<LoggedEvent>, StoreError> {
+    let mut query = events::Entity::find()
+        .select_only()
+        .columns([
+            events::Column::Epoch,
+            events::Column::Position,
+            events::Column::Type,
+            events::Column::OccurredAt,
+            events::Column::Owner,
+            events::Column::Body,
+            events::Column::Traceparent,
+        ])
+        .filter(events::Column::Log.eq(log.as_str()))
+        .filter(events::Column::Position.gte(signed(*positions.start())))
+        .filter(events::Column::Position.lte(signed(*positions.end())));
+    if let Some(owners) = &filter.owners {
+        query = query.filter(events::Column::Owner.is_in(owners));
+    }
+    if !filter.kinds.is_empty() {
+        query = query.filter(events::Column::Type.is_in(&filter.kinds));
+    }
+    let rows = query
+        .order_by_asc(events::Column::Position)
+        .limit(limit)
+        .into_model::<EventRow>()
+        .all(db)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(LoggedEvent {
+                epoch: unsigned(row.epoch, "events")?,
+                position: unsigned(row.position, "events")?,
+                kind: row.r#type,
+                occurred_at: Timestamp::from_micros(row.occurred_at),
+                owner: row.owner,
+                body: row.body,
+                traceparent: row.traceparent,
+            })
+        })
+        .collect()
+}
+
+/// A part of a log, read on from a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The events that pass the filter, in position order.
+    pub events: Vec<LoggedEvent>,
+    /// Where the next page begins: after the last event of a full page, else after all that was scanned.
+    pub next: Cursor,
+}
+
+/// What the log still holds, where a cursor points to an event that it does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// The cursor before the first event that is kept.
+    pub first: Cursor,
+    /// The cursor of the last event.
+    pub head: Cursor,
+}
+
+/// Why there is nothing to read after a cursor.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CursorError {
+    /// The log does not hold the cursor's event, or no longer.
+    #[error("the log does not hold the cursor's event")]
+    Gone(Gone),
+    /// The database can't be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<DbErr> for CursorError {
+    fn from(error: DbErr) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+/// The page after a cursor; without one it begins at the first event kept.
+pub(in crate::store) async fn page(
+    db: &DatabaseConnection,
+    log: Log,
+    cursor: Option<Cursor>,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Page, CursorError> {
+    let head = head(db, log).await?;
+    let start = cursor.unwrap_or(head.cut);
+    if start.position > head.position {
+        return Err(CursorError::Gone(head.gone()));
+    }
+    let range = start.position + 1..=head.position;
+    let events = between(db, log, range, filter, limit.into()).await?;
+    // Checked last: while the cursor's event is there, retention has removed none after it.
+    match check_cursor(db, log, start).await {
+        Ok(()) => {}
+        // Retention moved the cut meanwhile.
+        Err(CursorError::Gone(gone)) if cursor.is_none() => {
+            return Box::pin(page(db, log, Some(gone.first), filter, limit)).await;
+        }
+        Err(error) => return Err(error),
+    }
+    let full = events.len() as u64 >= u64::from(limit);
+    let next = match events.last() {
+        Some(last) if full => last.cursor(),
+        _ => head.cursor(),
+    };
+    Ok(Page { events, next })
+}
+
+/// Checks a cursor: the log's event at its position must have its epoch, or it must be the retention cut.
+pub(in crate::store) async fn check_cursor(
+    db: &impl ConnectionTrait,
+    log: Log,
+    cursor: Cursor,
+) -> Result<(), CursorError> {
+    let found = events::Entity::find_by_id((log.as_str().to_owned(), signed(cursor.position)))
+        .select_only()
+        .column(events::Column::Epoch)
+        .into_tuple::<i64>()
+        .one(db)
+        .await?;
+    if found.is_some_and(|epoch| u64::try_from(epoch) == Ok(cursor.epoch)) {
+        return Ok(());
+    }
+    let head = head(db, log).await?;
+    if cursor == head.cut {
+        Ok(())
+    } else {
+        Err(CursorError::Gone(head.gone()))
+    }
+}
