@@ -180,24 +180,35 @@ impl Application {
         self.serving.send_replace(false);
         sleep(self.drain_delay).await;
         handle.stop(true).await;
-        let _ = timeout(STEP, server).await;
+        step("HTTP", server).await;
         let until = Instant::now() + STEP;
         while self.committer.under_way() > 0 && Instant::now() < until {
             sleep(Duration::from_millis(5)).await;
         }
-        let _ = tokio::task::spawn_blocking(move || self.arbiters.stop(STEP)).await;
+        step(
+            "the actors",
+            tokio::task::spawn_blocking(move || self.arbiters.stop(STEP)),
+        )
+        .await;
         self.tailing.stop().await;
         // A batch that it has handed in runs to its end in the committer.
         self.retaining.abort();
         self.stop_relay.send_replace(true);
-        let _ = timeout(STEP, join_all(self.relaying)).await;
+        step("the relays", join_all(self.relaying)).await;
         if let Some(metrics) = self.metrics {
             metrics.stop(false).await;
         }
         self.committer.stop();
-        let _ = timeout(STEP, self.committing).await;
+        step("the committer", self.committing).await;
         self.reader.close(STEP).await;
         tracing::info!("drained");
+    }
+}
+
+/// Waits for the end of a step of the drain. What does not end in time ends with the process.
+async fn step<T>(name: &str, end: impl Future<Output = T>) {
+    if timeout(STEP, end).await.is_err() {
+        tracing::warn!(drain.step = name, "a step of the drain did not end in time");
     }
 }
 
@@ -221,7 +232,7 @@ impl Tailing {
 
     async fn stop(self) {
         self.stop.send_replace(true);
-        let _ = timeout(STEP, join_all(self.tasks)).await;
+        step("the tailers", join_all(self.tasks)).await;
     }
 }
 

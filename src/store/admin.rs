@@ -185,7 +185,7 @@ impl Admin {
         let kek_id = kek_id.clone();
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
-            service_keys::insert_absent(&transaction, name, (&kek_id, sealed), now).await?;
+            service_keys::insert_absent(&transaction, name, &kek_id, sealed, now).await?;
             Ok(transaction.commit().await?)
         })
         .await

@@ -20,7 +20,7 @@ use super::{
     gate::Gate,
     log,
     retention::{self, Retention},
-    rows::{SECRET_COLUMNS, SecretRow},
+    rows::{SECRET_COLUMNS, SecretRow, corrupt},
     transaction::Transaction,
     write::write,
 };
@@ -220,7 +220,7 @@ pub(super) async fn lock(transaction: &Transaction) -> Result<Locked, StoreError
         .ok_or(StoreError::Corrupt("log_head"))?;
     let primary = row.primary_kek_id.as_deref().map(KeyId::parse).transpose();
     Ok(Locked {
-        primary: primary.map_err(|_malformed| StoreError::Corrupt("log_head"))?,
+        primary: primary.map_err(corrupt("log_head"))?,
         session: Session {
             pid: row.pid,
             backend_start: row.backend_start,
@@ -271,7 +271,7 @@ async fn active_keys(transaction: &Transaction) -> Result<HashSet<KeyId>, StoreE
         .all(transaction)
         .await?;
     rows.into_iter()
-        .map(|row| KeyId::parse(&row.id).map_err(|_malformed| StoreError::Corrupt("keys")))
+        .map(|row| KeyId::parse(&row.id).map_err(corrupt("keys")))
         .collect()
 }
 

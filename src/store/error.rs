@@ -20,7 +20,7 @@ pub enum StoreError {
     /// The database refused a statement for what it says: a bug, or a race of an unknown kind.
     #[error("the database refused a statement")]
     Statement(#[source] DbErr),
-    /// A row holds what rekey never wrote.
+    /// A row holds something that rekey never wrote.
     #[error("a row of {0} holds what it should not")]
     Corrupt(&'static str),
     /// A task ended without an answer: it panicked, or the service is stopping.
@@ -84,7 +84,9 @@ fn sort(cause: &RuntimeErr) -> Sort {
 /// PostgreSQL's codes have five characters (its manual, appendix A), SQLite's are numbers whose low
 /// byte is the primary code (sqlite.org/rescode.html).
 fn sort_code(error: &dyn DatabaseError) -> Sort {
+    // Both databases give every error a code; one without is refused like one with an unknown code.
     let code = error.code().unwrap_or_default();
+    // A number that is not SQLite's is PostgreSQL's.
     if let Ok(code) = code.parse::<u32>()
         && code < 10_000
     {

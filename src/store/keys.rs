@@ -8,7 +8,7 @@ use sea_orm::{
 use super::{
     StoreError, commit,
     entity::{keys, log_head},
-    rows::unsigned,
+    rows::{corrupt, unsigned},
     transaction::Transaction,
 };
 use crate::domain::{KeyId, Log, Timestamp};
@@ -45,7 +45,7 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredKey>, Sto
              }| {
                 Ok(StoredKey {
                     primary: head.primary_kek_id.as_deref() == Some(id.as_str()),
-                    id: KeyId::parse(&id).or(Err(StoreError::Corrupt("keys")))?,
+                    id: KeyId::parse(&id).map_err(corrupt("keys"))?,
                     state,
                     check_value,
                 })
@@ -98,5 +98,6 @@ pub(super) async fn versions_under(
     let values = [id.as_str().into()];
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
     let row = CountRow::find_by_statement(statement).one(db).await?;
-    unsigned(row.map_or(0, |row| row.versions), "secret_versions")
+    let CountRow { versions } = row.ok_or(StoreError::Corrupt("secret_versions"))?;
+    unsigned(versions, "secret_versions")
 }

@@ -40,16 +40,15 @@ impl TryFrom<SecretRow> for Secret {
             created_at,
             updated_at,
         } = row;
-        let corrupt = |_| StoreError::Corrupt("secrets");
         Ok(Self {
             id: SecretId::new(id),
-            owner: Owner::parse(&owner).map_err(corrupt)?,
-            name: SecretName::parse(&name).map_err(corrupt)?,
+            owner: Owner::parse(&owner).map_err(corrupt("secrets"))?,
+            name: SecretName::parse(&name).map_err(corrupt("secrets"))?,
             provider: provider
                 .as_deref()
                 .map(Provider::parse)
                 .transpose()
-                .map_err(corrupt)?,
+                .map_err(corrupt("secrets"))?,
             version: unsigned(version, "secrets")?,
             version_id: VersionId::new(version_id),
             sequence: unsigned(sequence, "secrets")?,
@@ -80,20 +79,28 @@ impl TryFrom<MaskRow> for SealedMask {
         } = row;
         Ok(Self {
             version_id: VersionId::new(version_id),
-            kek_id: KeyId::parse(&kek_id).or(Err(StoreError::Corrupt("secret_versions")))?,
+            kek_id: KeyId::parse(&kek_id).map_err(corrupt("secret_versions"))?,
             wrapped_key,
             sealed_mask,
         })
     }
 }
 
-/// A number that rekey only ever writes as a non-negative one.
-pub(super) fn unsigned(number: i64, table: &'static str) -> Result<u64, StoreError> {
-    u64::try_from(number).or(Err(StoreError::Corrupt(table)))
+/// The error for a row of a table that can't be read: rekey never wrote it.
+pub(super) fn corrupt<E>(table: &'static str) -> impl Fn(E) -> StoreError {
+    move |_malformed| StoreError::Corrupt(table)
 }
 
-/// A number as the databases hold it. Versions, sequences and positions count single commits: none
-/// comes near 2^63.
+/// A number that rekey only ever writes as a non-negative one.
+pub(super) fn unsigned(number: i64, table: &'static str) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(corrupt(table))
+}
+
+/// A number as the databases hold it.
 pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+    #[expect(
+        clippy::expect_used,
+        reason = "versions, sequences and positions count single commits, and parsed cursors hold at most 2^63 - 1"
+    )]
+    i64::try_from(number).expect("a number below 2^63")
 }

@@ -4,7 +4,7 @@ use sea_orm::{DatabaseConnection, DbBackend, FromQueryResult, Statement, Value};
 
 use super::{
     StoreError, log,
-    rows::{MaskRow, SECRET_COLUMNS, SecretRow},
+    rows::{MaskRow, SECRET_COLUMNS, SecretRow, corrupt},
 };
 use crate::domain::{Cursor, Log, Owner, SealedMask, SealedVersion, Secret, SecretId, SecretName};
 
@@ -74,7 +74,7 @@ pub(super) async fn names(
     let statement = statement(db, sql, [owner.as_str().into()]);
     let rows = SecretNameRow::find_by_statement(statement).all(db).await?;
     rows.into_iter()
-        .map(|row| SecretName::parse(&row.name).or(Err(StoreError::Corrupt("secrets"))))
+        .map(|row| SecretName::parse(&row.name).map_err(corrupt("secrets")))
         .collect()
 }
 

@@ -5,6 +5,7 @@ use sea_orm::{ConnectionTrait, EntityTrait, IntoActiveModel, QueryOrder};
 use super::{
     StoreError, commit,
     entity::{keys, service_keys},
+    rows::corrupt,
     transaction::Transaction,
 };
 use crate::domain::{KeyId, ServiceKeyName, Timestamp};
@@ -35,7 +36,7 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredServiceKe
              }| {
                 Ok(StoredServiceKey {
                     name,
-                    kek_id: KeyId::parse(&kek_id).or(Err(StoreError::Corrupt("service_keys")))?,
+                    kek_id: KeyId::parse(&kek_id).map_err(corrupt("service_keys"))?,
                     sealed,
                 })
             },
@@ -47,7 +48,8 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredServiceKe
 pub(super) async fn insert_absent(
     transaction: &Transaction,
     name: ServiceKeyName,
-    (kek_id, sealed): (&KeyId, Vec<u8>),
+    kek_id: &KeyId,
+    sealed: Vec<u8>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     commit::lock(transaction).await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
-use syn::{ItemMod, Macro, UseTree};
+use syn::{ItemMod, Macro, UseTree, Visibility};
 
 /// A room, and the rooms that it may name. `lib.rs` names all, `main.rs` is not a room.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -66,13 +66,19 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sea_orm_migration", &["store"]),
     ("migration", &["store", "audit"]),
     ("sqlx", &["store"]),
+    ("sea_query_sqlx", &["store"]),
     ("lapin", &["broker"]),
     ("reqwest", &["remote", "cli/healthcheck.rs"]),
     ("actix", &["actor", "cli/serve.rs"]),
     ("actix_web", &["http", "app.rs"]),
     ("actix_http", &[]),
-    ("reqwest", &["remote", "cli/healthcheck.rs"]),
 ];
+
+/// The most lines that a file of `src/` may have, its tests included.
+const LINES: usize = 450;
+
+/// The most places that may take a result inside a result apart: where a timeout or a joined task leaves one.
+const NESTED: usize = 6;
 
 #[test]
 fn every_room_names_only_the_rooms_that_it_may_know() {
@@ -148,6 +154,58 @@ fn the_store_never_sees_a_value() {
 }
 
 #[test]
+fn no_signature_holds_a_result_inside_a_result() {
+    let mut taken_apart = Vec::new();
+    for (file, text) in texts_in("src") {
+        for (line, number) in text.lines().zip(1..) {
+            assert!(
+                !line.contains("Result<Result"),
+                "src/{file}:{number} has a result inside a result: one error enum says refused or failed"
+            );
+            let nested = ["Ok(Ok(", "Ok(Err(", "Err(Ok("];
+            if nested.iter().any(|nested| line.contains(nested)) {
+                taken_apart.push(format!("src/{file}:{number}"));
+            }
+        }
+    }
+    assert!(
+        taken_apart.len() <= NESTED,
+        "too many places take a result inside a result apart: {taken_apart:#?}"
+    );
+}
+
+#[test]
+fn no_two_types_that_others_see_have_the_same_name() {
+    let mut first_places = BTreeMap::new();
+    for (file, text) in texts_in("src") {
+        // Each entity of SeaORM's is a module with types of the same names.
+        if file.contains("entity/") {
+            continue;
+        }
+        let mut types = VisibleTypes::default();
+        types.visit_file(&parse(&file, &text));
+        for name in types.0 {
+            if let Some(first) = first_places.insert(name.clone(), file.clone()) {
+                panic!(
+                    "src/{first} and src/{file} both show a type {name}: one name for one thing"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_one_room_needs() {
+    for (file, text) in texts_in("src") {
+        let lines = text.lines().count();
+        assert!(
+            lines <= LINES,
+            "src/{file} has {lines} lines: at most {LINES} stay readable, so split it"
+        );
+    }
+}
+
+#[test]
 fn a_name_is_seen_in_imports_paths_and_macros_and_not_in_strings() {
     let text = r#"
         use crate::{one::Thing, two::{self, Other as Renamed}};
@@ -165,6 +223,36 @@ fn a_name_is_seen_in_imports_paths_and_macros_and_not_in_strings() {
     let rooms: Vec<_> = named.rooms.iter().map(String::as_str).collect();
     assert_eq!(rooms, ["five", "four", "one", "six", "three", "two"]);
     assert!(named.crates.contains("lapin") && !named.crates.contains("sqlx"));
+}
+
+/// The types of a file that other files can name.
+#[derive(Default)]
+struct VisibleTypes(Vec<String>);
+
+impl VisibleTypes {
+    fn note(&mut self, visibility: &Visibility, name: &syn::Ident) {
+        if !matches!(visibility, Visibility::Inherited) {
+            self.0.push(name.to_string());
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for VisibleTypes {
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.note(&item.vis, &item.ident);
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.note(&item.vis, &item.ident);
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.note(&item.vis, &item.ident);
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.note(&item.vis, &item.ident);
+    }
 }
 
 /// What a file names.
@@ -259,6 +347,17 @@ fn sources() -> Vec<(String, Named)> {
 
 /// Every file below a folder, as a path relative to it, and what it names.
 fn sources_in(folder: &str) -> Vec<(String, Named)> {
+    let texts = texts_in(folder).into_iter();
+    texts
+        .map(|(file, text)| {
+            let named = named(&file, &text);
+            (file, named)
+        })
+        .collect()
+}
+
+/// Every file below a folder, as a path relative to it, and its text.
+fn texts_in(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = Vec::new();
     collect(&root, &mut files);
@@ -268,19 +367,21 @@ fn sources_in(folder: &str) -> Vec<(String, Named)> {
         .map(|path| {
             let relative = path.strip_prefix(&root).unwrap().to_str().unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
-            let named = named(relative, &text);
-            (relative.to_owned(), named)
+            (relative.to_owned(), text)
         })
         .collect()
 }
 
+fn parse(file: &str, text: &str) -> syn::File {
+    syn::parse_file(text).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
 fn named(file: &str, text: &str) -> Named {
-    let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{file}: {error}"));
     let mut named = Named {
         depth: depth(file),
         ..Named::default()
     };
-    named.visit_file(&parsed);
+    named.visit_file(&parse(file, text));
     named
 }
 

@@ -4,15 +4,18 @@
 //! together or not at all. What a batch creates and deletes again is never written, but the events of all
 //! changes are. The caller holds the lock of the log's head, so no other writer can come in between.
 
+mod set;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::RangeInclusive,
 };
 
+use self::set::{Before, Undo};
 use super::chain::{Head, LogEntry};
 use crate::domain::{
-    Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSet, ChangeSetMember,
-    Event, EventKind, IfMatch, KeyId, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
+    Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSetMember, Event,
+    EventKind, IfMatch, KeyId, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
     SealedVersion, Secret, SecretId, SecretName, Timestamp, Work,
 };
 
@@ -146,85 +149,7 @@ struct Step<'a> {
     undo: Undo<'a>,
 }
 
-/// How to take a change back. (Its event is cut off with those of its whole set.)
-struct Undo<'a> {
-    secret_id: SecretId,
-    /// The secret had not changed in this batch before.
-    first: bool,
-    before: Before<'a>,
-}
-
-/// What was there before a change.
-enum Before<'a> {
-    /// No secret of this ID.
-    Absent,
-    /// The secret; the change added a version.
-    Version(Secret),
-    /// The secret, and the versions that this batch had added; the change deleted both.
-    Living(Secret, Vec<NewVersion<'a>>),
-}
-
 impl<'a> State<'a> {
-    /// Applies all changes of a set, or none.
-    fn set(&mut self, set: &'a ChangeSet) -> Result<Vec<Applied>, Refused> {
-        let size = set.changes.len();
-        let (head, events) = (self.changes, self.events.len());
-        let mut undo = Vec::with_capacity(size);
-        let mut applied = Vec::with_capacity(size);
-        for (index, change) in set.changes.iter().enumerate() {
-            let id = set.id;
-            match self.apply(change, Some(ChangeSetMember { id, index, size })) {
-                Ok(step) => {
-                    applied.push(step.applied);
-                    undo.push(step.undo);
-                }
-                // A refusal changes nothing itself.
-                Err(refusal) => {
-                    for step in undo.into_iter().rev() {
-                        self.undo(step);
-                    }
-                    self.events.truncate(events);
-                    self.changes = head;
-                    return Err(Refused { index, refusal });
-                }
-            }
-        }
-        Ok(applied)
-    }
-
-    fn undo(&mut self, undo: Undo<'a>) {
-        let id = undo.secret_id;
-        match undo.before {
-            Before::Absent => {
-                self.versions.remove(&id);
-                if let Some(Secret { owner, name, .. }) = self.living.remove(&id) {
-                    self.release(owner, name);
-                }
-            }
-            Before::Version(secret) => {
-                self.living.insert(id, secret);
-                if let btree_map::Entry::Occupied(mut versions) = self.versions.entry(id) {
-                    versions.get_mut().pop();
-                    if versions.get().is_empty() {
-                        versions.remove();
-                    }
-                }
-            }
-            Before::Living(secret, versions) => {
-                *self.counts.entry(secret.owner.clone()).or_default() += 1;
-                self.names
-                    .insert((secret.owner.clone(), secret.name.clone()));
-                self.living.insert(id, secret);
-                if !versions.is_empty() {
-                    self.versions.insert(id, versions);
-                }
-            }
-        }
-        if undo.first {
-            self.touched.remove(&id);
-        }
-    }
-
     /// Frees a name of an owner.
     fn release(&mut self, owner: Owner, name: SecretName) {
         // The count of an owner who creates nothing in this batch was not read, and is not needed.

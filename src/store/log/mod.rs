@@ -12,7 +12,7 @@ use super::{
     StoreError,
     chain::Head,
     entity::events,
-    rows::{signed, unsigned},
+    rows::{corrupt, signed, unsigned},
 };
 use crate::domain::{Cursor, EventId, Log, Owner, SecretId, Timestamp};
 
@@ -85,12 +85,13 @@ pub(super) async fn head(db: &impl ConnectionTrait, log: Log) -> Result<Head, St
         .one(db)
         .await?
         .ok_or(StoreError::Corrupt("log_head"))?;
+    // Of an empty log, what retention left of it.
     let hash = row.hash.unwrap_or(row.cut_hash);
     Ok(Head {
         epoch: unsigned(row.epoch, "log_head")?,
         last_epoch: unsigned(row.last_epoch.unwrap_or(row.cut_epoch), "events")?,
         position: unsigned(row.position.unwrap_or(row.cut_position), "events")?,
-        hash: hash.try_into().or(Err(StoreError::Corrupt("events")))?,
+        hash: hash.try_into().map_err(corrupt("events"))?,
         cut: Cursor {
             epoch: unsigned(row.cut_epoch, "log_head")?,
             position: unsigned(row.cut_position, "log_head")?,

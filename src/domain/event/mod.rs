@@ -1,0 +1,248 @@
+//! The events of both logs: what happened to which secret, who read a value, who was given a token. Never
+//! a value, nor anything computed from one.
+//!
+//! An [`Event`] has no place in its log yet. The commit gives it one, and serialises it once, as a
+//! [`PlacedEvent`].
+
+mod placed;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Agent, ChangeSetId, EventId, Owner, ParseError, Provider, RequestId, SecretId, SecretName,
+    Timestamp, VersionId,
+};
+
+pub use placed::PlacedEvent;
+
+/// The length of a hash of the chain (BLAKE2b-256), in bytes.
+pub const HASH_BYTES: usize = 32;
+
+/// One of the two logs. Each has its own positions and its own chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Log {
+    /// What happened to secrets.
+    Changes,
+    /// Who read values, and who was given access.
+    Activity,
+}
+
+impl Log {
+    /// Both, in the order in which they are locked.
+    pub const ALL: [Self; 2] = [Self::Changes, Self::Activity];
+
+    /// The name in tables, queries and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Changes => "changes",
+            Self::Activity => "activity",
+        }
+    }
+
+    /// Reads a log's name.
+    ///
+    /// # Errors
+    /// [`ParseError::NotAllowed`] when there is no such log.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        Self::ALL
+            .into_iter()
+            .find(|log| log.as_str() == text)
+            .ok_or(ParseError::NotAllowed)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum EventKind {
+    /// A secret was created, with version 1.
+    #[serde(rename = "secret.created")]
+    Created,
+    /// A secret has a new value.
+    #[serde(rename = "secret.updated")]
+    Updated,
+    /// A secret was deleted.
+    #[serde(rename = "secret.deleted")]
+    Deleted,
+    /// A value was handed out.
+    #[serde(rename = "secret.accessed")]
+    Accessed,
+    /// An API token was created.
+    #[serde(rename = "token.created")]
+    TokenCreated,
+    /// An API token was revoked.
+    #[serde(rename = "token.revoked")]
+    TokenRevoked,
+}
+
+impl EventKind {
+    /// All kinds of both logs.
+    pub const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Updated,
+        Self::Deleted,
+        Self::Accessed,
+        Self::TokenCreated,
+        Self::TokenRevoked,
+    ];
+
+    /// The type as it stands in the event and in the log's column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "secret.created",
+            Self::Updated => "secret.updated",
+            Self::Deleted => "secret.deleted",
+            Self::Accessed => "secret.accessed",
+            Self::TokenCreated => "token.created",
+            Self::TokenRevoked => "token.revoked",
+        }
+    }
+}
+
+/// A change's place in the change set that it is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ChangeSetMember {
+    /// The set.
+    pub id: ChangeSetId,
+    /// The change's index in it, from 0.
+    pub index: usize,
+    /// How many changes the set has.
+    pub size: usize,
+}
+
+/// An event of the log `changes`: `secret.created`, `secret.updated` or `secret.deleted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeEvent {
+    /// Who made the change.
+    pub actor: Agent,
+    /// The change set that it is part of.
+    pub change_set: Option<ChangeSetMember>,
+    /// The event's ID.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventKind,
+    /// The secret's name.
+    pub name: SecretName,
+    /// When it happened: the secret's new `updated_at`.
+    pub occurred_at: Timestamp,
+    /// The secret's owner.
+    pub owner: Owner,
+    /// The version before it; none for a new secret.
+    pub previous_version: Option<u64>,
+    /// The secret's provider.
+    pub provider: Option<Provider>,
+    /// The request that caused it; none for the command line.
+    pub request_id: Option<RequestId>,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// Its place among the secret's changes, from 1.
+    pub sequence: u64,
+    /// The secret's version after it.
+    pub version: u64,
+    /// The ID of that version.
+    pub version_id: VersionId,
+}
+
+/// `secret.accessed`: a value was handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessEvent {
+    /// Who got it.
+    pub actor: Agent,
+    /// The event's ID.
+    pub id: EventId,
+    /// The secret's name.
+    pub name: SecretName,
+    /// When the record was committed.
+    pub occurred_at: Timestamp,
+    /// The secret's owner.
+    pub owner: Owner,
+    /// The secret's provider.
+    pub provider: Option<Provider>,
+    /// The request that got it.
+    pub request_id: Option<RequestId>,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// The version handed out.
+    pub version: u64,
+    /// The ID of that version.
+    pub version_id: VersionId,
+}
+
+/// `token.created` and `token.revoked`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEvent {
+    /// Who did it.
+    pub actor: Agent,
+    /// The owners that a service's token acts for; none for an owner's token.
+    pub acts_for: Option<Vec<String>>,
+    /// When the token expires.
+    pub expires_at: Option<Timestamp>,
+    /// The event's ID.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventKind,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// The token's owner; none for a service's token.
+    pub owner: Option<Owner>,
+    /// What the token may do.
+    pub scopes: Vec<String>,
+    /// The token's public ID.
+    pub token_id: String,
+    /// `owner` or `service`.
+    pub token_kind: &'static str,
+}
+
+/// An event of either log, without a place in it yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A change of a secret.
+    Change(ChangeEvent),
+    /// A value was handed out.
+    Access(AccessEvent),
+    /// A token was created or revoked.
+    Token(TokenEvent),
+}
+
+impl Event {
+    /// The log that it belongs to.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        match self {
+            Self::Change(_) => Log::Changes,
+            Self::Access(_) | Self::Token(_) => Log::Activity,
+        }
+    }
+
+    /// Its ID.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        match self {
+            Self::Change(event) => event.id,
+            Self::Access(event) => event.id,
+            Self::Token(event) => event.id,
+        }
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Change(event) => event.kind,
+            Self::Access(_) => EventKind::Accessed,
+            Self::Token(event) => event.kind,
+        }
+    }
+
+    /// When it happened.
+    #[must_use]
+    pub fn occurred_at(&self) -> Timestamp {
+        match self {
+            Self::Change(event) => event.occurred_at,
+            Self::Access(event) => event.occurred_at,
+            Self::Token(event) => event.occurred_at,
+        }
+    }
+}
