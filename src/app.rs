@@ -37,7 +37,7 @@ const STEP: Duration = Duration::from_secs(5);
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The keyring is no good.
+    /// The keyring can't be used.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// Keyring and database don't go together.

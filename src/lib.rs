@@ -1,4 +1,4 @@
-//! rekey: user secrets whose rotations nobody misses.
+//! rekey: user secrets, and services that never miss a rotation.
 //!
 //! The modules in the order in which data meets them. `docs/architecture.md` walks through one PUT.
 

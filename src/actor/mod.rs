@@ -28,7 +28,7 @@ use crate::{
 use messages::{Destination, Seal};
 use router::Router;
 
-/// The way to the actors, for all HTTP workers.
+/// A handle of the actors, for all HTTP workers.
 #[derive(Debug, Clone)]
 pub struct Secrets {
     routers: Arc<[Addr<Router>]>,

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Takes the requests of its secret in the order in which they arrive, seals their values, and hands them on.
-/// It never waits, so the order of its mailbox is the order of the committer's queue. It lives while somebody
-/// holds its address: as long as it has mail.
+/// It never waits, so the order of its mailbox is the order of the committer's queue. It lives as
+/// long as it has mail, which holds its address.
 #[derive(Debug)]
 pub(super) struct SecretActor {
     sealer: Arc<Sealer>,

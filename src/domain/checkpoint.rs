@@ -1,10 +1,10 @@
-//! A checkpoint: the signed word of the service on where a log stood.
+//! A checkpoint: a log's state at one moment, signed by the service.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Cursor, HASH_BYTES, Log, ParseError};
 
-/// A log's state, and the service's signature of it (`crypto` makes and verifies it).
+/// A log's state, and the service's signature of it (`crypto` signs and verifies).
 ///
 /// As JSON it is `{cursor, epoch, hash, log, position, signature}`, the hash in lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The cursor that stands behind all that it covers.
+    /// The cursor of the last event that it covers.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
         Cursor {

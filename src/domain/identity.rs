@@ -69,8 +69,8 @@ impl SecretId {
     }
 }
 
-/// Whom a secret belongs to: 1–64 bytes of UTF-8 without control characters, and not `_` (which stands
-/// for "no owner" in routing keys).
+/// The owner of a secret: 1–64 bytes of UTF-8 without control characters, and not `_` (which means "no
+/// owner" in routing keys).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Owner(String);
@@ -284,7 +284,7 @@ impl Agent {
     }
 }
 
-/// A place in a log, `<epoch>-<position>`; `0-0` stands before the first event.
+/// A place in a log, `<epoch>-<position>`; `0-0` is the place before the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The epoch of the event at `position`.

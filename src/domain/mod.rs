@@ -1,7 +1,7 @@
 //! The nouns of rekey, each with one parser: parse once, then trust.
 //!
 //! In come bytes and strings from requests, rows and files; out go types whose fields are known to be
-//! good. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
+//! valid. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
 
 mod checkpoint;
 

@@ -1,4 +1,4 @@
-//! The value of a secret: the one thing that must never be printed, serialised or left behind.
+//! The value of a secret: the one thing that must never be printed, serialised or left in memory.
 
 use std::fmt;
 

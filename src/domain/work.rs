@@ -198,7 +198,7 @@ pub struct Secret {
     pub updated_at: Timestamp,
 }
 
-/// A change that stands in the database, with its event.
+/// A change that was committed, with its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// The secret as it was created.
@@ -212,7 +212,7 @@ pub enum Applied {
 /// Why a change was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Absent, deleted, or somebody else's.
+    /// Absent, deleted, or another owner's.
     #[error("no such secret")]
     NotFound,
     /// The owner has a secret of that name.
@@ -272,7 +272,7 @@ pub enum Failure {
     /// The database did not answer in time, and the work was abandoned before COMMIT. Not applied.
     #[error("no answer in time before the commit")]
     TimedOut,
-    /// COMMIT may have been sent, and nobody knows whether it took effect.
+    /// COMMIT may have been sent, and it is unknown whether it took effect.
     #[error("the outcome of the commit is unknown")]
     Unknown,
 }

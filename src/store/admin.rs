@@ -38,7 +38,7 @@ impl Admin {
     /// Connects when the first command needs it.
     ///
     /// # Errors
-    /// [`StoreError`] when the URL is no good.
+    /// [`StoreError`] when the URL can't be used.
     pub async fn open(target: &Target, runtime: &Handle) -> Result<Self, StoreError> {
         let patient = Target {
             timeout: PATIENCE,
@@ -135,7 +135,7 @@ impl Admin {
         self.run(async |db| tokens::all(&db).await).await
     }
 
-    /// Makes a key the first and primary one, unless the database has keys.
+    /// Registers a key as the first and primary one, unless the database has keys.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -31,20 +31,20 @@ pub struct QueueLimits {
 #[derive(Debug)]
 pub(super) struct Submission {
     pub(super) work: Work,
-    pub(super) caller: Caller,
+    pub(super) reply: Reply,
 }
 
 /// The committer's end of a command: where its outcome goes. Dropped without one, the caller sees a closed
 /// channel, and the gate tells it what that means.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct Reply {
     gate: Arc<Gate>,
     answer: oneshot::Sender<Result<Outcome, Failure>>,
     // Given back when the command is answered.
     _share: Share,
 }
 
-impl Caller {
+impl Reply {
     /// Takes the command into a batch: false when its caller has abandoned it.
     pub(super) fn take(&self) -> bool {
         self.gate.pass()
@@ -101,7 +101,7 @@ impl Admission {
         let (answer, receiver) = oneshot::channel();
         let ticket = Ticket {
             queue: self.queue.clone(),
-            caller: Caller {
+            reply: Reply {
                 gate: Arc::clone(&gate),
                 answer,
                 _share: Share {
@@ -131,27 +131,27 @@ impl Admission {
 #[must_use = "dropping it fails the command"]
 pub struct Ticket {
     queue: mpsc::UnboundedSender<Submission>,
-    caller: Caller,
+    reply: Reply,
 }
 
 impl Ticket {
     /// Whether the caller has given the command up, so that work for it can be spared.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        self.caller.gate.is_shut()
+        self.reply.gate.is_shut()
     }
 
     /// Queues the work, in the order of the calls.
     pub fn commit(self, work: Work) {
-        let caller = self.caller;
+        let reply = self.reply;
         // Without a worker the submission is dropped, and with it the answer channel: the caller sees it
         // closed, and shuts the gate.
-        let _ = self.queue.send(Submission { work, caller });
+        let _ = self.queue.send(Submission { work, reply });
     }
 
     /// Answers the caller: the command is not applied.
     pub fn fail(self, failure: Failure) {
-        self.caller.answer(Err(failure));
+        self.reply.answer(Err(failure));
     }
 }
 
@@ -177,7 +177,7 @@ impl Drop for Abandon {
 }
 
 impl Pending {
-    /// Leaves the command to itself: it is not abandoned, and nobody hears of its outcome.
+    /// Lets the command run without its caller: it is not abandoned, and its outcome is not reported.
     pub fn forget(mut self) {
         self.gate = Abandon(Arc::default());
     }
@@ -233,7 +233,7 @@ mod tests {
     async fn an_answer_is_passed_on() {
         let (ticket, pending) = reserve();
         let outcome = Outcome::Changed(Applied::Deleted);
-        ticket.caller.answer(Ok(outcome.clone()));
+        ticket.reply.answer(Ok(outcome.clone()));
         assert_eq!(pending.outcome().await, Ok(outcome));
     }
 
@@ -241,13 +241,13 @@ mod tests {
     async fn a_command_that_waits_too_long_is_abandoned() {
         let (ticket, pending) = reserve();
         assert_eq!(pending.outcome().await, Err(Failure::TimedOut));
-        assert!(!ticket.caller.take());
+        assert!(!ticket.reply.take());
     }
 
     #[tokio::test]
     async fn a_command_that_was_taken_is_unknown_in_the_end() {
         let (ticket, pending) = reserve();
-        assert!(ticket.caller.take());
+        assert!(ticket.reply.take());
         assert_eq!(pending.outcome().await, Err(Failure::Unknown));
     }
 
@@ -257,7 +257,7 @@ mod tests {
         drop(ticket);
         assert_eq!(before.outcome().await, Err(Failure::Internal));
         let (ticket, after) = reserve();
-        assert!(ticket.caller.take());
+        assert!(ticket.reply.take());
         drop(ticket);
         assert_eq!(after.outcome().await, Err(Failure::Unknown));
     }

@@ -6,7 +6,7 @@ use crate::{
     domain::{Cursor, Event, HASH_BYTES, PlacedEvent, TraceParent},
 };
 
-/// A log's last event, or what stands in its place before the first one.
+/// A log's last event, or zeros in its place before the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The epoch that the next event gets.
@@ -38,7 +38,7 @@ impl Head {
         }
     }
 
-    /// What is said of a cursor that is not good.
+    /// What the log holds, for a caller whose cursor it does not hold.
     #[must_use]
     pub fn gone(&self) -> Gone {
         Gone {

@@ -36,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) works: Arc<[Work]>,
-    /// Of these, the only one that is committed; all where it is none.
+    /// The index of the only one that is committed; all are where it is none.
     pub(super) only: Option<usize>,
     /// Steps of the relays' cursors, `changes` first.
     pub(super) cursors: Vec<CursorStep>,
@@ -162,7 +162,7 @@ pub(super) async fn commit(db: DatabaseConnection, batch: Arc<Batch>) -> Result<
         // The watchdog has answered. Dropping the transaction rolls it back.
         return Err(StoreError::Deadline);
     }
-    // Of batches that somebody waits for.
+    // Only for batches that a caller waits for.
     let awaited = !batch.works().is_empty();
     if awaited {
         faults::point("before-commit").await;
@@ -198,7 +198,7 @@ struct LockRow {
     backend_start: String,
 }
 
-/// What the lock tells.
+/// What the statement that takes the lock reads.
 pub(super) struct Locked {
     primary: Option<KeyId>,
     session: Session,
@@ -334,7 +334,7 @@ struct OwnerCount {
     secrets: i64,
 }
 
-/// How many secrets the owners have for whom one is to be created.
+/// How many secrets each owner has for whom the batch creates one.
 async fn counts(
     transaction: &Transaction,
     changes: &[&Change],

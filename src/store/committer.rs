@@ -1,4 +1,4 @@
-//! The way to the committer, for all rooms that write.
+//! Handles of the committer, for all rooms that write.
 //!
 //! Everything that the process writes goes through its one committer: the changes and records that callers
 //! wait for, in a bounded queue, and the process's own items, which have a slot each and are never refused.
@@ -37,14 +37,14 @@ pub struct CommitterSettings {
     pub watchdog: Duration,
 }
 
-/// A step of a relay's cursor, and where what came of it goes.
+/// A step of a relay's cursor, and the channel for its result.
 #[derive(Debug)]
 pub(super) struct CursorItem {
     pub(super) step: CursorStep,
     pub(super) answer: oneshot::Sender<Result<CursorState, Failure>>,
 }
 
-/// A batch of old events to remove, and where their number goes.
+/// A batch of old events to remove, and the channel for their number.
 #[derive(Debug)]
 pub(super) struct RetentionItem {
     pub(super) retention: Retention,

@@ -1,4 +1,4 @@
-//! Connections: how they are made, and how they are given up.
+//! Connections: how they are opened, and how they are given up.
 //!
 //! A future that touches the database is never dropped alone (sqlx 0.9.0 then loses acknowledged writes):
 //! all work runs in tasks of its own. What hangs is given up together with its whole pool: a condemned
@@ -137,7 +137,7 @@ impl Pool {
     /// A pool of at most `connections`, which connects when it must.
     ///
     /// # Errors
-    /// [`StoreError`] when the URL is no good.
+    /// [`StoreError`] when the URL can't be used.
     pub async fn open(
         target: &Target,
         connections: u32,
@@ -168,7 +168,7 @@ impl Pool {
             tokio::select! {
                 biased;
                 result = work => result,
-                // Also when the pool itself is dropped: nobody could give up the task any more.
+                // Also when the pool itself is dropped: then nothing could give up the task any more.
                 _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline.into()),
             }
         }))

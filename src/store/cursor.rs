@@ -34,7 +34,7 @@ pub struct CursorStep {
 /// What is done to a cursor. Each is one statement, conditional on the row as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CursorAction {
-    /// Takes the lease if nobody holds it. A cursor that is not there begins at the log's first event.
+    /// Takes the lease if no relay holds it. A new cursor begins at the log's first event.
     Acquire {
         /// Who asks.
         holder: Uuid,
@@ -46,7 +46,7 @@ pub enum CursorAction {
         /// The last position that was confirmed, with all before it.
         position: u64,
     },
-    /// Like `Advance`, and lets the lease go.
+    /// Like `Advance`, and releases the lease.
     Release {
         /// The lease that the relay holds.
         lease_number: u64,
@@ -65,7 +65,7 @@ pub enum CursorState {
         /// The last position that was published and confirmed.
         position: u64,
     },
-    /// The lease is somebody else's.
+    /// Another relay holds the lease.
     Lost,
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn run(
     })
 }
 
-/// Makes the cursor if it is not there; the statement takes its lease if nobody holds it.
+/// Creates the cursor if it is not there. The statement that is returned takes its lease if no relay holds it.
 async fn acquire(
     transaction: &Transaction,
     cursor: &CursorName,
@@ -132,7 +132,7 @@ async fn acquire(
 }
 
 /// The lease's number is checked in the statement that moves the cursor, so a relay that was frozen past
-/// its lease can't move its successor's. The cursor never goes back.
+/// its lease can't move its successor's cursor. The cursor never moves back.
 fn advance(
     transaction: &Transaction,
     cursor: &CursorName,

@@ -1,4 +1,4 @@
-//! What can go wrong with the database, sorted by what follows from it.
+//! What can go wrong with the database, sorted by what the caller is told.
 
 use sea_orm::{
     ConnAcquireErr, DbErr, RuntimeErr,

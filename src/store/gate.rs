@@ -1,4 +1,4 @@
-//! Who decides: of a command whoever waits for it or the committer, of a batch the watchdog or COMMIT.
+//! Who decides: about a command its caller or the committer, about a batch the watchdog or COMMIT.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

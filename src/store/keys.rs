@@ -54,7 +54,7 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredKey>, Sto
         .collect()
 }
 
-/// Makes a key the first and primary one, under the lock, unless another process was faster.
+/// Registers a key as the first and primary one, under the lock, unless another process was faster.
 pub(super) async fn insert_first(
     transaction: &Transaction,
     id: &KeyId,

@@ -49,9 +49,9 @@ struct ReaderShared {
 /// The state of one thing that readiness depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// As it should be.
+    /// It works.
     Ok,
-    /// Not as it should be.
+    /// It does not work.
     Failed,
     /// Not used by this configuration.
     Off,
@@ -72,7 +72,7 @@ impl Reader {
     /// A reader whose pool connects when it must.
     ///
     /// # Errors
-    /// [`StoreError`] when the URL is no good.
+    /// [`StoreError`] when the URL can't be used.
     pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let pool = Pool::open(&target, target.max_connections, runtime).await?;
         let shared = ReaderShared {
@@ -115,7 +115,7 @@ impl Reader {
             .await
     }
 
-    /// One of the owner's secrets with its mask; nothing when it is absent or somebody else's.
+    /// One of the owner's secrets with its mask; none when it is absent or another owner's.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,8 +139,8 @@ impl Reader {
             .await
     }
 
-    /// A page of a living secret's events, newest first; nothing when the secret is absent or somebody
-    /// else's.
+    /// A page of a living secret's events, newest first; none when the secret is absent or another
+    /// owner's.
     ///
     /// # Errors
     /// [`StoreError`].

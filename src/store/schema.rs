@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryRe
 
 use super::StoreError;
 
-/// Whoever migrates holds this advisory lock, so that two at once do not meet: "rekey" in ASCII.
+/// A process that migrates holds this advisory lock, so that no other migrates at the same time: "rekey" in ASCII.
 const LOCK: i64 = 0x0072_656b_6579;
 
 /// The schema is not what this binary needs.

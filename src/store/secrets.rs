@@ -1,4 +1,4 @@
-//! Reads of secrets. The owner stands in each statement's WHERE: another owner's secret is absent.
+//! Reads of secrets. The owner is in each statement's WHERE: another owner's secret is absent.
 
 use sea_orm::{DatabaseConnection, DbBackend, FromQueryResult, Statement, Value};
 
@@ -96,7 +96,7 @@ pub struct SealedSecret {
     pub sealed: SealedVersion,
 }
 
-/// What a caller asked for, and from where on the log tells of later changes.
+/// What a caller asked for, and the cursor after which the log has all later changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
     /// The head of `changes`, read before the secrets.

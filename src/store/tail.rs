@@ -85,8 +85,8 @@ impl LogTail {
         self.shared.head.subscribe()
     }
 
-    /// The events after a position that the ring has, at most `limit`; nothing when it does not reach back
-    /// so far.
+    /// The events after a position, at most `limit`, from the ring; none when it does not reach back that
+    /// far.
     #[must_use]
     pub fn after(&self, position: u64, limit: usize) -> Option<Vec<Arc<LoggedEvent>>> {
         let newest = self
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(positions(&tail, 10), Some(vec![11, 12, 13]));
         assert_eq!(positions(&tail, 14), Some(vec![15]));
         assert_eq!(positions(&tail, 15), Some(vec![]));
-        // Somebody may know of an event that the tailer has yet to read.
+        // A caller may know of an event that the tailer has yet to read.
         assert_eq!(positions(&tail, 99), Some(vec![]));
         assert_eq!(tail.head().borrow().position, 15);
     }

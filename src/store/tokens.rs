@@ -33,9 +33,9 @@ pub struct StoredToken {
     pub kind: TokenKind,
     /// The scopes' names.
     pub scopes: Vec<String>,
-    /// What its maker wrote to know it again; may be empty.
+    /// A label, to recognise the token later; may be empty.
     pub label: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it ends, if it does by itself.
     pub expires_at: Option<Timestamp>,
@@ -134,7 +134,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Revokes a token and answers it; nothing when there is none that was not revoked before.
+/// Revokes a token and returns it; none when no active token has this ID.
 pub(super) async fn revoke(
     db: &impl sea_orm::ConnectionTrait,
     id: &str,

@@ -20,7 +20,7 @@ use super::{StoreError, dialect::Rows};
 #[derive(Debug)]
 pub(crate) struct Transaction {
     backend: DbBackend,
-    // A lock, because SeaORM's statements take a shared reference. Nobody ever waits for it.
+    // A lock, because SeaORM's statements take a shared reference. No task ever waits for it.
     open: Mutex<Open>,
 }
 
@@ -55,7 +55,7 @@ impl Transaction {
     /// Commits it.
     ///
     /// # Errors
-    /// [`StoreError`]: nobody knows then whether it was committed.
+    /// [`StoreError`]: then it is unknown whether it was committed.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self.open.into_inner() {
             Open::Postgres(transaction) => transaction.commit().await?,

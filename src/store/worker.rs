@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     StoreError,
-    admission::{Caller, Submission},
+    admission::{Reply, Submission},
     commit::{Batch, Decided, commit, look_up},
     committer::{CommitterSettings, Shared, Slots},
     connection::{Pool, Target},
@@ -76,10 +76,10 @@ impl Worker {
                 submission = self.queue.recv() => submission,
                 _ = stopping.wait_for(|stopping| *stopping) => break,
             };
-            let (works, callers) = self.take(first);
+            let (works, replies) = self.take(first);
             let slots = self.shared.take_slots();
             if !works.is_empty() || !slots.is_empty() {
-                self.serve(works, callers, slots).await;
+                self.serve(works, replies, slots).await;
             }
         }
         if let Some(pool) = self.pool.take() {
@@ -87,9 +87,9 @@ impl Worker {
         }
     }
 
-    /// Takes what is queued, up to the batch's limits, and of that what nobody abandoned.
-    fn take(&mut self, first: Option<Submission>) -> (Vec<Work>, Vec<Caller>) {
-        let (mut works, mut callers) = (Vec::new(), Vec::new());
+    /// Takes what is queued, up to the batch's limits, except what its caller has abandoned.
+    fn take(&mut self, first: Option<Submission>) -> (Vec<Work>, Vec<Reply>) {
+        let (mut works, mut replies) = (Vec::new(), Vec::new());
         let (mut changes, mut bytes) = (0, 0);
         let mut next = first;
         loop {
@@ -97,36 +97,36 @@ impl Worker {
                 // Only reached without a submission in hand: nothing is lost.
                 break;
             }
-            let Some(Submission { work, caller }) =
+            let Some(Submission { work, reply }) =
                 next.take().or_else(|| self.queue.try_recv().ok())
             else {
                 break;
             };
-            if caller.take() {
+            if reply.take() {
                 changes += work.count();
                 bytes += work.bytes();
                 works.push(work);
-                callers.push(caller);
+                replies.push(reply);
             }
         }
-        (works, callers)
+        (works, replies)
     }
 
     /// Commits a batch and answers everybody in it.
-    async fn serve(&mut self, works: Vec<Work>, callers: Vec<Caller>, slots: Slots) {
+    async fn serve(&mut self, works: Vec<Work>, replies: Vec<Reply>, slots: Slots) {
         let batch = self.batch(works, &slots);
         let ending = self.commit(&batch).await;
         answer_slots(slots, &ending);
         match ending {
-            Ending::Blamed if callers.len() > 1 => {
+            Ending::Blamed if replies.len() > 1 => {
                 // One of them is to blame: each gets a transaction of its own.
-                for (index, caller) in callers.into_iter().enumerate() {
+                for (index, reply) in replies.into_iter().enumerate() {
                     let alone = Arc::new(batch.alone(index));
                     let ending = self.commit(&alone).await;
-                    answer(ending, vec![caller]);
+                    answer(ending, vec![reply]);
                 }
             }
-            ending => answer(ending, callers),
+            ending => answer(ending, replies),
         }
     }
 
@@ -259,7 +259,7 @@ impl Worker {
         Ok(pool)
     }
 
-    /// Gives up the writing connection: the next batch makes a new one.
+    /// Gives up the writing connection: the next batch opens a new one.
     fn give_up(&mut self) {
         if let Some(pool) = self.pool.take() {
             pool.condemn();
@@ -268,19 +268,19 @@ impl Worker {
 }
 
 /// Answers each caller with its own outcome.
-fn answer(ending: Ending, callers: Vec<Caller>) {
+fn answer(ending: Ending, replies: Vec<Reply>) {
     let failure = match ending {
         Ending::Committed(decided) => {
-            for (caller, outcome) in callers.into_iter().zip(decided.outcomes) {
-                caller.answer(outcome.map_err(Failure::from));
+            for (reply, outcome) in replies.into_iter().zip(decided.outcomes) {
+                reply.answer(outcome.map_err(Failure::from));
             }
             return;
         }
         Ending::Blamed => Failure::Internal,
         Ending::Failed(failure) => failure,
     };
-    for caller in callers {
-        caller.answer(Err(failure.clone()));
+    for reply in replies {
+        reply.answer(Err(failure.clone()));
     }
 }
 
@@ -291,7 +291,7 @@ fn answer_slots(slots: Slots, ending: &Ending) {
         Ending::Blamed => Err(Failure::Internal),
         Ending::Failed(failure) => Err(failure.clone()),
     };
-    // Whoever waited may have stopped waiting.
+    // A task that no longer waits for its result hears nothing.
     for (item, index) in slots.cursors.into_iter().flatten().zip(0..) {
         let state = decided
             .clone()

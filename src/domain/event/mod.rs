@@ -87,7 +87,7 @@ impl EventKind {
         Self::TokenRevoked,
     ];
 
-    /// The type as it stands in the event and in the log's column.
+    /// The type, as the event and the log's column name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
