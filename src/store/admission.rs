@@ -179,7 +179,7 @@ impl Drop for Abandon {
 impl Pending {
     /// Lets the command run without its caller: it is not abandoned, and its outcome is not reported.
     pub fn forget(mut self) {
-        self.gate = Abandon(Arc::default());
+        self.gate.0 = Arc::default();
     }
 
     /// Waits for the outcome.

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        AgentKind, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, RequestContext, RequestId,
-        VersionId,
+        AgentKind, ChangeSet, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, RequestContext,
+        RequestId, VersionId,
     },
 };
 
