@@ -94,9 +94,11 @@ pub fn target(settings: &Settings, missing: Missing) -> Target {
 /// [`KeyringError`].
 pub fn keyring(settings: &Settings) -> Result<Keyring, KeyringError> {
     use secrecy::ExposeSecret;
-    match &settings.keyring.keys {
-        Some(keys) => Keyring::from_list(keys.iter().map(ExposeSecret::expose_secret)),
-        None => Keyring::read(&settings.keyring.path),
+    let keys = &settings.keyring.keys;
+    if keys.is_empty() {
+        Keyring::read(&settings.keyring.path)
+    } else {
+        Keyring::from_list(keys.iter().map(ExposeSecret::expose_secret))
     }
 }
 

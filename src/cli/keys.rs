@@ -31,7 +31,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failed> {
     match action {
         Action::Generate => {
-            if settings.keyring.keys.is_some() {
+            if !settings.keyring.keys.is_empty() {
                 return Err("keyring.keys is set: there is no keyring file to add to".into());
             }
             let id = Keyring::generate(&settings.keyring.path, Timestamp::from(Utc::now()))?;

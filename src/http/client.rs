@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use actix_web::http::header::{HeaderMap, USER_AGENT};
 
-use crate::settings::{ClientVersion, Http};
+use crate::settings::{ClientVersion, HttpSettings};
 
 /// What one party holds of the address space: an IPv4 address, or the /64 of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ impl Network {
 
 /// The address of the caller: the peer's, or, when that is a trusted proxy, the last one in
 /// `X-Forwarded-For` that is not.
-pub(super) fn caller(http: &Http, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+pub(super) fn caller(http: &HttpSettings, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let mut caller = peer.to_canonical();
     for hop in list(headers, "x-forwarded-for").rev() {
         if !http.trusts(caller) {
@@ -42,7 +42,7 @@ pub(super) fn caller(http: &Http, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
 
 /// Whether the caller's connection was TLS, as far as a trusted peer says so: every hop that it names
 /// in `X-Forwarded-Proto` has to be `https`.
-pub(super) fn forwarded_tls(http: &Http, peer: IpAddr, headers: &HeaderMap) -> bool {
+pub(super) fn forwarded_tls(http: &HttpSettings, peer: IpAddr, headers: &HeaderMap) -> bool {
     let mut hops = list(headers, "x-forwarded-proto").peekable();
     http.trusts(peer)
         && hops.peek().is_some()
@@ -147,8 +147,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn http() -> Http {
-        Http {
+    fn http() -> HttpSettings {
+        HttpSettings {
             timeout: Duration::ZERO,
             require_tls: true,
             min_client_versions: vec![],

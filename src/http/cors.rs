@@ -8,7 +8,7 @@ use actix_web::{
     },
 };
 
-use crate::settings::Http;
+use crate::settings::HttpSettings;
 
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 const REQUEST_HEADERS: &str = "Authorization, X-API-Key, Content-Type, If-Match, X-Request-Id";
@@ -17,7 +17,7 @@ const RESPONSE_HEADERS: &str =
 
 /// The answer to a preflight of a listed origin. A browser sends it without the credential, so it is
 /// given before that is asked for, and it says nothing of the path.
-pub(super) fn preflight(http: &Http, request: &HttpRequest) -> Option<HttpResponse> {
+pub(super) fn preflight(http: &HttpSettings, request: &HttpRequest) -> Option<HttpResponse> {
     let asks = request.method() == Method::OPTIONS
         && request
             .headers()
@@ -32,7 +32,7 @@ pub(super) fn preflight(http: &Http, request: &HttpRequest) -> Option<HttpRespon
 }
 
 /// Lets a listed origin read an answer, an error too. Credentials in cookies are never allowed.
-pub(super) fn expose(http: &Http, request: &HttpRequest, answer: &mut HeaderMap) {
+pub(super) fn expose(http: &HttpSettings, request: &HttpRequest, answer: &mut HeaderMap) {
     if http.cors_origins.is_empty() {
         return;
     }
@@ -46,7 +46,7 @@ pub(super) fn expose(http: &Http, request: &HttpRequest, answer: &mut HeaderMap)
     }
 }
 
-fn listed<'a>(http: &Http, request: &'a HttpRequest) -> Option<&'a HeaderValue> {
+fn listed<'a>(http: &HttpSettings, request: &'a HttpRequest) -> Option<&'a HeaderValue> {
     let origin = request.headers().get(header::ORIGIN)?;
     let is_listed = http
         .cors_origins

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::{AuthError, Principal, PrincipalKind, Scope},
     domain::Owner,
-    settings::Http,
+    settings::HttpSettings,
 };
 
 /// A credential that was good, kept to be looked at again. Its `Debug` shows nothing.
@@ -57,7 +57,11 @@ impl Caller {
 ///
 /// # Errors
 /// [`ApiError::UpgradeRequired`], before any credential is looked at.
-pub(super) fn upgrade(http: &Http, request: &HttpRequest, path: &str) -> Result<(), ApiError> {
+pub(super) fn upgrade(
+    http: &HttpSettings,
+    request: &HttpRequest,
+    path: &str,
+) -> Result<(), ApiError> {
     if !path.starts_with("/api/") {
         return Ok(());
     }
@@ -75,7 +79,7 @@ pub(super) fn upgrade(http: &Http, request: &HttpRequest, path: &str) -> Result<
     Err(ApiError::UpgradeRequired { upgrade })
 }
 
-fn over_tls(http: &Http, request: &HttpRequest) -> bool {
+fn over_tls(http: &HttpSettings, request: &HttpRequest) -> bool {
     request.app_config().secure()
         || request
             .peer_addr()

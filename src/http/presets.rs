@@ -22,7 +22,7 @@ pub(super) async fn list(call: Call<'_>) -> Answer {
     let presets = presets
         .iter()
         .map(|preset| ProviderPreset {
-            configured: names.iter().any(|name| name.as_str() == preset.name),
+            configured: names.iter().any(|name| *name == preset.name),
             provider: &preset.provider,
             env_var_name: &preset.name,
         })
@@ -47,9 +47,9 @@ pub(super) async fn create(mut call: Call<'_>) -> Answer {
 #[derive(Debug, Serialize)]
 pub(super) struct ProviderPreset<'a> {
     /// The provider.
-    provider: &'a str,
+    provider: &'a Provider,
     /// The name of its secret.
-    env_var_name: &'a str,
+    env_var_name: &'a SecretName,
     /// The caller has a secret of that name.
     configured: bool,
 }
@@ -84,9 +84,7 @@ impl CreateSecretFromPresetRequest {
 /// The preset of a provider.
 fn preset(text: &str, presets: &[Preset]) -> Result<(Provider, SecretName), ItemKind> {
     let provider = Provider::parse(text)?;
-    let preset = presets
-        .iter()
-        .find(|preset| preset.provider == provider.as_str())
-        .ok_or(ItemKind::Enum)?;
-    Ok((provider, SecretName::parse(&preset.name)?))
+    let preset = presets.iter().find(|preset| preset.provider == provider);
+    let name = preset.ok_or(ItemKind::Enum)?.name.clone();
+    Ok((provider, name))
 }

@@ -1,94 +1,139 @@
-//! Takes settings by name from the leaves, each with its rule, and collects the faults. What
-//! nobody has taken at the end is an unknown setting.
+//! Takes settings by name from the layers, each with its rule, and collects the faults.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
 
 use config::{Value, ValueKind};
+use secrecy::SecretString;
 
-use super::error::{Fault, Origin};
-use super::sources::{Collected, Given, Leaf};
+use super::{
+    error::{Source, fault},
+    layers::{Layers, PRESETS},
+    parse,
+};
 
-pub(super) struct Reader {
-    leaves: Vec<Leaf>,
-    faults: Vec<Fault>,
-    /// Every name asked for so far.
-    known: BTreeSet<&'static str>,
-    /// Every section whose names are free.
-    tables: BTreeSet<&'static str>,
-    /// Every good number so far, for the comparisons.
-    numbers: BTreeMap<&'static str, u64>,
-}
+pub(super) struct Reader(Layers);
 
-/// How one number stands to another.
-#[derive(Clone, Copy)]
-pub(super) enum Order {
-    Below,
-    AtMost,
+/// A value as its source gave it.
+enum Given<'a> {
+    /// From a file, with TOML's type.
+    Typed(&'a ValueKind),
+    /// From the environment.
+    Text(&'a str),
 }
 
 impl Reader {
-    pub(super) fn new(collected: Collected) -> Self {
-        Self {
-            leaves: collected.leaves,
-            faults: collected.faults,
-            known: BTreeSet::new(),
-            tables: BTreeSet::new(),
-            numbers: BTreeMap::new(),
-        }
+    pub(super) fn new(layers: Layers) -> Self {
+        Self(layers)
     }
 
-    /// The value that wins, parsed; else a fault and `None`.
-    pub(super) fn take<T>(
+    /// All faults; what is no setting comes last.
+    pub(super) fn into_faults(self) -> Vec<String> {
+        self.0.faults.into_iter().chain(self.0.unknown).collect()
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        let (section, name) = key.split_once('.')?;
+        table(table(&self.0.values.cache)?.get(section)?)?.get(name)
+    }
+
+    /// Where the value that wins came from.
+    pub(super) fn source(&self, key: &str) -> Source {
+        let origin = self.value(key).and_then(Value::origin);
+        let source = origin.and_then(|index| self.0.sources.get(index.parse::<usize>().ok()?));
+        // A setting without a value is one that the default lacks.
+        source.cloned().unwrap_or(Source::Default)
+    }
+
+    fn given(&self, key: &str) -> Option<Given<'_>> {
+        Some(match (self.source(key), &self.value(key)?.kind) {
+            (Source::Variable(_), ValueKind::String(text)) => Given::Text(text),
+            (_, kind) => Given::Typed(kind),
+        })
+    }
+
+    /// A file or a variable gives this setting.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.source(key) != Source::Default || self.is_refused(key)
+    }
+
+    /// The setting has a fault already.
+    fn is_refused(&self, key: &str) -> bool {
+        self.0.refused.iter().any(|other| other == key)
+    }
+
+    /// Notes that the value given for `key` breaks its rule.
+    pub(super) fn refuse(&mut self, key: &str, rule: &str) {
+        let what = format!("must be {rule}");
+        self.0.faults.push(fault(key, &self.source(key), what));
+        self.0.refused.push(key.to_owned());
+    }
+
+    /// The value that wins, parsed; else a fault and none.
+    fn take<T>(
         &mut self,
-        key: &'static str,
-        allowed: &str,
-        parse: impl FnOnce(&Given) -> Option<T>,
+        key: &str,
+        rule: &str,
+        parse: impl FnOnce(Given<'_>) -> Option<T>,
     ) -> Option<T> {
-        self.known.insert(key);
-        let parsed = match self.winner(key).map(|leaf| &leaf.given) {
-            Some(Given::Unreadable) => return None,
-            Some(given) => parse(given),
-            None => None,
-        };
+        if self.is_refused(key) {
+            return None;
+        }
+        let parsed = self.given(key).and_then(parse);
         if parsed.is_none() {
-            self.refuse(key, allowed);
+            self.refuse(key, rule);
         }
         parsed
     }
 
     pub(super) fn text<T>(
         &mut self,
-        key: &'static str,
-        allowed: &str,
+        key: &str,
+        rule: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        self.take(key, allowed, |given| parse(text_of(given)?))
+        self.take(key, rule, |given| parse(text_of(&given)?))
+    }
+
+    /// A text that may be empty.
+    #[expect(
+        clippy::option_option,
+        reason = "a fault, empty, and a value are three things"
+    )]
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        rule: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        self.text(key, rule, |text| match text {
+            "" => Some(None),
+            text => parse(text).map(Some),
+        })
     }
 
     pub(super) fn list<T>(
         &mut self,
-        key: &'static str,
-        allowed: &str,
+        key: &str,
+        rule: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<Vec<T>> {
-        self.take(key, &format!("a list of {allowed}"), |given| {
-            items_of(given)?.into_iter().map(parse).collect()
+        self.take(key, &format!("a list of {rule}"), |given| {
+            items_of(&given)?.into_iter().map(parse).collect()
         })
     }
 
     /// A list in which `name_of` is another one for each item.
     pub(super) fn distinct<T>(
         &mut self,
-        key: &'static str,
-        allowed: &str,
+        key: &str,
+        rule: &str,
         parse: impl Fn(&str) -> Option<T>,
         name_of: impl Fn(&T) -> String,
     ) -> Option<Vec<T>> {
-        let allowed = format!("a list of {allowed}");
-        self.take(key, &allowed, |given| {
-            let items: Option<Vec<T>> = items_of(given)?.into_iter().map(parse).collect();
+        self.take(key, &format!("a list of {rule}"), |given| {
+            let items: Option<Vec<T>> = items_of(&given)?.into_iter().map(parse).collect();
             let mut names = BTreeSet::new();
             items.filter(|items| items.iter().all(|item| names.insert(name_of(item))))
         })
@@ -96,206 +141,122 @@ impl Reader {
 
     pub(super) fn number<N: TryFrom<u64>>(
         &mut self,
-        key: &'static str,
+        key: &str,
         range: RangeInclusive<u64>,
     ) -> Option<N> {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        let number = self.take(key, &allowed, |given| {
-            let number = whole_of(given).filter(|number| range.contains(number))?;
-            Some((number, N::try_from(number).ok()?))
-        });
-        let (number, converted) = number?;
-        self.numbers.insert(key, number);
-        Some(converted)
+        let rule = format!("a whole number from {} to {}", range.start(), range.end());
+        self.take(key, &rule, |given| {
+            let number = whole_of(&given).filter(|number| range.contains(number))?;
+            N::try_from(number).ok()
+        })
     }
 
-    pub(super) fn millis(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Option<Duration> {
+    pub(super) fn positive(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<NonZeroU32> {
+        self.number::<u32>(key, range).and_then(NonZeroU32::new)
+    }
+
+    pub(super) fn millis(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<Duration> {
         self.number(key, range).map(Duration::from_millis)
     }
 
-    pub(super) fn switch(&mut self, key: &'static str) -> Option<bool> {
-        self.take(key, "true or false", switch_of)
+    pub(super) fn seconds(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<Duration> {
+        self.number(key, range).map(Duration::from_secs)
     }
 
-    /// A table with free keys: each key once, where it was first declared, with its last value.
-    pub(super) fn table(&mut self, section: &'static str) -> Vec<(String, Option<String>)> {
-        self.tables.insert(section);
-        let mut entries: Vec<(String, Option<String>)> = Vec::new();
-        for leaf in &self.leaves {
-            let key = leaf.key.strip_prefix(section);
-            let Some(key) = key.and_then(|key| key.strip_prefix('.')) else {
-                continue;
-            };
-            let value = text_of(&leaf.given).map(str::to_owned);
-            match entries.iter_mut().find(|(known, _)| known == key) {
-                Some((_, last)) => *last = value,
-                None => entries.push((key.to_owned(), value)),
-            }
-        }
-        entries
+    /// Days that something is kept; 0 means for ever.
+    #[expect(
+        clippy::option_option,
+        reason = "a fault, for ever, and so long are three things"
+    )]
+    pub(super) fn days(&mut self, key: &str) -> Option<Option<Duration>> {
+        let days: u64 = self.number(key, 0..=36_500)?;
+        Some((days > 0).then(|| Duration::from_secs(days * 86_400)))
     }
 
-    /// A fault if both numbers are good by themselves but not in this order. It is reported of
-    /// the one that somebody set.
-    pub(super) fn compare(&mut self, smaller: &'static str, order: Order, larger: &'static str) {
-        let Some((small, large)) = self.numbers.get(smaller).zip(self.numbers.get(larger)) else {
+    pub(super) fn switch(&mut self, key: &str) -> Option<bool> {
+        self.take(key, "true or false", |given| match given {
+            Given::Text(text) => text.parse().ok(),
+            Given::Typed(ValueKind::Boolean(switch)) => Some(*switch),
+            Given::Typed(_) => None,
+        })
+    }
+
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let plain = |text: &str| !text.is_empty() && !text.contains('\0');
+        self.text(key, "a path", |text| plain(text).then(|| text.into()))
+    }
+
+    pub(super) fn database_url(&mut self, key: &str) -> Option<SecretString> {
+        let rule =
+            "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
+        self.text(key, rule, parse::database_url)
+    }
+
+    /// The presets' keys, in the order of their declaration.
+    pub(super) fn presets(&self) -> Vec<String> {
+        let presets = table(&self.0.values.cache).and_then(|root| table(root.get(PRESETS)?));
+        // The default declares some; they can't be removed, only emptied.
+        presets.map_or_else(Vec::new, |presets| presets.keys().cloned().collect())
+    }
+
+    /// A fault if both numbers obey their own rules but not this order. It is reported of the one that was
+    /// set.
+    pub(super) fn compare(&mut self, smaller: &str, larger: &str, or_equal: bool) {
+        let number = |key| self.given(key).and_then(|given| whole_of(&given));
+        let good = [smaller, larger].iter().all(|key| !self.is_refused(key));
+        let (Some(small), Some(large), true) = (number(smaller), number(larger), good) else {
             return;
         };
-        let (holds, relation, inverse) = match order {
-            Order::Below => (small < large, "less than", "more than"),
-            Order::AtMost => (small <= large, "at most", "at least"),
-        };
-        if holds {
+        if small < large || (or_equal && small == large) {
             return;
         }
+        let (relation, inverse) = if or_equal {
+            ("at most", "at least")
+        } else {
+            ("less than", "more than")
+        };
         let (key, relation, other) = if self.is_set(smaller) {
             (smaller, relation, larger)
         } else {
             (larger, inverse, smaller)
         };
-        let origin = self.origin_of(other);
-        self.refuse(key, &format!("{relation} {other} ({origin})"));
-    }
-
-    /// Some file or variable gives this setting.
-    pub(super) fn is_set(&self, key: &str) -> bool {
-        let mut leaves = self.leaves.iter();
-        leaves.any(|leaf| leaf.key == key && leaf.origin != Origin::Default)
-    }
-
-    /// Notes that the value given for `key` is not allowed.
-    pub(super) fn refuse(&mut self, key: &str, allowed: &str) {
-        self.faults.push(Fault::Refused {
-            key: key.to_owned(),
-            origin: self.origin_of(key),
-            allowed: allowed.to_owned(),
-        });
-    }
-
-    pub(super) fn origin_of(&self, key: &str) -> Origin {
-        let origin = self.winner(key).map(|leaf| leaf.origin.clone());
-        origin.unwrap_or(Origin::Default)
-    }
-
-    fn winner(&self, key: &str) -> Option<&Leaf> {
-        self.leaves.iter().rfind(|leaf| leaf.key == key)
-    }
-
-    /// All faults, unknown settings last.
-    pub(super) fn finish(mut self) -> Vec<Fault> {
-        for leaf in &self.leaves {
-            let key = leaf.key.clone();
-            let origin = leaf.origin.clone();
-            if self.knows(&key) {
-                continue;
-            }
-            if !self.knows_section(&key) {
-                let nearest = self.nearest(&key);
-                self.faults.push(Fault::Unknown {
-                    key,
-                    origin,
-                    nearest,
-                });
-            } else if !matches!(leaf.given, Given::Typed(ValueKind::Table(_))) {
-                let allowed = "a table of settings".to_owned();
-                self.faults.push(Fault::Refused {
-                    key,
-                    origin,
-                    allowed,
-                });
-            }
-        }
-        self.faults
-    }
-
-    fn knows(&self, key: &str) -> bool {
-        let section = key.split_once('.').map(|(section, _)| section);
-        self.known.contains(key) || section.is_some_and(|section| self.tables.contains(section))
-    }
-
-    fn knows_section(&self, key: &str) -> bool {
-        let mut sections = self.known.iter().filter_map(|key| key.split_once('.'));
-        self.tables.contains(key) || sections.any(|(section, _)| section == key)
-    }
-
-    fn nearest(&self, key: &str) -> Option<&'static str> {
-        let known = self.known.iter().copied();
-        let (distance, name) = known.map(|name| (distance(key, name), name)).min()?;
-        (distance <= 3).then_some(name)
+        let source = self.source(other);
+        self.refuse(key, &format!("{relation} {other} ({source})"));
     }
 }
 
-fn text_of(given: &Given) -> Option<&str> {
+fn table(value: &Value) -> Option<&config::Map<String, Value>> {
+    let ValueKind::Table(table) = &value.kind else {
+        return None;
+    };
+    Some(table)
+}
+
+fn text_of<'a>(given: &Given<'a>) -> Option<&'a str> {
     match given {
-        Given::Text(text) | Given::Typed(ValueKind::String(text)) => Some(text),
-        Given::Typed(_) | Given::Unreadable => None,
+        Given::Text(text) => Some(text),
+        Given::Typed(ValueKind::String(text)) => Some(text),
+        Given::Typed(_) => None,
     }
 }
 
-fn whole_of(given: &Given) -> Option<u64> {
+fn whole_of(given: &Given<'_>) -> Option<u64> {
     match given {
         // `parse` takes a plus sign, which no file does.
         Given::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
         Given::Typed(ValueKind::I64(number)) => u64::try_from(*number).ok(),
-        Given::Text(_) | Given::Typed(_) | Given::Unreadable => None,
+        Given::Text(_) | Given::Typed(_) => None,
     }
 }
 
-fn switch_of(given: &Given) -> Option<bool> {
+fn items_of<'a>(given: &Given<'a>) -> Option<Vec<&'a str>> {
     match given {
-        Given::Text(text) => text.parse().ok(),
-        Given::Typed(ValueKind::Boolean(switch)) => Some(*switch),
-        Given::Typed(_) | Given::Unreadable => None,
-    }
-}
-
-fn items_of(given: &Given) -> Option<Vec<&str>> {
-    match given {
-        Given::Text(text) if text.is_empty() => Some(Vec::new()),
+        Given::Text("") => Some(Vec::new()),
         Given::Text(text) => Some(text.split(',').map(str::trim).collect()),
-        Given::Typed(ValueKind::Array(items)) => items.iter().map(text_item).collect(),
-        Given::Typed(_) | Given::Unreadable => None,
-    }
-}
-
-fn text_item(item: &Value) -> Option<&str> {
-    let ValueKind::String(text) = &item.kind else {
-        return None;
-    };
-    Some(text)
-}
-
-/// Levenshtein's: how many letters to add, drop or change.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (index, letter) in left.chars().enumerate() {
-        let mut diagonal = index;
-        let mut before = index + 1;
-        let mut next = vec![before];
-        for (other, above) in right.chars().zip(row.into_iter().skip(1)) {
-            let changed = diagonal + usize::from(letter != other);
-            before = changed.min(above + 1).min(before + 1);
-            diagonal = above;
-            next.push(before);
+        Given::Typed(ValueKind::Array(items)) => {
+            let text = |item: &'a Value| text_of(&Given::Typed(&item.kind));
+            items.iter().map(text).collect()
         }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distance_counts_letters() {
-        assert_eq!(distance("server.port", "server.port"), 0);
-        assert_eq!(distance("server.prot", "server.port"), 2);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
+        Given::Typed(_) => None,
     }
 }

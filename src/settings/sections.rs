@@ -1,25 +1,24 @@
-//! The settings one by one, each with its rule in words, and the rules between them. All of a
-//! section is read before any of it is missed, so that no fault hides another.
+//! The settings one by one: each section's type, with the rule of every setting, and the rules between them.
+//! All of a section is read before any of it is missed, so that no fault hides another.
 
-use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
-use secrecy::ExposeSecret as _;
-
-use super::reader::{Order, Reader};
-use super::{
-    Activity, Audit, Broker, Commit, Database, Events, Http, Keyring, Limits, Log, Metrics, Preset,
-    ReservedName, Server, Settings, parse,
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
 };
-use crate::domain::MOST_VERSIONS;
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{Settings, parse, reader::Reader};
+use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
 /// Deadlines of the database, the committer and the edge: none is off, none outlives patience.
 const DEADLINE_MS: RangeInclusive<u64> = 10..=600_000;
-const DATABASE_URL: &str =
-    "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
 const MILLION: RangeInclusive<u64> = 1..=1_000_000;
-/// A value of 65,536 bytes, each written as `\u00XX`, and 4 KiB for what stands around it.
+/// A value of 65,536 bytes, each written as `\u00XX`, and 4 KiB for what is around it.
 const BODY_BYTES: RangeInclusive<u64> = 397_312..=4_194_304;
 /// The least holds a change set: 50 values of 65,536 bytes with their keys and tags.
 const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
@@ -27,26 +26,33 @@ const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
 const EMBEDDED: [&str; 3] = ["database.url", "keyring.path", "keyring.keys"];
 
 pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
-    let server = server(reader);
-    let database = database(reader);
-    let broker = broker(reader);
-    let keyring = keyring(reader);
-    let limits = limits(reader);
-    let presets = presets(
-        reader,
-        limits
-            .as_ref()
-            .map(|limits| limits.reserved_names.as_slice()),
+    let server = ServerSettings::read(reader);
+    let database = DatabaseSettings::read(reader);
+    let broker = BrokerSettings::read(reader);
+    let keyring = KeyringSettings::read(reader);
+    let limits = LimitSettings::read(reader);
+    let reserved = limits
+        .as_ref()
+        .map(|limits| limits.reserved_names.as_slice());
+    // Without a good list of reserved names only the form of presets is checked.
+    let presets = presets(reader, reserved.unwrap_or_default());
+    let commit = CommitSettings::read(reader);
+    let http = HttpSettings::read(reader);
+    let activity = ActivitySettings::read(reader);
+    let events = EventSettings::read(reader);
+    let metrics = MetricsSettings::read(reader);
+    let audit = AuditSettings::read(reader);
+    let log = LogSettings::read(reader);
+    one_key_source(reader);
+    // Each deadline ends what the next one waits for (docs/architecture.md).
+    reader.compare(
+        "database.idle_in_transaction_ms",
+        "database.timeout_ms",
+        true,
     );
-    let commit = commit(reader);
-    let http = http(reader);
-    let activity = activity(reader);
-    let retain = retain(reader, "events.retain_days");
-    let allowed = "empty, or a whole number from 0 to 65535";
-    let metrics_port = reader.text("metrics.port", allowed, parse::optional_port);
-    let audit = audit(reader);
-    let format = reader.text("log.format", "auto, pretty or json", parse::log_format);
-    compare(reader);
+    reader.compare("database.timeout_ms", "commit.watchdog_ms", false);
+    reader.compare("commit.timeout_ms", "commit.watchdog_ms", false);
+    reader.compare("commit.watchdog_ms", "http.timeout_ms", false);
     Some(Settings {
         server: server?,
         database: database?,
@@ -57,212 +63,347 @@ pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
         commit: commit?,
         http: http?,
         activity: activity?,
-        events: Events { retain: retain? },
-        metrics: Metrics {
-            port: metrics_port?,
-        },
+        events: events?,
+        metrics: metrics?,
         audit: audit?,
-        log: Log { format: format? },
+        log: log?,
         embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
     })
 }
 
-/// Each deadline ends what the next one waits for (`docs/architecture.md`).
-fn compare(reader: &mut Reader) {
-    for (smaller, order, larger) in [
-        (
-            "database.idle_in_transaction_ms",
-            Order::AtMost,
-            "database.timeout_ms",
-        ),
-        ("database.timeout_ms", Order::Below, "commit.watchdog_ms"),
-        ("commit.timeout_ms", Order::Below, "commit.watchdog_ms"),
-        ("commit.watchdog_ms", Order::Below, "http.timeout_ms"),
-    ] {
-        reader.compare(smaller, order, larger);
+/// Defines a section: its type, and how each field is read: `field: Type = "key" by method(arguments)`.
+macro_rules! section {
+    (
+        $(#[$doc:meta])*
+        $name:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal $how:ident($($rule:expr),*);)*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl $name {
+            fn read(reader: &mut Reader) -> Option<Self> {
+                $(let $field = reader.$how($key $(, $rule)*);)*
+                Some(Self { $($field: $field?,)* })
+            }
+        }
+    };
+}
+
+section!(
+    /// `server.*`
+    ServerSettings {
+        /// IP address (IPv6 without brackets) or host name.
+        host: String = "server.host" text("an IP address or a host name", parse::host);
+        /// 0 takes a free one.
+        port: u16 = "server.port" number(0..=65_535);
+        /// How long `/ready` says 503 before the listener closes.
+        drain_delay: Duration = "server.drain_delay_ms" millis(0..=60_000);
+    }
+);
+
+section!(
+    /// `database.*`
+    DatabaseSettings {
+        /// May hold a password.
+        url: SecretString = "database.url" database_url();
+        /// Of the readers; the writer has one of its own.
+        max_connections: u32 = "database.max_connections" number(1..=1_000);
+        /// Statement and lock timeout, SQLite's busy timeout.
+        timeout: Duration = "database.timeout_ms" millis(DEADLINE_MS);
+        /// At most `timeout`.
+        idle_in_transaction: Duration = "database.idle_in_transaction_ms" millis(DEADLINE_MS);
+    }
+);
+
+section!(
+    /// `broker.*`
+    BrokerSettings {
+        /// None: no relay. May hold a password.
+        url: Option<SecretString> = "broker.url"
+            optional("empty, amqp://HOST… or amqps://HOST…", parse::broker_url);
+        /// The topic exchange.
+        exchange: String = "broker.exchange"
+            text("1 to 127 of A-Z a-z 0-9 . _ : -, not beginning with \"amq.\"", parse::exchange);
+    }
+);
+
+section!(
+    /// `keyring.*`
+    KeyringSettings {
+        /// The file; not read where there are `keys`.
+        path: PathBuf = "keyring.path" path();
+        /// `id:base64` entries, checked for their form, each ID once; none: the file.
+        keys: Vec<SecretString> = "keyring.keys" distinct(
+            "ID:KEY, each ID once (1 to 32 of a-z 0-9 -), KEY 32 bytes in padded standard base64",
+            parse::key_entry,
+            parse::id_of_entry
+        );
+    }
+);
+
+section!(
+    /// `limits.*`
+    LimitSettings {
+        /// Secrets of one owner.
+        secrets_per_owner: u32 = "limits.secrets_per_owner" number(1..=100_000);
+        /// Versions kept of a secret, the current one included.
+        versions: u32 = "limits.versions" number(1..=MOST_VERSIONS);
+        /// The largest request body, in bytes.
+        body_bytes: usize = "limits.body_bytes" number(BODY_BYTES);
+        /// The refill of a caller's token bucket.
+        rate_per_second: NonZeroU32 = "limits.rate_per_second" positive(MILLION);
+        /// The size of a caller's token bucket.
+        burst: NonZeroU32 = "limits.burst" positive(MILLION);
+        /// Failed credentials per address.
+        failed_per_minute: NonZeroU32 = "limits.failed_per_minute" positive(MILLION);
+        /// Open connections.
+        connections: usize = "limits.connections" number(MILLION);
+        /// How long a body may take to arrive.
+        body_time: Duration = "limits.body_seconds" seconds(1..=600);
+        /// Names that no secret may have.
+        reserved_names: Vec<ReservedName> = "limits.reserved_names" list(
+            "names of letters, digits and _ (not beginning with a digit), \
+             each with or without a * at its end",
+            parse::reserved_name
+        );
+    }
+);
+
+section!(
+    /// `commit.*`
+    CommitSettings {
+        /// Changes in one transaction.
+        max_batch: usize = "commit.max_batch" number(1..=1_000);
+        /// Changes that may wait.
+        queue: usize = "commit.queue" number(MILLION);
+        /// Bytes of the changes that may wait.
+        queue_bytes: usize = "commit.queue_bytes" number(QUEUE_BYTES);
+        /// The longest wait in the queue; less than `watchdog`.
+        timeout: Duration = "commit.timeout_ms" millis(DEADLINE_MS);
+        /// A batch's longest life; less than `http.timeout`.
+        watchdog: Duration = "commit.watchdog_ms" millis(DEADLINE_MS);
+    }
+);
+
+section!(
+    /// `http.*`
+    HttpSettings {
+        /// When a request without an answer gets one.
+        timeout: Duration = "http.timeout_ms" millis(DEADLINE_MS);
+        /// Plain HTTP under `/api/` gets 426.
+        require_tls: bool = "http.require_tls" switch();
+        /// The oldest version of each client that is served; each name once.
+        min_client_versions: Vec<ClientVersion> = "http.min_client_versions" distinct(
+            "NAME/X.Y.Z, each NAME once (1 to 64 of A-Z a-z 0-9 . _ -)",
+            parse::client_version,
+            |one| one.name.clone()
+        );
+        /// The peers whose forwarding headers are believed.
+        trusted_proxies: Vec<IpNet> = "http.trusted_proxies"
+            list("IP addresses and networks (10.0.0.0/8)", parse::network);
+        /// Serialized origins, as a browser sends them in `Origin`.
+        cors_origins: Vec<String> = "http.cors_origins" list(
+            "origins: http:// or https://, a host, a port where it is not the usual one, and no more",
+            parse::origin
+        );
+    }
+);
+
+section!(
+    /// `activity.*`
+    ActivitySettings {
+        /// How it is recorded that a value was handed out.
+        record: ActivityRecord = "activity.record" text("commit, async or off", parse::activity_record);
+        /// How long the log `activity` is kept; none means for ever.
+        retain: Option<Duration> = "activity.retain_days" days();
+    }
+);
+
+section!(
+    /// `events.*`
+    EventSettings {
+        /// How long the log `changes` is kept; none means for ever.
+        retain: Option<Duration> = "events.retain_days" days();
+    }
+);
+
+section!(
+    /// `metrics.*`
+    MetricsSettings {
+        /// The port of a listener of their own, on the same host; 0 takes a free one.
+        port: Option<u16> = "metrics.port"
+            optional("empty, or a whole number from 0 to 65535", |text| text.parse().ok());
+    }
+);
+
+section!(
+    /// `audit.*`
+    AuditSettings {
+        /// May hold a password.
+        database_url: SecretString = "audit.database_url" database_url();
+        /// The service's address, without a slash at its end.
+        url: Option<String> = "audit.url"
+            optional("empty, http://HOST… or https://HOST…", parse::service_url);
+        /// The token for the service's log.
+        token: Option<SecretString> = "audit.token"
+            optional("empty, or at most 4096 visible ASCII characters", parse::token);
+        /// `ed25519:<base64>`, checked for its form.
+        public_key: Option<String> = "audit.public_key" optional(
+            "empty, or ed25519:KEY, KEY 32 bytes in padded standard base64",
+            parse::public_key
+        );
+        /// How often the heads are compared.
+        compare: Duration = "audit.compare_seconds" seconds(1..=3_600);
+    }
+);
+
+section!(
+    /// `log.*`
+    LogSettings {
+        /// How lines look.
+        format: LogFormat = "log.format" text("auto, pretty or json", parse::log_format);
+    }
+);
+
+fn one_key_source(reader: &mut Reader) {
+    let keys = reader.list("keyring.keys", "", |text| Some(text.len()));
+    if keys.is_some_and(|keys| !keys.is_empty()) && reader.is_set("keyring.path") {
+        let other = reader.source("keyring.path");
+        let rule = format!("empty where keyring.path is set ({other})");
+        reader.refuse("keyring.keys", &rule);
     }
 }
 
-fn server(reader: &mut Reader) -> Option<Server> {
-    let host = reader.text("server.host", "an IP address or a host name", parse::host);
-    let port = reader.number("server.port", 0..=65_535);
-    let drain_delay = reader.millis("server.drain_delay_ms", 0..=60_000);
-    Some(Server {
-        host: host?,
-        port: port?,
-        drain_delay: drain_delay?,
-    })
+/// One entry of `presets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preset {
+    /// The provider.
+    pub provider: Provider,
+    /// The name of its secret, not reserved.
+    pub name: SecretName,
 }
 
-fn database(reader: &mut Reader) -> Option<Database> {
-    let url = reader.text("database.url", DATABASE_URL, parse::database_url);
-    let max_connections = reader.number("database.max_connections", 1..=1_000);
-    let timeout = reader.millis("database.timeout_ms", DEADLINE_MS);
-    let idle_in_transaction = reader.millis("database.idle_in_transaction_ms", DEADLINE_MS);
-    Some(Database {
-        url: url?,
-        max_connections: max_connections?,
-        timeout: timeout?,
-        idle_in_transaction: idle_in_transaction?,
-    })
-}
-
-fn broker(reader: &mut Reader) -> Option<Broker> {
-    let allowed = "empty, amqp://HOST… or amqps://HOST…";
-    let url = reader.text("broker.url", allowed, parse::broker_url);
-    let allowed = "1 to 127 of A-Z a-z 0-9 . _ : -, not beginning with \"amq.\"";
-    let exchange = reader.text("broker.exchange", allowed, parse::exchange);
-    Some(Broker {
-        url: Some(url?).filter(|url| !url.expose_secret().is_empty()),
-        exchange: exchange?,
-    })
-}
-
-fn keyring(reader: &mut Reader) -> Option<Keyring> {
-    let path = reader.text("keyring.path", "a path", parse::path);
-    let allowed = "ID:KEY, each ID once (1 to 32 of a-z 0-9 -), \
-                   KEY 32 bytes in padded standard base64";
-    let entries = reader.distinct("keyring.keys", allowed, parse::key_entry, |(id, _)| {
-        id.clone()
-    });
-    let keys: Vec<_> = entries?.into_iter().map(|(_, whole)| whole).collect();
-    if !keys.is_empty() && reader.is_set("keyring.path") {
-        let other = reader.origin_of("keyring.path");
-        let allowed = format!("only one of keyring.keys and keyring.path ({other})");
-        reader.refuse("keyring.keys", &allowed);
-    }
-    Some(Keyring {
-        path: path?,
-        keys: (!keys.is_empty()).then_some(keys),
-    })
-}
-
-fn limits(reader: &mut Reader) -> Option<Limits> {
-    let secrets_per_owner = reader.number("limits.secrets_per_owner", 1..=100_000);
-    let versions = reader.number("limits.versions", 1..=MOST_VERSIONS);
-    let body_bytes = reader.number("limits.body_bytes", BODY_BYTES);
-    let rate_per_second = reader.number("limits.rate_per_second", MILLION);
-    let burst = reader.number("limits.burst", MILLION);
-    let failed_per_minute = reader.number("limits.failed_per_minute", MILLION);
-    let connections = reader.number("limits.connections", MILLION);
-    let body_time = reader.number("limits.body_seconds", 1..=600);
-    let allowed = "names of letters, digits and _ (not beginning with a digit), \
-                   each with or without a * at its end";
-    let reserved_names = reader.list("limits.reserved_names", allowed, parse::reserved_name);
-    Some(Limits {
-        secrets_per_owner: secrets_per_owner?,
-        versions: versions?,
-        body_bytes: body_bytes?,
-        rate_per_second: NonZeroU32::new(rate_per_second?)?,
-        burst: NonZeroU32::new(burst?)?,
-        failed_per_minute: NonZeroU32::new(failed_per_minute?)?,
-        connections: connections?,
-        body_time: Duration::from_secs(body_time?),
-        reserved_names: reserved_names?,
-    })
-}
-
-fn presets(reader: &mut Reader, reserved: Option<&[ReservedName]>) -> Option<Vec<Preset>> {
+fn presets(reader: &mut Reader, reserved: &[ReservedName]) -> Option<Vec<Preset>> {
     let mut presets = Vec::new();
     let mut complete = true;
-    for (provider, text) in reader.table("presets") {
-        if !parse::is_provider(&provider) {
-            let allowed = "1 to 64 of a-z 0-9 _ -, beginning with a letter or a digit";
-            reader.refuse(
-                &format!("presets.{provider}"),
-                &format!("a provider of {allowed}"),
-            );
+    for key in reader.presets() {
+        let setting = format!("presets.{key}");
+        let Ok(provider) = Provider::parse(&key) else {
+            let rule = "a provider of 1 to 64 of a-z 0-9 _ -, beginning with a letter or a digit";
+            reader.refuse(&setting, rule);
             complete = false;
-        } else if text.as_deref() == Some("") {
-            // Removed.
-        } else if let Some(name) = text.and_then(|text| preset_name(&text, reserved)) {
-            presets.push(Preset { provider, name });
-        } else {
-            let allowed = "empty, or 1 to 255 letters, digits and _ (not beginning with a digit) \
-                           that limits.reserved_names does not cover";
-            reader.refuse(&format!("presets.{provider}"), allowed);
-            complete = false;
+            continue;
+        };
+        let rule = "empty, or 1 to 255 letters, digits and _ (not beginning with a digit) \
+                    that limits.reserved_names does not cover";
+        let free = |name: &SecretName| !reserved.iter().any(|one| one.covers(name.as_str()));
+        let parse = |text: &str| SecretName::parse(text).ok().filter(free);
+        match reader.optional(&setting, rule, parse) {
+            Some(Some(name)) => presets.push(Preset { provider, name }),
+            // Emptied, which removes it.
+            Some(None) => {}
+            None => complete = false,
         }
     }
     complete.then_some(presets)
 }
 
-/// Without a good list of reserved names only the form is checked.
-fn preset_name(text: &str, reserved: Option<&[ReservedName]>) -> Option<String> {
-    let name = parse::secret_name(text)?;
-    let mut reserved = reserved.unwrap_or_default().iter();
-    (!reserved.any(|reserved| reserved.covers(&name))).then_some(name)
+/// Which engine `database.url` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseKind {
+    /// One file, one replica.
+    Sqlite,
+    /// A server, any number of replicas.
+    Postgres,
 }
 
-fn commit(reader: &mut Reader) -> Option<Commit> {
-    let max_batch = reader.number("commit.max_batch", 1..=1_000);
-    let queue = reader.number("commit.queue", MILLION);
-    let queue_bytes = reader.number("commit.queue_bytes", QUEUE_BYTES);
-    let timeout = reader.millis("commit.timeout_ms", DEADLINE_MS);
-    let watchdog = reader.millis("commit.watchdog_ms", DEADLINE_MS);
-    Some(Commit {
-        max_batch: max_batch?,
-        queue: queue?,
-        queue_bytes: queue_bytes?,
-        timeout: timeout?,
-        watchdog: watchdog?,
-    })
+impl DatabaseSettings {
+    /// The engine that the address names.
+    #[must_use]
+    pub fn kind(&self) -> DatabaseKind {
+        match self.sqlite_path() {
+            Some(_) => DatabaseKind::Sqlite,
+            None => DatabaseKind::Postgres,
+        }
+    }
+
+    /// The file, relative or absolute as it was given; none for a server.
+    #[must_use]
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        parse::sqlite_path(self.url.expose_secret())
+    }
 }
 
-fn activity(reader: &mut Reader) -> Option<Activity> {
-    let allowed = "commit, async or off";
-    let record = reader.text("activity.record", allowed, parse::activity_record);
-    let retain = retain(reader, "activity.retain_days");
-    Some(Activity {
-        record: record?,
-        retain: retain?,
-    })
+impl AuditSettings {
+    /// The file, relative or absolute as it was given; none for a server.
+    #[must_use]
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        parse::sqlite_path(self.database_url.expose_secret())
+    }
 }
 
-/// How long a log's events are kept; 0 days stand for ever.
-#[expect(
-    clippy::option_option,
-    reason = "at fault, for ever, and so long are three things"
-)]
-fn retain(reader: &mut Reader, key: &'static str) -> Option<Option<Duration>> {
-    let days: u64 = reader.number(key, 0..=36_500)?;
-    Some((days > 0).then(|| Duration::from_secs(days * 86_400)))
+impl HttpSettings {
+    /// Whether the forwarding headers of this peer are believed; an IPv4 address that arrives
+    /// in IPv6 form (a listener on `::`) counts as the IPv4 address that it is.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
 }
 
-fn http(reader: &mut Reader) -> Option<Http> {
-    let timeout = reader.millis("http.timeout_ms", DEADLINE_MS);
-    let require_tls = reader.switch("http.require_tls");
-    let allowed = "NAME/X.Y.Z, each NAME once (1 to 64 of A-Z a-z 0-9 . _ -)";
-    let key = "http.min_client_versions";
-    let versions = reader.distinct(key, allowed, parse::client_version, |one| one.name.clone());
-    let allowed = "IP addresses and networks (10.0.0.0/8)";
-    let trusted_proxies = reader.list("http.trusted_proxies", allowed, parse::network);
-    let allowed = "origins: http:// or https://, a host, \
-                   a port where it is not the usual one, and no more";
-    let cors_origins = reader.list("http.cors_origins", allowed, parse::origin);
-    Some(Http {
-        timeout: timeout?,
-        require_tls: require_tls?,
-        min_client_versions: versions?,
-        trusted_proxies: trusted_proxies?,
-        cors_origins: cors_origins?,
-    })
+/// One entry of `limits.reserved_names`, in upper case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReservedName {
+    /// This name alone.
+    Exact(String),
+    /// Every name that begins with this (it was given with a `*` at its end).
+    Prefix(String),
 }
 
-fn audit(reader: &mut Reader) -> Option<Audit> {
-    let database_url = reader.text("audit.database_url", DATABASE_URL, parse::database_url);
-    let allowed = "empty, http://HOST… or https://HOST…";
-    let url = reader.text("audit.url", allowed, parse::service_url);
-    let allowed = "empty, or at most 4096 visible ASCII characters";
-    let token = reader.text("audit.token", allowed, parse::token);
-    let allowed = "empty, or ed25519:KEY, KEY 32 bytes in padded standard base64";
-    let public_key = reader.text("audit.public_key", allowed, parse::public_key);
-    let compare = reader.number("audit.compare_seconds", 1..=3_600);
-    Some(Audit {
-        database_url: database_url?,
-        url: Some(url?).filter(|url| !url.is_empty()),
-        token: Some(token?).filter(|token| !token.expose_secret().is_empty()),
-        public_key: Some(public_key?).filter(|key| !key.is_empty()),
-        compare: Duration::from_secs(compare?),
-    })
+impl ReservedName {
+    /// Whether this entry reserves `name`, an upper-case name as secrets have it.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(reserved) => name == reserved,
+            Self::Prefix(prefix) => name.starts_with(prefix),
+        }
+    }
+}
+
+/// One entry of `http.min_client_versions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientVersion {
+    /// The product name in `User-Agent`.
+    pub name: String,
+    /// Major, minor, patch: compares in that order.
+    pub version: (u64, u64, u64),
+}
+
+/// `activity.record`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivityRecord {
+    /// Committed before the value leaves.
+    Commit,
+    /// Soon after; under load and at a crash a record may be lost.
+    Async,
+    /// Not at all.
+    Off,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `Pretty` on a terminal, else `Json`.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
 }
