@@ -18,10 +18,10 @@ use tokio::{
 use super::{event::AuditEvent, gaps::Gaps, store::AuditStore};
 use crate::{
     broker::{BrokerError, BrokerTarget, Consumer, Delivery},
+    client::ApiClient,
     crypto::CheckpointKey,
     domain::Timestamp,
     faults,
-    remote::Remote,
     store::{SchemaError, StoreError, UnsafeDatabase},
 };
 
@@ -50,7 +50,7 @@ pub enum ServeError {
 pub struct Auditor {
     store: AuditStore,
     broker: BrokerTarget,
-    remote: Remote,
+    remote: ApiClient,
     key: Option<CheckpointKey>,
     compare: Duration,
     stopping: watch::Receiver<bool>,
@@ -62,7 +62,7 @@ impl Auditor {
     pub fn new(
         store: AuditStore,
         broker: BrokerTarget,
-        (remote, key): (Remote, Option<CheckpointKey>),
+        (remote, key): (ApiClient, Option<CheckpointKey>),
         compare: Duration,
         stopping: watch::Receiver<bool>,
     ) -> Self {

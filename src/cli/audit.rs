@@ -24,9 +24,9 @@ use super::{
 use crate::{
     audit::{AuditStore, Auditor, Bad, Proof, Verifier, export, verify_export},
     broker::BrokerTarget,
+    client::ApiClient,
     crypto::CheckpointKey,
     domain::Log,
-    remote::Remote,
     settings::Settings,
     store::{Missing, Target},
 };
@@ -139,7 +139,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failed> {
     // Before anything is opened: a signal that comes meanwhile ends the consumer in good order.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (Some(remote), Some(url)) = (remote(settings)?, settings.broker.url.clone()) else {
+    let (Some(client), Some(url)) = (client(settings)?, settings.broker.url.clone()) else {
         return Err("audit.url, audit.token and broker.url are needed: \
                     gaps are filled from the service's log, over HTTP"
             .into());
@@ -159,7 +159,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failed> {
     let auditor = Auditor::new(
         store,
         broker,
-        (remote, public_key(settings)?),
+        (client, public_key(settings)?),
         settings.audit.compare,
         stop.subscribe(),
     );
@@ -189,14 +189,14 @@ async fn verify(
         Some(key) => Some(key),
         None => public_key(settings)?,
     };
-    let remote = remote(settings)?;
+    let client = client(settings)?;
     if key.is_none() {
         tracing::warn!("no public key is given: the signatures of checkpoints are not checked");
     }
-    if remote.is_none() {
+    if client.is_none() {
         tracing::warn!("audit.url or audit.token is not set: the service's log is not compared");
     }
-    let verifier = Verifier::new(store.clone(), remote, key, UNDER_WAY);
+    let verifier = Verifier::new(store.clone(), client, key, UNDER_WAY);
     let mut verdicts = Vec::new();
     for log in Log::ALL {
         let progress = Progress::new(log.as_str(), "events");
@@ -273,8 +273,8 @@ async fn write_export(
     patience: Duration,
 ) -> Result<ExitCode, Failed> {
     let store = open(settings).await?;
-    let remote = remote(settings)?.ok_or("audit.url and audit.token are needed")?;
-    let from = (&store, &remote);
+    let client = client(settings)?.ok_or("audit.url and audit.token are needed")?;
+    let from = (&store, &client);
     let progress = Progress::new(log.as_str(), "events");
     let told = |done, all| progress.tell(done, all);
     let until = match output {
@@ -326,9 +326,9 @@ fn target(settings: &Settings, missing: Missing) -> Target {
 }
 
 /// The service, if the settings say where it is and with what token.
-fn remote(settings: &Settings) -> Result<Option<Remote>, Failed> {
+fn client(settings: &Settings) -> Result<Option<ApiClient>, Failed> {
     match (&settings.audit.url, &settings.audit.token) {
-        (Some(url), Some(token)) => Ok(Some(Remote::new(url, token.clone())?)),
+        (Some(url), Some(token)) => Ok(Some(ApiClient::new(url, token.clone())?)),
         _ => Ok(None),
     }
 }

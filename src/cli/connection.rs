@@ -7,18 +7,18 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::Failed;
-use crate::remote::Remote;
+use crate::client::ApiClient;
 
 pub(super) const TOKEN: &str = "REKEY_TOKEN";
 pub(super) const TOKEN_FILE: &str = "REKEY_TOKEN_FILE";
 const URL: &str = "REKEY_URL";
 
 /// Reads the environment; nothing is sent yet.
-pub(super) fn from_environment() -> Result<Remote, Failed> {
+pub(super) fn from_environment() -> Result<ApiClient, Failed> {
     let url =
         variable(URL).ok_or("REKEY_URL is not set: the service's address, http:// or https://")?;
     let url = url.into_string().or(Err("REKEY_URL is not UTF-8"))?;
-    Ok(Remote::new(&url, token()?)?)
+    Ok(ApiClient::new(&url, token()?)?)
 }
 
 fn token() -> Result<SecretString, Failed> {

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{Failed, connection, log_name, print};
 use crate::{
+    client::{ApiClient, ClientError, LogFollower, Pause},
     domain::{Cursor, Log},
-    remote::{Pause, Remote, RemoteError, Trail},
 };
 
 const PAGE: u32 = 1000;
@@ -27,8 +27,8 @@ pub(super) struct Tail {
 }
 
 pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {
-    let remote = connection::from_environment()?;
-    match show(remote, tail, as_json).await {
+    let client = connection::from_environment()?;
+    match show(client, tail, as_json).await {
         // Whoever reads has enough: `rekey events tail | head`.
         Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
@@ -36,11 +36,11 @@ pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {
     }
 }
 
-async fn show(remote: Remote, asked: Tail, as_json: bool) -> Result<(), Failed> {
+async fn show(client: ApiClient, asked: Tail, as_json: bool) -> Result<(), Failed> {
     let mut after = asked.after;
     let mut pause = Pause::new();
     loop {
-        let page = match remote.events(asked.log, after, PAGE).await {
+        let page = match client.events(asked.log, after, PAGE).await {
             Err(error) if asked.follow && error.may_pass() => {
                 pause.wait().await;
                 continue;
@@ -64,7 +64,7 @@ async fn show(remote: Remote, asked: Tail, as_json: bool) -> Result<(), Failed> 
     if !asked.follow {
         return Ok(());
     }
-    let mut trail = Trail::new(remote, asked.log, after);
+    let mut trail = LogFollower::new(client, asked.log, after);
     loop {
         let passed = trail.next().await.map_err(explained)?;
         if let Some(event) = passed.event {
@@ -109,8 +109,8 @@ fn line(event: &str, as_json: bool) -> String {
     words.join("  ")
 }
 
-fn explained(error: RemoteError) -> Failed {
-    if let RemoteError::Gone {
+fn explained(error: ClientError) -> Failed {
+    if let ClientError::Gone {
         first: Some(first), ..
     } = error
     {

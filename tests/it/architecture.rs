@@ -29,9 +29,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("broker", &["domain"]),
     (
         "audit",
-        &["broker", "crypto", "domain", "faults", "remote", "store"],
+        &["broker", "crypto", "domain", "faults", "client", "store"],
     ),
-    ("remote", &["domain"]),
+    ("client", &["domain"]),
     ("store", &["crypto", "domain", "faults"]),
     ("crypto", &["domain"]),
     ("domain", &[]),
@@ -48,7 +48,7 @@ const EVERY: &[&str] = &[
     "relay",
     "broker",
     "audit",
-    "remote",
+    "client",
     "store",
     "crypto",
     "domain",
@@ -67,11 +67,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("migration", &["store", "audit"]),
     ("sqlx", &["store"]),
     ("lapin", &["broker"]),
-    ("reqwest", &["remote", "cli/healthcheck.rs"]),
+    ("reqwest", &["client", "cli/healthcheck.rs"]),
     ("actix", &["actor", "cli/serve.rs"]),
     ("actix_web", &["http", "app.rs"]),
     ("actix_http", &[]),
-    ("reqwest", &["remote", "cli/healthcheck.rs"]),
+    ("reqwest", &["client", "cli/healthcheck.rs"]),
 ];
 
 #[test]

@@ -6,8 +6,8 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::{
+    client::{ResolvedValue, ResolvedValues},
     domain::SecretId,
-    remote::{Resolved, ResolvedSecret},
 };
 
 /// The values that were acted on last, without the values.
@@ -25,7 +25,7 @@ struct Known {
 }
 
 impl Acted {
-    pub(super) fn new(values: &Resolved) -> Self {
+    pub(super) fn new(values: &ResolvedValues) -> Self {
         let mut acted = Self {
             key: RandomState::new(),
             known: Vec::new(),
@@ -34,13 +34,13 @@ impl Acted {
         acted
     }
 
-    pub(super) fn update(&mut self, values: &Resolved) {
+    pub(super) fn update(&mut self, values: &ResolvedValues) {
         let secrets = values.secrets.iter();
         self.known = secrets.map(|secret| self.known(secret)).collect();
     }
 
     /// Which are not as they were: `A_KEY has version 3, B_KEY has version 1`; empty when all are.
-    pub(super) fn news(&self, values: &Resolved) -> String {
+    pub(super) fn news(&self, values: &ResolvedValues) -> String {
         let secrets = values.secrets.iter();
         let news: Vec<_> = secrets
             .filter(|secret| !self.known.contains(&self.known(secret)))
@@ -49,7 +49,7 @@ impl Acted {
         news.join(", ")
     }
 
-    fn known(&self, secret: &ResolvedSecret) -> Known {
+    fn known(&self, secret: &ResolvedValue) -> Known {
         Known {
             id: secret.id,
             version: secret.version,
@@ -63,9 +63,9 @@ mod tests {
     use super::*;
     use crate::domain::{Cursor, SecretName, SecretValue};
 
-    fn values(version: u64, value: &str) -> Resolved {
-        Resolved {
-            secrets: vec![ResolvedSecret {
+    fn values(version: u64, value: &str) -> ResolvedValues {
+        ResolvedValues {
+            secrets: vec![ResolvedValue {
                 id: SecretId::new(uuid::Uuid::nil()),
                 name: SecretName::parse("A_KEY").unwrap(),
                 value: SecretValue::parse(value.to_owned().into()).unwrap(),

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::super::connection;
-use crate::remote::Resolved;
+use crate::client::ResolvedValues;
 
 /// The group that the command is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Recipe {
     ///
     /// # Errors
     /// The operating system's: not found, not executable, no memory.
-    pub(super) fn start(&self, values: &Resolved) -> io::Result<Child> {
+    pub(super) fn start(&self, values: &ResolvedValues) -> io::Result<Child> {
         let mut words = self.command.iter();
         let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
@@ -162,19 +162,19 @@ mod tests {
 
     use super::*;
     use crate::{
+        client::ResolvedValue,
         domain::{Cursor, SecretId, SecretName, SecretValue},
-        remote::ResolvedSecret,
     };
 
     fn start(line: &str) -> Child {
-        let secret = ResolvedSecret {
+        let secret = ResolvedValue {
             id: SecretId::new(uuid::Uuid::nil()),
             name: SecretName::parse("A_KEY").unwrap(),
             value: SecretValue::parse("canary".to_owned().into()).unwrap(),
             version: 1,
             sequence: 1,
         };
-        let values = Resolved {
+        let values = ResolvedValues {
             secrets: vec![secret],
             cursor: Cursor::START,
         };

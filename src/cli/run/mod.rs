@@ -24,8 +24,8 @@ use rustix::process::Signal;
 use self::{child::Recipe, signals::Signals, watch::Plan};
 use super::{Failed, connection};
 use crate::{
+    client::{ApiClient, ClientError, ResolvedValues},
     domain::{Owner, SecretName},
-    remote::{Remote, RemoteError, Resolved},
 };
 
 /// How many names one `resolve` takes.
@@ -39,7 +39,7 @@ pub(super) struct Run {
     /// A secret by its name, which is also the environment variable's; repeat it for several.
     #[arg(long = "secret", required = true, value_name = "NAME", value_parser = SecretName::parse)]
     secrets: Vec<SecretName>,
-    /// Follow the secrets and act when one has a new value.
+    /// EventStream the secrets and act when one has a new value.
     #[arg(long)]
     watch: bool,
     /// What to do then: restart, signal:NAME or exec:CMD.
@@ -107,7 +107,7 @@ fn span(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub(super) async fn run(mut run: Run) -> Result<ExitCode, Failed> {
-    let remote = connection::from_environment()?;
+    let client = connection::from_environment()?;
     let mut names = Vec::new();
     for name in run.secrets.drain(..) {
         if !names.contains(&name) {
@@ -121,14 +121,14 @@ pub(super) async fn run(mut run: Run) -> Result<ExitCode, Failed> {
     let first = tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal)),
-        first = first(&remote, &run.owner, &names) => first?,
+        first = first(&client, &run.owner, &names) => first?,
     };
     let recipe = Recipe::new(std::mem::take(&mut run.command));
     if !run.watch {
         return alone(&recipe, first, signals).await;
     }
     let plan = Plan {
-        remote,
+        client,
         owner: run.owner,
         names,
         recipe,
@@ -141,9 +141,13 @@ pub(super) async fn run(mut run: Run) -> Result<ExitCode, Failed> {
 }
 
 /// The values that the command starts with.
-async fn first(remote: &Remote, owner: &Owner, names: &[SecretName]) -> Result<Resolved, Failed> {
-    let resolved = remote.resolve(Some(owner), names, None).await;
-    resolved.map_err(|error: RemoteError| {
+async fn first(
+    client: &ApiClient,
+    owner: &Owner,
+    names: &[SecretName],
+) -> Result<ResolvedValues, Failed> {
+    let resolved = client.resolve(Some(owner), names, None).await;
+    resolved.map_err(|error: ClientError| {
         if error.is_not_found() {
             return "there is no secret of one of these names, or the token does not act for the \
                     owner"
@@ -156,7 +160,7 @@ async fn first(remote: &Remote, owner: &Owner, names: &[SecretName]) -> Result<R
 /// Runs the command once.
 async fn alone(
     recipe: &Recipe,
-    values: Resolved,
+    values: ResolvedValues,
     mut signals: Signals,
 ) -> Result<ExitCode, Failed> {
     let mut child = match recipe.start(&values) {

@@ -10,8 +10,8 @@ use tokio::{
 
 use super::{changes::Fact, child::Child, say};
 use crate::{
+    client::{ApiClient, ClientError, LogFollower, Pause, ResolvedValues},
     domain::{Cursor, Log, Owner, SecretName},
-    remote::{Pause, Remote, RemoteError, Resolved, Trail},
 };
 
 /// What a task has found.
@@ -31,7 +31,7 @@ pub(super) enum Told {
 
 #[derive(Debug)]
 pub(super) enum Fetched {
-    Values(Resolved),
+    Values(ResolvedValues),
     /// One of the names is not there.
     Missing,
     /// The log does not hold the cursor that they should reach.
@@ -41,7 +41,7 @@ pub(super) enum Fetched {
 /// The service and what is asked of it.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
-    pub(super) remote: Remote,
+    pub(super) client: ApiClient,
     pub(super) owner: Owner,
     pub(super) names: Vec<SecretName>,
     pub(super) told: Sender<Told>,
@@ -49,7 +49,7 @@ pub(super) struct Asker {
 
 impl Asker {
     /// Tells every event from here on until the log has lost the cursor.
-    pub(super) fn follow(&self, mut trail: Trail) -> AbortHandle {
+    pub(super) fn follow(&self, mut trail: LogFollower) -> AbortHandle {
         let told = self.told.clone();
         let task = tokio::spawn(async move {
             let mut trouble = Trouble::default();
@@ -61,7 +61,7 @@ impl Asker {
                         let Some(fact) = fact else { continue };
                         Told::Event(passed.cursor, fact)
                     }
-                    Err(RemoteError::Gone { .. }) => Told::Gone,
+                    Err(ClientError::Gone { .. }) => Told::Gone,
                     Err(error) => {
                         trouble.wait("following the changes", &error).await;
                         continue;
@@ -92,7 +92,7 @@ impl Asker {
         tokio::spawn(async move {
             let mut trouble = Trouble::default();
             let head = loop {
-                match asker.remote.head(Log::Changes).await {
+                match asker.client.head(Log::Changes).await {
                     Ok(head) => break head.cursor(),
                     Err(error) => trouble.wait("reading the log's head", &error).await,
                 }
@@ -115,12 +115,12 @@ impl Asker {
         let mut trouble = Trouble::default();
         loop {
             let resolved = self
-                .remote
+                .client
                 .resolve(Some(&self.owner), &self.names, min_cursor);
             match resolved.await {
                 Ok(values) => return Fetched::Values(values),
                 Err(error) if error.is_not_found() => return Fetched::Missing,
-                Err(RemoteError::Gone { .. }) => return Fetched::Gone,
+                Err(ClientError::Gone { .. }) => return Fetched::Gone,
                 Err(error) => trouble.wait("fetching the values", &error).await,
             }
         }
@@ -135,7 +135,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    async fn wait(&mut self, doing: &str, error: &RemoteError) {
+    async fn wait(&mut self, doing: &str, error: &ClientError) {
         let text = error.to_string();
         if self.said.as_ref() != Some(&text) {
             say(&format!(

@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     cli::Failed,
+    client::{ApiClient, LogFollower, ResolvedValues},
     domain::{Cursor, Log, Owner, SecretName},
-    remote::{Remote, Resolved, Trail},
 };
 
 /// What tasks have told and the loop has not yet heard; the stream waits beyond.
@@ -38,7 +38,7 @@ const UNHEARD: usize = 64;
 /// What `run` was asked to do.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) remote: Remote,
+    pub(super) client: ApiClient,
     pub(super) owner: Owner,
     pub(super) names: Vec<SecretName>,
     pub(super) recipe: Recipe,
@@ -61,7 +61,7 @@ struct Watch {
     child: Child,
     stream: AbortHandle,
     /// The values that the command was started with last.
-    values: Resolved,
+    values: ResolvedValues,
     /// What was acted on last, whatever came of it.
     acted: Acted,
     probation: Option<Probation>,
@@ -76,17 +76,17 @@ struct Watch {
 /// The time after a restart in which a failure is the new values' fault.
 struct Probation {
     until: Instant,
-    good: Resolved,
+    good: ResolvedValues,
 }
 
 /// Runs the command until it ends by itself.
 pub(super) async fn run(
     plan: Plan,
-    values: Resolved,
+    values: ResolvedValues,
     mut signals: Signals,
 ) -> Result<ExitCode, Failed> {
     // Before anything runs: a token that may not follow is found out here.
-    let mut trail = Trail::new(plan.remote.clone(), Log::Changes, Some(values.cursor));
+    let mut trail = LogFollower::new(plan.client.clone(), Log::Changes, Some(values.cursor));
     tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal)),
@@ -101,7 +101,7 @@ pub(super) async fn run(
     changes.cover(values.cursor);
     let (sender, told) = mpsc::channel(UNHEARD);
     let asker = Asker {
-        remote: plan.remote,
+        client: plan.client,
         owner: plan.owner,
         names: plan.names,
         told: sender,
@@ -235,12 +235,12 @@ impl Watch {
     fn go_on(&mut self, from: Cursor) {
         self.lost = false;
         self.changes.cover(from);
-        let trail = Trail::new(self.asker.remote.clone(), Log::Changes, Some(from));
+        let trail = LogFollower::new(self.asker.client.clone(), Log::Changes, Some(from));
         self.stream = self.asker.follow(trail);
     }
 
     /// Does what a change causes, if it is one.
-    async fn act(&mut self, values: Resolved) -> Result<Option<ExitCode>, Failed> {
+    async fn act(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, Failed> {
         self.changes.cover(values.cursor);
         let news = self.acted.news(&values);
         if news.is_empty() || self.ending {
@@ -270,7 +270,7 @@ impl Watch {
         Ok(None)
     }
 
-    async fn restart(&mut self, values: Resolved) -> Result<Option<ExitCode>, Failed> {
+    async fn restart(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, Failed> {
         let status = self.stop().await?;
         if self.ending {
             return Ok(Some(code(status)));

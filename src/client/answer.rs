@@ -40,16 +40,16 @@ impl EventPage {
 
 /// Values for a workload.
 #[derive(Debug)]
-pub struct Resolved {
+pub struct ResolvedValues {
     /// In the order asked.
-    pub secrets: Vec<ResolvedSecret>,
+    pub secrets: Vec<ResolvedValue>,
     /// The log's head before they were read: every change up to it is in them.
     pub cursor: Cursor,
 }
 
 /// One value and which it is.
 #[derive(Debug)]
-pub struct ResolvedSecret {
+pub struct ResolvedValue {
     /// The secret's ID.
     pub id: SecretId,
     /// Its name.
@@ -62,7 +62,7 @@ pub struct ResolvedSecret {
     pub sequence: u64,
 }
 
-impl Resolved {
+impl ResolvedValues {
     /// `None` also when it is not what was asked for.
     pub(super) fn read(body: &[u8], names: &[SecretName]) -> Option<Self> {
         #[derive(Deserialize)]
@@ -84,7 +84,7 @@ impl Resolved {
             .secrets
             .into_iter()
             .map(|secret| {
-                Some(ResolvedSecret {
+                Some(ResolvedValue {
                     id: SecretId::parse(&secret.id).ok()?,
                     name: SecretName::parse(&secret.name).ok()?,
                     value: SecretValue::parse(secret.value).ok()?,
@@ -189,7 +189,7 @@ mod tests {
                 .map(|n| SecretName::parse(n).unwrap())
                 .collect()
         };
-        let read = |asked: &[&str]| Resolved::read(body.as_bytes(), &names(asked));
+        let read = |asked: &[&str]| ResolvedValues::read(body.as_bytes(), &names(asked));
         let resolved = read(&["A", "B"]).unwrap();
         assert_eq!(resolved.secrets[0].value.expose(), "canary");
         assert!(!format!("{resolved:?}").contains("canary"));

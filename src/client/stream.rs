@@ -6,8 +6,8 @@ use reqwest::{Response, header::CONTENT_TYPE};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    RemoteError,
-    sse::{Block, Parser},
+    ClientError,
+    sse::{SseBlock, SseParser},
 };
 use crate::domain::Cursor;
 
@@ -16,16 +16,16 @@ const SILENCE: Duration = Duration::from_secs(40);
 
 /// The log has been read up to a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passed {
+pub struct StreamItem {
     /// Resuming here misses nothing and repeats nothing.
     pub cursor: Cursor,
     /// The event at the cursor; `None` when only time or other owners' events have passed.
-    pub event: Option<Streamed>,
+    pub event: Option<StreamedEvent>,
 }
 
 /// An event as it was streamed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Streamed {
+pub struct StreamedEvent {
     /// Its type, such as `secret.updated`.
     pub kind: String,
     /// Its exact bytes (they are UTF-8): what its hash is over.
@@ -34,22 +34,22 @@ pub struct Streamed {
 
 /// A stream under way.
 #[derive(Debug)]
-pub struct Follow {
+pub struct EventStream {
     response: Response,
-    parser: Parser,
-    blocks: VecDeque<Block>,
+    parser: SseParser,
+    blocks: VecDeque<SseBlock>,
     heard: Instant,
 }
 
-impl Follow {
-    pub(super) fn new(response: Response) -> Result<Self, RemoteError> {
+impl EventStream {
+    pub(super) fn new(response: Response) -> Result<Self, ClientError> {
         let kind = response.headers().get(CONTENT_TYPE);
         if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
-            return Err(RemoteError::NotUnderstood);
+            return Err(ClientError::NotUnderstood);
         }
         Ok(Self {
             response,
-            parser: Parser::default(),
+            parser: SseParser::default(),
             blocks: VecDeque::new(),
             heard: Instant::now(),
         })
@@ -58,32 +58,32 @@ impl Follow {
     /// The next that has passed; `None` when the service has ended the stream.
     ///
     /// # Errors
-    /// [`RemoteError::Unreachable`] when the connection breaks, [`RemoteError::Silent`] after 40 s
-    /// without a byte, [`RemoteError::NotUnderstood`]. The stream is over then.
+    /// [`ClientError::Unreachable`] when the connection breaks, [`ClientError::Silent`] after 40 s
+    /// without a byte, [`ClientError::NotUnderstood`]. The stream is over then.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Result<Option<Passed>, RemoteError> {
+    pub async fn next(&mut self) -> Result<Option<StreamItem>, ClientError> {
         loop {
             if let Some(block) = self.blocks.pop_front() {
-                return read(block).map(Some).ok_or(RemoteError::NotUnderstood);
+                return read(block).map(Some).ok_or(ClientError::NotUnderstood);
             }
             let piece = timeout_at(self.heard + SILENCE, self.response.chunk()).await;
-            let piece = piece.or(Err(RemoteError::Silent))?;
+            let piece = piece.or(Err(ClientError::Silent))?;
             self.heard = Instant::now();
-            let Some(piece) = piece.map_err(RemoteError::unreachable)? else {
+            let Some(piece) = piece.map_err(ClientError::unreachable)? else {
                 return Ok(None);
             };
             let fed = self.parser.feed(&piece, &mut self.blocks);
-            fed.or(Err(RemoteError::NotUnderstood))?;
+            fed.or(Err(ClientError::NotUnderstood))?;
         }
     }
 }
 
-fn read(block: Block) -> Option<Passed> {
-    Some(Passed {
+fn read(block: SseBlock) -> Option<StreamItem> {
+    Some(StreamItem {
         cursor: Cursor::parse(&block.id).ok()?,
-        event: block.data.map(|body| Streamed {
+        event: block.data.map(|body| StreamedEvent {
             kind: block.kind,
             body,
         }),

@@ -3,14 +3,14 @@
 //! In come a log and a cursor, or an owner and names; out go the log's head, its events byte for
 //! byte, a stream of them, and resolved values. Promise: no error holds a token, a value or any text of
 //! the service's but an error's type; no redirect is followed, so that the token goes nowhere else; every
-//! wait ends. What it does not do: decide what is worth another try, but for [`Trail`], which follows a
+//! wait ends. What it does not do: decide what is worth another try, but for [`LogFollower`], which follows a
 //! log over any number of connections.
 
 mod answer;
 mod error;
-mod follow;
+mod follower;
 mod sse;
-mod trail;
+mod stream;
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use zeroize::Zeroizing;
 
 use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
 
-pub use answer::{EventPage, Resolved, ResolvedSecret};
-pub use error::RemoteError;
-pub use follow::{Follow, Passed, Streamed};
-pub use trail::{Pause, Trail};
+pub use answer::{EventPage, ResolvedValue, ResolvedValues};
+pub use error::ClientError;
+pub use follower::{LogFollower, Pause};
+pub use stream::{EventStream, StreamItem, StreamedEvent};
 
 /// How long a connection may take to stand.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -38,31 +38,31 @@ const BODY_BYTES: usize = 48 << 20;
 
 /// One service, one token. A clone shares its connections.
 #[derive(Debug, Clone)]
-pub struct Remote {
-    client: Client,
+pub struct ApiClient {
+    http: Client,
     base: String,
 }
 
-impl Remote {
+impl ApiClient {
     /// Takes the service's address, with or without a path before `/api`; nothing is sent yet.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] for anything but `http://` or `https://` with a host (a password or a
-    /// query in it included), [`RemoteError::Token`] for a token that no header can hold.
+    /// [`ClientError::Address`] for anything but `http://` or `https://` with a host (a password or a
+    /// query in it included), [`ClientError::Token`] for a token that no header can hold.
     #[expect(clippy::needless_pass_by_value, reason = "the token is wiped here")]
-    pub fn new(url: &str, token: SecretString) -> Result<Self, RemoteError> {
-        let url = Url::parse(url).or(Err(RemoteError::Address))?;
+    pub fn new(url: &str, token: SecretString) -> Result<Self, ClientError> {
+        let url = Url::parse(url).or(Err(ClientError::Address))?;
         let plain = url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none()
             && url.fragment().is_none();
         if !(plain && url.has_host() && matches!(url.scheme(), "http" | "https")) {
-            return Err(RemoteError::Address);
+            return Err(ClientError::Address);
         }
         let credential = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
-        let mut credential = HeaderValue::from_str(&credential).or(Err(RemoteError::Token))?;
+        let mut credential = HeaderValue::from_str(&credential).or(Err(ClientError::Token))?;
         credential.set_sensitive(true);
-        let client = Client::builder()
+        let http = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
             .connect_timeout(CONNECT)
@@ -70,46 +70,50 @@ impl Remote {
             .user_agent(concat!("rekey/", env!("CARGO_PKG_VERSION")))
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, credential)]))
             .build()
-            .map_err(RemoteError::unreachable)?;
+            .map_err(ClientError::unreachable)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { client, base })
+        Ok(Self { http, base })
     }
 
     /// The log's last event, as a signed checkpoint.
     ///
     /// # Errors
-    /// [`RemoteError`], as every call here.
-    pub async fn head(&self, log: Log) -> Result<Checkpoint, RemoteError> {
+    /// [`ClientError`], as every call here.
+    pub async fn head(&self, log: Log) -> Result<Checkpoint, ClientError> {
         let query = [("log", log.as_str())];
         let request = self.get("/api/v1/events/head").query(&query);
         let body = self.answered(request).await?;
-        answer::checkpoint(&body, log).ok_or(RemoteError::NotUnderstood)
+        answer::checkpoint(&body, log).ok_or(ClientError::NotUnderstood)
     }
 
     /// One page of a log, after a cursor or from the first event kept.
     ///
     /// # Errors
-    /// [`RemoteError::Gone`] when the cursor is not good, and the others.
+    /// [`ClientError::Gone`] when the cursor is not good, and the others.
     pub async fn events(
         &self,
         log: Log,
         after: Option<Cursor>,
         limit: u32,
-    ) -> Result<EventPage, RemoteError> {
+    ) -> Result<EventPage, ClientError> {
         let mut request = self.get("/api/v1/events").query(&[("log", log.as_str())]);
         request = request.query(&[("limit", limit)]);
         if let Some(after) = after {
             request = request.query(&[("after", after.to_string())]);
         }
         let body = self.answered(request).await?;
-        EventPage::read(&body).ok_or(RemoteError::NotUnderstood)
+        EventPage::read(&body).ok_or(ClientError::NotUnderstood)
     }
 
     /// One connection that streams a log, after a cursor or from its head on.
     ///
     /// # Errors
-    /// [`RemoteError::Gone`] when the cursor is not good, and the others.
-    pub async fn follow(&self, log: Log, after: Option<Cursor>) -> Result<Follow, RemoteError> {
+    /// [`ClientError::Gone`] when the cursor is not good, and the others.
+    pub async fn follow(
+        &self,
+        log: Log,
+        after: Option<Cursor>,
+    ) -> Result<EventStream, ClientError> {
         let mut request = self
             .get("/api/v1/events")
             .query(&[("log", log.as_str())])
@@ -119,57 +123,57 @@ impl Remote {
         }
         let sent = tokio::time::timeout(ANSWER, request.send()).await;
         let response = sent
-            .or(Err(RemoteError::Silent))?
-            .map_err(RemoteError::unreachable)?;
-        Follow::new(accepted(response).await?)
+            .or(Err(ClientError::Silent))?
+            .map_err(ClientError::unreachable)?;
+        EventStream::new(accepted(response).await?)
     }
 
     /// The values of these names of an owner's, all or none, in the order asked; at least as new as
     /// `min_cursor`.
     ///
     /// # Errors
-    /// [`RemoteError::Refused`] with 404 when a name is not there (or the owner is not granted),
-    /// [`RemoteError::Gone`] when `min_cursor` is not good, and the others.
+    /// [`ClientError::Refused`] with 404 when a name is not there (or the owner is not granted),
+    /// [`ClientError::Gone`] when `min_cursor` is not good, and the others.
     pub async fn resolve(
         &self,
         owner: Option<&Owner>,
         names: &[SecretName],
         min_cursor: Option<Cursor>,
-    ) -> Result<Resolved, RemoteError> {
+    ) -> Result<ResolvedValues, ClientError> {
         let question = answer::question(owner, names, min_cursor);
         let request = self
-            .client
+            .http
             .post(format!("{}/api/v1/secrets/resolve", self.base))
             .header("content-type", "application/json")
             .body(question);
         let body = self.answered(request).await?;
-        Resolved::read(&body, names).ok_or(RemoteError::NotUnderstood)
+        ResolvedValues::read(&body, names).ok_or(ClientError::NotUnderstood)
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(format!("{}{path}", self.base))
+        self.http.get(format!("{}{path}", self.base))
     }
 
     /// The body of a good answer. It may hold values: it is wiped.
-    async fn answered(&self, request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, RemoteError> {
+    async fn answered(&self, request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, ClientError> {
         let response = request.timeout(ANSWER).send().await;
-        let response = accepted(response.map_err(RemoteError::unreachable)?).await?;
+        let response = accepted(response.map_err(ClientError::unreachable)?).await?;
         body(response, BODY_BYTES).await
     }
 }
 
 /// Passes a 200 on; anything else is an error.
-async fn accepted(response: Response) -> Result<Response, RemoteError> {
+async fn accepted(response: Response) -> Result<Response, ClientError> {
     let status = response.status();
     match status {
         StatusCode::OK => Ok(response),
-        StatusCode::UNAUTHORIZED => Err(RemoteError::Unauthorised),
+        StatusCode::UNAUTHORIZED => Err(ClientError::Unauthorised),
         StatusCode::GONE => {
             let cursor = |name| {
                 let text = response.headers().get(name)?.to_str().ok()?;
                 Cursor::parse(text).ok()
             };
-            Err(RemoteError::Gone {
+            Err(ClientError::Gone {
                 first: cursor("rekey-log-first"),
                 head: cursor("rekey-log-head"),
             })
@@ -180,7 +184,7 @@ async fn accepted(response: Response) -> Result<Response, RemoteError> {
                 Ok(Ok(body)) => answer::error_type(&body),
                 Ok(Err(_)) | Err(_) => None,
             };
-            Err(RemoteError::Refused {
+            Err(ClientError::Refused {
                 status: status.as_u16(),
                 kind,
             })
@@ -188,11 +192,11 @@ async fn accepted(response: Response) -> Result<Response, RemoteError> {
     }
 }
 
-async fn body(mut response: Response, most: usize) -> Result<Zeroizing<Vec<u8>>, RemoteError> {
+async fn body(mut response: Response, most: usize) -> Result<Zeroizing<Vec<u8>>, ClientError> {
     let mut body = Zeroizing::new(Vec::new());
-    while let Some(piece) = response.chunk().await.map_err(RemoteError::unreachable)? {
+    while let Some(piece) = response.chunk().await.map_err(ClientError::unreachable)? {
         if body.len() + piece.len() > most {
-            return Err(RemoteError::NotUnderstood);
+            return Err(ClientError::NotUnderstood);
         }
         body.extend_from_slice(&piece);
     }
@@ -205,9 +209,9 @@ mod tests {
 
     #[test]
     fn an_address_is_http_with_a_host_and_nothing_that_a_message_must_not_show() {
-        let remote = |url: &str| Remote::new(url, SecretString::from("rekey_token".to_owned()));
+        let client = |url: &str| ApiClient::new(url, SecretString::from("rekey_token".to_owned()));
         for good in ["http://127.0.0.1:8080", "https://keys.example.org/below/"] {
-            assert!(!remote(good).unwrap().base.ends_with('/'), "{good}");
+            assert!(!client(good).unwrap().base.ends_with('/'), "{good}");
         }
         for bad in [
             "",
@@ -217,15 +221,15 @@ mod tests {
             "http://a/?b=c",
             "http://",
         ] {
-            assert!(matches!(remote(bad), Err(RemoteError::Address)), "{bad}");
+            assert!(matches!(client(bad), Err(ClientError::Address)), "{bad}");
         }
     }
 
     #[test]
     fn a_token_is_in_no_debug_text() {
-        let remote = Remote::new("http://a", SecretString::from("canary".to_owned())).unwrap();
-        assert!(!format!("{remote:?}").contains("canary"));
-        let bad = Remote::new("http://a", SecretString::from("canary\n".to_owned()));
+        let client = ApiClient::new("http://a", SecretString::from("canary".to_owned())).unwrap();
+        assert!(!format!("{client:?}").contains("canary"));
+        let bad = ApiClient::new("http://a", SecretString::from("canary\n".to_owned()));
         let error = bad.unwrap_err();
         assert!(!format!("{error:?} {error}").contains("canary"));
     }

@@ -11,7 +11,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// What stands between two empty lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct SseBlock {
     /// The stream's last ID up to here; empty before the first.
     pub(super) id: String,
     /// The event's type; empty when none is given.
@@ -22,28 +22,28 @@ pub(super) struct Block {
 
 /// The stream is not one of server-sent events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct SseError;
 
 /// Reads a stream in pieces of any size.
 #[derive(Debug, Default)]
-pub(super) struct Parser {
+pub(super) struct SseParser {
     line: Vec<u8>,
     /// The last byte was CR: an LF right after it ends no line of its own.
     after_cr: bool,
     /// The first line is over: no byte order mark can come any more.
     begun: bool,
-    block: Block,
+    block: SseBlock,
     has_id: bool,
     size: usize,
 }
 
-impl Parser {
+impl SseParser {
     /// Takes the next bytes; whole blocks are appended to `blocks`.
     pub(super) fn feed(
         &mut self,
         bytes: &[u8],
-        blocks: &mut VecDeque<Block>,
-    ) -> Result<(), Malformed> {
+        blocks: &mut VecDeque<SseBlock>,
+    ) -> Result<(), SseError> {
         for byte in bytes {
             let after_cr = std::mem::replace(&mut self.after_cr, *byte == b'\r');
             match byte {
@@ -57,7 +57,7 @@ impl Parser {
                 _ => {
                     self.size += 1;
                     if self.size > BLOCK_BYTES {
-                        return Err(Malformed);
+                        return Err(SseError);
                     }
                     self.line.push(*byte);
                 }
@@ -66,8 +66,8 @@ impl Parser {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], blocks: &mut VecDeque<Block>) -> Result<(), Malformed> {
-        let line = std::str::from_utf8(line).or(Err(Malformed))?;
+    fn line(&mut self, line: &[u8], blocks: &mut VecDeque<SseBlock>) -> Result<(), SseError> {
+        let line = std::str::from_utf8(line).or(Err(SseError))?;
         let first = !std::mem::replace(&mut self.begun, true);
         let line = line
             .strip_prefix('\u{feff}')
@@ -98,12 +98,12 @@ impl Parser {
         Ok(())
     }
 
-    fn end(&mut self, blocks: &mut VecDeque<Block>) {
+    fn end(&mut self, blocks: &mut VecDeque<SseBlock>) {
         self.size = 0;
         let has_id = std::mem::take(&mut self.has_id);
-        let next = Block {
+        let next = SseBlock {
             id: self.block.id.clone(),
-            ..Block::default()
+            ..SseBlock::default()
         };
         let block = std::mem::replace(&mut self.block, next);
         if has_id || block.data.is_some() {
@@ -118,16 +118,16 @@ mod tests {
 
     use super::*;
 
-    fn parse(pieces: &[&[u8]]) -> Result<Vec<Block>, Malformed> {
-        let (mut parser, mut blocks) = (Parser::default(), VecDeque::new());
+    fn parse(pieces: &[&[u8]]) -> Result<Vec<SseBlock>, SseError> {
+        let (mut parser, mut blocks) = (SseParser::default(), VecDeque::new());
         for piece in pieces {
             parser.feed(piece, &mut blocks)?;
         }
         Ok(blocks.into())
     }
 
-    fn block(id: &str, kind: &str, data: Option<&str>) -> Block {
-        Block {
+    fn block(id: &str, kind: &str, data: Option<&str>) -> SseBlock {
+        SseBlock {
             id: id.to_owned(),
             kind: kind.to_owned(),
             data: data.map(str::to_owned),
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn other_bytes_than_utf_8_and_endless_blocks_are_refused() {
-        assert_eq!(parse(&[b"data: \xff\n"]), Err(Malformed));
+        assert_eq!(parse(&[b"data: \xff\n"]), Err(SseError));
         let long = vec![b'a'; BLOCK_BYTES];
-        assert_eq!(parse(&[b"data: ", &long]), Err(Malformed));
+        assert_eq!(parse(&[b"data: ", &long]), Err(SseError));
     }
 
     proptest! {

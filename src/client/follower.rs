@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Follow, Passed, Remote, RemoteError};
+use super::{ApiClient, ClientError, EventStream, StreamItem};
 use crate::domain::{Cursor, Log};
 
 /// Grows with each failure and begins anew after a success.
@@ -48,21 +48,21 @@ impl Default for Pause {
 
 /// Follows a log and resumes from its last cursor after any break: each event comes once.
 #[derive(Debug)]
-pub struct Trail {
-    remote: Remote,
+pub struct LogFollower {
+    client: ApiClient,
     log: Log,
     cursor: Option<Cursor>,
-    follow: Option<Follow>,
+    follow: Option<EventStream>,
     pause: Pause,
     away: bool,
 }
 
-impl Trail {
+impl LogFollower {
     /// Begins after a cursor, or at the log's head as the first connection finds it.
     #[must_use]
-    pub const fn new(remote: Remote, log: Log, after: Option<Cursor>) -> Self {
+    pub const fn new(client: ApiClient, log: Log, after: Option<Cursor>) -> Self {
         Self {
-            remote,
+            client,
             log,
             cursor: after,
             follow: None,
@@ -74,9 +74,9 @@ impl Trail {
     /// Makes the first connection, so that a token that may not follow is found out.
     ///
     /// # Errors
-    /// Those that [`RemoteError::may_pass`] says do not.
-    pub async fn begin(&mut self) -> Result<(), RemoteError> {
-        match self.remote.follow(self.log, self.cursor).await {
+    /// Those that [`ClientError::may_pass`] says do not.
+    pub async fn begin(&mut self) -> Result<(), ClientError> {
+        match self.client.follow(self.log, self.cursor).await {
             Ok(follow) => self.follow = Some(follow),
             Err(error) if error.may_pass() => {}
             Err(error) => return Err(error),
@@ -87,11 +87,11 @@ impl Trail {
     /// The next that has passed.
     ///
     /// # Errors
-    /// Those that [`RemoteError::may_pass`] says do not; the others are waited out.
+    /// Those that [`ClientError::may_pass`] says do not; the others are waited out.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped; a connection being made is begun anew.
-    pub async fn next(&mut self) -> Result<Passed, RemoteError> {
+    pub async fn next(&mut self) -> Result<StreamItem, ClientError> {
         loop {
             match self.step().await {
                 Ok(Some(passed)) => return Ok(passed),
@@ -104,12 +104,12 @@ impl Trail {
         }
     }
 
-    async fn step(&mut self) -> Result<Option<Passed>, RemoteError> {
+    async fn step(&mut self) -> Result<Option<StreamItem>, ClientError> {
         let fresh = self.follow.is_none();
         let follow = if let Some(follow) = &mut self.follow {
             follow
         } else {
-            let follow = self.remote.follow(self.log, self.cursor).await?;
+            let follow = self.client.follow(self.log, self.cursor).await?;
             self.follow.insert(follow)
         };
         let passed = follow.next().await?;
@@ -128,7 +128,7 @@ impl Trail {
     }
 
     /// Says so once, however often it is tried.
-    fn gone(&mut self, error: &RemoteError) {
+    fn gone(&mut self, error: &ClientError) {
         if !std::mem::replace(&mut self.away, true) {
             let error: &dyn std::error::Error = error;
             tracing::warn!(error, "the stream broke; it is resumed");
@@ -149,7 +149,7 @@ mod tests {
     const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
     /// Gives one answer a connection, and what each asked.
-    async fn served(answers: Vec<String>) -> (Remote, tokio::task::JoinHandle<Vec<String>>) {
+    async fn served(answers: Vec<String>) -> (ApiClient, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = tokio::spawn(async move {
@@ -164,18 +164,18 @@ mod tests {
             asked
         });
         let token = SecretString::from("rekey_token".to_owned());
-        (Remote::new(&url, token).unwrap(), asked)
+        (ApiClient::new(&url, token).unwrap(), asked)
     }
 
     #[tokio::test]
     async fn a_break_is_resumed_after_the_last_cursor_and_nothing_comes_twice() {
-        let (remote, asked) = served(vec![
+        let (client, asked) = served(vec![
             format!("{STREAM}id: 1-4\n\nid: 1-5\nevent: secret.updated\ndata: {{}}\n\nid: 1-6\nev"),
             "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n".to_owned(),
             format!("{STREAM}id: 1-5\n\nid: 1-6\nevent: secret.deleted\ndata: {{}}\n\n"),
         ])
         .await;
-        let mut trail = Trail::new(remote, Log::Changes, Cursor::parse("1-4").ok());
+        let mut trail = LogFollower::new(client, Log::Changes, Cursor::parse("1-4").ok());
         let mut seen = Vec::new();
         while seen.len() < 2 {
             let passed = trail.next().await.unwrap();
@@ -211,10 +211,10 @@ mod tests {
     #[tokio::test]
     async fn a_cursor_that_is_gone_is_told_with_where_the_log_begins() {
         let head = "HTTP/1.1 410 Gone\r\nrekey-log-first: 1-3\r\nrekey-log-head: 2-9\r\n";
-        let (remote, _asked) = served(vec![format!("{head}content-length: 0\r\n\r\n")]).await;
-        let mut trail = Trail::new(remote, Log::Changes, Some(Cursor::START));
+        let (client, _asked) = served(vec![format!("{head}content-length: 0\r\n\r\n")]).await;
+        let mut trail = LogFollower::new(client, Log::Changes, Some(Cursor::START));
         let error = trail.next().await.unwrap_err();
-        let RemoteError::Gone { first, head } = error else {
+        let ClientError::Gone { first, head } = error else {
             panic!("{error}");
         };
         assert_eq!(

@@ -4,7 +4,7 @@ use crate::domain::Cursor;
 
 /// Why there is no answer, or none that helps.
 #[derive(Debug, thiserror::Error)]
-pub enum RemoteError {
+pub enum ClientError {
     /// Not an address of a service.
     #[error(
         "not a service's address: allowed is http:// or https:// with a host, without a password or a query"
@@ -43,7 +43,7 @@ pub enum RemoteError {
     NotUnderstood,
 }
 
-impl RemoteError {
+impl ClientError {
     /// The address may be somebody's secret path: the message goes without.
     pub(super) fn unreachable(error: reqwest::Error) -> Self {
         if error.is_timeout() {
