@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::{ApiClient, ClientError, EventPage},
     crypto::CheckpointKey,
-    domain::{Cursor, Log, Timestamp},
+    domain::{Cursor, ErrorChain, Log, Timestamp},
     store::StoreError,
 };
 
@@ -251,6 +251,5 @@ fn now() -> Timestamp {
 }
 
 fn complain(log: Log, error: &GapError, what: &'static str) {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(log = log.as_str(), %error, cause, "{what}");
+    tracing::warn!(log = log.as_str(), error = %ErrorChain(error), "{what}");
 }

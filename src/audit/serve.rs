@@ -20,7 +20,7 @@ use crate::{
     broker::{BrokerError, BrokerTarget, Consumer, Delivery},
     client::ApiClient,
     crypto::CheckpointKey,
-    domain::Timestamp,
+    domain::{ErrorChain, Timestamp},
     faults,
     store::{SchemaError, StoreError, UnsafeDatabase},
 };
@@ -106,8 +106,7 @@ impl Auditor {
         while !*self.stopping.borrow() {
             let began = Instant::now();
             if let Err(error) = self.connection().await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, cause, "no connection to the broker; trying again");
+                tracing::warn!(error = %ErrorChain(&error), "no connection to the broker; trying again");
             }
             if began.elapsed() > LASTED {
                 pause = FIRST_PAUSE;
@@ -171,8 +170,7 @@ impl Auditor {
                     break;
                 }
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "can't store; trying again");
+                    tracing::warn!(error = %ErrorChain(&error), "can't store; trying again");
                 }
             }
             if *self.stopping.borrow() {

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Failed, log_name, print,
     progress::{Progress, Told},
+    say,
 };
 use crate::{
     audit::{AuditStore, Auditor, Bad, Proof, Verifier, export, verify_export},
@@ -238,7 +239,7 @@ fn report(
                 if !as_json {
                     print(&format!("first bad position: {}", bad.position))?;
                 }
-                super::complain(&*Failed::from(format!("{name}: {bad}")));
+                say(&format!("{name}: {bad}"));
             }
         }
     }
@@ -294,10 +295,7 @@ async fn write_export(
     };
     drop(progress);
     store.close(TIMEOUT).await;
-    super::complain(&*Failed::from(format!(
-        "exported {} up to {until}",
-        log.as_str()
-    )));
+    say(&format!("exported {} through {until}", log.as_str()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -26,7 +26,7 @@ use std::{
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
-    domain::Log,
+    domain::{ErrorChain, Log},
     settings::{LogFormat, Settings},
 };
 
@@ -130,7 +130,7 @@ pub fn main() -> ExitCode {
     {
         Ok(code) => code,
         Err(error) => {
-            complain(&*error);
+            say(&ErrorChain(&*error).to_string());
             ExitCode::FAILURE
         }
     }
@@ -194,18 +194,8 @@ fn print(text: &str) -> Result<(), Failed> {
     Ok(out.flush()?)
 }
 
-/// Prints an error and its causes on stderr.
-fn complain(error: &dyn Error) {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        below = error.source();
-    }
+/// Writes a line for the reader on stderr.
+fn say(text: &str) {
     // Nothing can be done about a closed stderr.
     let _ = writeln!(std::io::stderr(), "rekey: {text}");
 }

@@ -2,11 +2,13 @@
 
 use std::{
     cell::Cell,
-    io::{self, Read, Write as _},
+    io::{self, Read},
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::say;
 
 /// How often a plain line is written.
 const EVERY: Duration = Duration::from_secs(5);
@@ -41,8 +43,7 @@ impl Progress {
         if self.bar.is_hidden() && (done == all || self.written.get().elapsed() >= EVERY) {
             self.written.set(Instant::now());
             let (what, unit) = (self.bar.prefix(), self.bar.message());
-            // Nothing can be done about a closed stderr.
-            let _ = writeln!(io::stderr(), "rekey: {what}: {done} of {all} {unit}");
+            say(&format!("{what}: {done} of {all} {unit}"));
         }
     }
 }

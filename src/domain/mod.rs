@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod command;
+mod error_chain;
 mod event;
 mod identity;
 mod mask;
@@ -18,6 +19,7 @@ pub use command::{
     Access, Action, Applied, Change, Command, Failure, IfMatch, Origin, Outcome, Refusal, Refused,
     Secret, Work,
 };
+pub use error_chain::ErrorChain;
 pub use event::{
     AccessEvent, ChangeEvent, ChangeSet, Event, EventKind, HASH_BYTES, Log, TokenEvent,
 };

@@ -13,7 +13,6 @@ mod watch;
 
 use std::{
     ffi::OsString,
-    io::Write,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -22,7 +21,7 @@ use clap::Args;
 use rustix::process::Signal;
 
 use self::{child::Recipe, signals::Signals, watch::Plan};
-use super::{Failed, connection};
+use super::{Failed, connection, say};
 use crate::{
     client::{ApiClient, ClientError, ResolvedValues},
     domain::{Owner, SecretName},
@@ -196,12 +195,6 @@ fn code(status: ExitStatus) -> ExitCode {
 
 fn code_of_signal(signal: Signal) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
-}
-
-/// Talks to whoever started `run`; the command has stdout.
-fn say(text: &str) {
-    // Nothing can be done about a closed stderr.
-    let _ = writeln!(std::io::stderr(), "rekey: {text}");
 }
 
 #[cfg(test)]
