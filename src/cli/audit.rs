@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Failed, log_name, print,
+    CommandError, log_name, print,
     progress::{Progress, Told},
     say,
 };
@@ -110,7 +110,7 @@ pub(super) fn verify_offline(
     file: &Path,
     key: &CheckpointKey,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let length = opened.metadata()?.len();
     let progress = Progress::new(file.display().to_string(), "bytes");
@@ -124,7 +124,7 @@ pub(super) async fn run(
     settings: &Settings,
     action: Action,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     match action {
         Action::Serve => Box::pin(serve(settings)).await,
         Action::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
@@ -136,7 +136,7 @@ pub(super) async fn run(
     }
 }
 
-async fn serve(settings: &Settings) -> Result<ExitCode, Failed> {
+async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
     // Before anything is opened: a signal that comes meanwhile ends the consumer in good order.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -184,7 +184,7 @@ async fn verify(
     settings: &Settings,
     key: Option<CheckpointKey>,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
     let key = match key {
         Some(key) => Some(key),
@@ -211,7 +211,7 @@ async fn verify(
 fn report(
     verdicts: &[(Option<Log>, Result<Proof, Bad>)],
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let mut code = ExitCode::SUCCESS;
     let mut list = Vec::new();
     for (log, verdict) in verdicts {
@@ -249,7 +249,12 @@ fn report(
     Ok(code)
 }
 
-async fn tail(settings: &Settings, log: Log, limit: u64, follow: bool) -> Result<ExitCode, Failed> {
+async fn tail(
+    settings: &Settings,
+    log: Log,
+    limit: u64,
+    follow: bool,
+) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
     let mut tail = store.tail(log, limit).await?;
     loop {
@@ -272,7 +277,7 @@ async fn write_export(
     log: Log,
     output: Option<&Path>,
     patience: Duration,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
     let client = client(settings)?.ok_or("audit.url and audit.token are needed")?;
     let from = (&store, &client);
@@ -300,7 +305,7 @@ async fn write_export(
 }
 
 /// The database that `audit serve` has made.
-async fn open(settings: &Settings) -> Result<AuditStore, Failed> {
+async fn open(settings: &Settings) -> Result<AuditStore, CommandError> {
     if let Some(path) = settings.audit.sqlite_path()
         && !path.exists()
     {
@@ -324,14 +329,14 @@ fn target(settings: &Settings, missing: Missing) -> Target {
 }
 
 /// The service, if the settings say where it is and with what token.
-fn client(settings: &Settings) -> Result<Option<ApiClient>, Failed> {
+fn client(settings: &Settings) -> Result<Option<ApiClient>, CommandError> {
     match (&settings.audit.url, &settings.audit.token) {
         (Some(url), Some(token)) => Ok(Some(ApiClient::new(url, token.clone())?)),
         _ => Ok(None),
     }
 }
 
-fn public_key(settings: &Settings) -> Result<Option<CheckpointKey>, Failed> {
+fn public_key(settings: &Settings) -> Result<Option<CheckpointKey>, CommandError> {
     let key = settings.audit.public_key.as_deref();
     Ok(key.map(CheckpointKey::parse).transpose()?)
 }

@@ -6,7 +6,7 @@ use std::{env, ffi::OsString, fs};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::Failed;
+use super::CommandError;
 use crate::client::ApiClient;
 
 pub(super) const TOKEN: &str = "REKEY_TOKEN";
@@ -14,14 +14,14 @@ pub(super) const TOKEN_FILE: &str = "REKEY_TOKEN_FILE";
 const URL: &str = "REKEY_URL";
 
 /// Reads the environment; nothing is sent yet.
-pub(super) fn from_environment() -> Result<ApiClient, Failed> {
+pub(super) fn from_environment() -> Result<ApiClient, CommandError> {
     let url =
         variable(URL).ok_or("REKEY_URL is not set: the service's address, http:// or https://")?;
     let url = url.into_string().or(Err("REKEY_URL is not UTF-8"))?;
     Ok(ApiClient::new(&url, token()?)?)
 }
 
-fn token() -> Result<SecretString, Failed> {
+fn token() -> Result<SecretString, CommandError> {
     match (variable(TOKEN), variable(TOKEN_FILE)) {
         (Some(token), None) => {
             let token = token.into_string().or(Err("REKEY_TOKEN is not UTF-8"))?;

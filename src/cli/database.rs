@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Handle};
 
-use super::Failed;
+use super::CommandError;
 use crate::{
     app,
     settings::Settings,
@@ -13,8 +13,8 @@ use crate::{
 
 /// Runs a command to its end on a runtime of its own.
 pub(super) fn block_on(
-    command: impl Future<Output = Result<ExitCode, Failed>>,
-) -> Result<ExitCode, Failed> {
+    command: impl Future<Output = Result<ExitCode, CommandError>>,
+) -> Result<ExitCode, CommandError> {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -23,7 +23,7 @@ pub(super) fn block_on(
 }
 
 /// Opens the database. On the embedded default a file that is not there is never made.
-pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Operator, Failed> {
+pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Operator, CommandError> {
     if let Some(path) = settings.database.sqlite_path()
         && missing == Missing::Refuse
         && !path.exists()

@@ -14,7 +14,7 @@ use std::{
 use chrono::Utc;
 use tokio::runtime::Handle;
 
-use super::Failed;
+use super::CommandError;
 use crate::{
     app,
     auth::{Scope, Token, issue},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Makes what is absent; answers the absolute path of the token's file.
-pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, Failed> {
+pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError> {
     let keyring = &settings.keyring.path;
     let database = settings
         .database
@@ -72,7 +72,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, Failed> {
 }
 
 /// Written aside and renamed: the file is whole or absent.
-fn write_token(path: &Path) -> Result<Token, Failed> {
+fn write_token(path: &Path) -> Result<Token, CommandError> {
     let token = Token::generate()?;
     let aside = path.with_extension("new");
     let mut file = fs::OpenOptions::new()

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, log_name, print, tail};
+use super::{CommandError, database, log_name, print, tail};
 use crate::{domain::Log, settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +27,7 @@ pub(super) async fn run(
     config: Option<&Path>,
     action: Action,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     match action {
         Action::Head { log } => head(&super::operate(config)?, log, as_json).await,
         Action::Tail(tail) => {
@@ -37,7 +37,7 @@ pub(super) async fn run(
     }
 }
 
-async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, Failed> {
+async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, CommandError> {
     let operator = database::open(settings, Missing::Refuse).await?;
     let head = operator.log_head(log).await?;
     operator.close().await;

@@ -6,7 +6,7 @@ use chrono::Utc;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, print};
+use super::{CommandError, database, print};
 use crate::{
     app,
     crypto::{Keyring, Sealer},
@@ -28,7 +28,7 @@ pub(super) async fn run(
     settings: &Settings,
     action: Action,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     match action {
         Action::Generate => {
             if settings.keyring.keys.is_some() {
@@ -79,7 +79,7 @@ pub(super) async fn run(
 fn public_key(
     settings: &Settings,
     service_keys: &[StoredServiceKey],
-) -> Result<Option<String>, Failed> {
+) -> Result<Option<String>, CommandError> {
     if service_keys.is_empty() {
         return Ok(None);
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, print};
+use super::{CommandError, database, print};
 use crate::{settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
@@ -26,7 +26,7 @@ pub(super) async fn run(
     settings: &Settings,
     action: Action,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let missing = match action {
         Action::Up if !settings.embedded => Missing::Create,
         Action::Up | Action::Status | Action::Down { .. } => Missing::Refuse,

@@ -37,7 +37,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// A command's failure: its chain of causes is printed, and the exit code is 1.
-type Failed = Box<dyn Error + Send + Sync>;
+type CommandError = Box<dyn Error + Send + Sync>;
 
 /// User secrets whose rotations nobody misses.
 #[derive(Debug, Parser)]
@@ -125,7 +125,7 @@ pub fn main() -> ExitCode {
     let command = Line::command().version(VERSION.as_str());
     let matches = command.get_matches();
     match Line::from_arg_matches(&matches)
-        .map_err(Failed::from)
+        .map_err(CommandError::from)
         .and_then(run)
     {
         Ok(code) => code,
@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(line: Line) -> Result<ExitCode, Failed> {
+fn run(line: Line) -> Result<ExitCode, CommandError> {
     let Common { config, json } = line.common;
     let config = config.as_deref();
     match line.command.unwrap_or(Command::Serve) {
@@ -167,7 +167,7 @@ fn run(line: Line) -> Result<ExitCode, Failed> {
 }
 
 /// The settings, for a command on what they name; and this process made ready for it.
-fn operate(config: Option<&Path>) -> Result<Settings, Failed> {
+fn operate(config: Option<&Path>) -> Result<Settings, CommandError> {
     let settings = Settings::load(config)?;
     crate::telemetry::init(settings.log.format);
     crate::telemetry::harden_process()?;
@@ -177,7 +177,7 @@ fn operate(config: Option<&Path>) -> Result<Settings, Failed> {
 }
 
 /// Makes this process ready for a command that only speaks HTTP: it reads no settings.
-fn listen() -> Result<(), Failed> {
+fn listen() -> Result<(), CommandError> {
     crate::telemetry::init(LogFormat::Pretty);
     Ok(crate::telemetry::harden_process()?)
 }
@@ -188,7 +188,7 @@ fn log_name(text: &str) -> Result<Log, &'static str> {
 }
 
 /// Prints data on stdout.
-fn print(text: &str) -> Result<(), Failed> {
+fn print(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)

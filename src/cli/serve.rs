@@ -7,17 +7,17 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Failed, embedded, print};
+use super::{CommandError, embedded, print};
 use crate::{app::Application, settings::Settings, telemetry::metrics};
 
-pub(super) fn run(settings: Settings) -> Result<ExitCode, Failed> {
+pub(super) fn run(settings: Settings) -> Result<ExitCode, CommandError> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     // The actors' arbiters need actix's System; database and broker work runs on the runtime's threads.
     let system = actix::System::with_tokio_rt(|| runtime);
     system.block_on(serve(settings))
 }
 
-async fn serve(settings: Settings) -> Result<ExitCode, Failed> {
+async fn serve(settings: Settings) -> Result<ExitCode, CommandError> {
     metrics::install()?;
     // Before anything is opened: a signal that comes meanwhile ends the service in good order.
     let mut terminate = signal(SignalKind::terminate())?;

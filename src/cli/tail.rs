@@ -5,9 +5,9 @@ use std::{io, process::ExitCode};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Failed, connection, log_name, print};
+use super::{CommandError, connection, log_name, print};
 use crate::{
-    client::{ApiClient, ClientError, LogFollower, Pause},
+    client::{ApiClient, LogFollower, Pause},
     domain::{Cursor, Log},
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Tail {
     log: Log,
 }
 
-pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {
+pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, CommandError> {
     let client = connection::from_environment()?;
     match show(client, tail, as_json).await {
         // Whoever reads has enough: `rekey events tail | head`.
@@ -36,7 +36,7 @@ pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {
     }
 }
 
-async fn show(client: ApiClient, asked: Tail, as_json: bool) -> Result<(), Failed> {
+async fn show(client: ApiClient, asked: Tail, as_json: bool) -> Result<(), CommandError> {
     let mut after = asked.after;
     let mut pause = Pause::new();
     loop {
@@ -45,7 +45,7 @@ async fn show(client: ApiClient, asked: Tail, as_json: bool) -> Result<(), Faile
                 pause.wait().await;
                 continue;
             }
-            page => page.map_err(explained)?,
+            page => page?,
         };
         pause.reset();
         let lines: Vec<_> = page
@@ -66,7 +66,7 @@ async fn show(client: ApiClient, asked: Tail, as_json: bool) -> Result<(), Faile
     }
     let mut trail = LogFollower::new(client, asked.log, after);
     loop {
-        let passed = trail.next().await.map_err(explained)?;
+        let passed = trail.next().await?;
         if let Some(event) = passed.event {
             print(&line(&event.body, as_json))?;
         }
@@ -109,17 +109,7 @@ fn line(event: &str, as_json: bool) -> String {
     words.join("  ")
 }
 
-fn explained(error: ClientError) -> Failed {
-    if let ClientError::Gone {
-        first: Some(first), ..
-    } = error
-    {
-        return format!("{error}; the first event that it keeps stands after {first}").into();
-    }
-    error.into()
-}
-
-fn is_closed_pipe(error: &Failed) -> bool {
+fn is_closed_pipe(error: &CommandError) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

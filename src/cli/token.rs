@@ -6,7 +6,7 @@ use chrono::Utc;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use super::{Failed, database, print};
+use super::{CommandError, database, print};
 use crate::{
     auth::{Scope, Token, UnknownScope, issue},
     domain::{Agent, Owner, Timestamp},
@@ -79,7 +79,7 @@ pub(super) async fn run(
     settings: &Settings,
     action: Action,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let operator = database::open(settings, Missing::Refuse).await?;
     match action {
         Action::Create(create) => {
@@ -108,7 +108,7 @@ pub(super) async fn run(
 }
 
 impl Create {
-    fn row(self, token: &Token) -> Result<StoredToken, Failed> {
+    fn row(self, token: &Token) -> Result<StoredToken, CommandError> {
         let kind = match (self.owner, self.service) {
             (Some(owner), _) => TokenKind::Owner(owner),
             (None, Some(name)) => {
@@ -129,7 +129,7 @@ impl Create {
     }
 }
 
-fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), Failed> {
+fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
     if as_json {
         let list: Vec<_> = tokens.iter().map(described).collect();
         return print(&json!({"tokens": list}).to_string());

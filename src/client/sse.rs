@@ -1,18 +1,18 @@
 //! The grammar of server-sent events (WHATWG HTML, section 9.2.6): bytes in, blocks out.
 //!
-//! Stricter in two things: bytes that are not UTF-8 are an error, because an event's bytes are what its
-//! hash is over, and so is a block over [`BLOCK_BYTES`]. Wider in one: a block that has an `id` and no data
-//! comes out too, for with it the service says how far a stream has read. `retry` is ignored.
+//! Stricter in two things: bytes that are not UTF-8 are an error, because an event's hash is over its bytes,
+//! and so is a block over [`BLOCK_BYTES`]. Wider in one: a block with an `id` and no data comes out too, because
+//! with it the service says how far it has read. `retry` is ignored. Why it is our own: `docs/adr/0018`.
 
 use std::collections::VecDeque;
 
 /// The longest block that is read; an event has some 1,500 bytes.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// What stands between two empty lines.
+/// The fields between two empty lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SseBlock {
-    /// The stream's last ID up to here; empty before the first.
+    /// The last ID that the stream has had so far; empty before the first.
     pub(super) id: String,
     /// The event's type; empty when none is given.
     pub(super) kind: String,
@@ -20,7 +20,7 @@ pub(super) struct SseBlock {
     pub(super) data: Option<String>,
 }
 
-/// The stream is not one of server-sent events.
+/// The bytes are not UTF-8, or a block is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SseError;
 
@@ -30,7 +30,7 @@ pub(super) struct SseParser {
     line: Vec<u8>,
     /// The last byte was CR: an LF right after it ends no line of its own.
     after_cr: bool,
-    /// The first line is over: no byte order mark can come any more.
+    /// The first line is over: no byte order mark may follow.
     begun: bool,
     block: SseBlock,
     has_id: bool,
@@ -67,16 +67,17 @@ impl SseParser {
     }
 
     fn line(&mut self, line: &[u8], blocks: &mut VecDeque<SseBlock>) -> Result<(), SseError> {
-        let line = std::str::from_utf8(line).or(Err(SseError))?;
-        let first = !std::mem::replace(&mut self.begun, true);
-        let line = line
-            .strip_prefix('\u{feff}')
-            .filter(|_| first)
-            .unwrap_or(line);
+        let line = std::str::from_utf8(line).map_err(|_at| SseError)?;
+        let line = match line.strip_prefix('\u{feff}') {
+            Some(rest) if !self.begun => rest,
+            Some(_) | None => line,
+        };
+        self.begun = true;
         if line.is_empty() {
             self.end(blocks);
             return Ok(());
         }
+        // A line without a colon is a field with an empty value; one space after the colon does not count.
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {

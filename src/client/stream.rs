@@ -6,20 +6,20 @@ use reqwest::{Response, header::CONTENT_TYPE};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    ClientError,
+    ClientError, answer, origin,
     sse::{SseBlock, SseParser},
 };
 use crate::domain::Cursor;
 
-/// A stream that says nothing for so long is broken: the service says something every 15 s.
+/// A stream without a byte for so long is broken: the service sends something every 15 s.
 const SILENCE: Duration = Duration::from_secs(40);
 
-/// The log has been read up to a cursor.
+/// The log was read through a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamItem {
-    /// Resuming here misses nothing and repeats nothing.
+    /// A consumer that resumes here misses nothing and sees nothing twice.
     pub cursor: Cursor,
-    /// The event at the cursor; `None` when only time or other owners' events have passed.
+    /// The event at the cursor; `None` when the service only says how far it has read.
     pub event: Option<StreamedEvent>,
 }
 
@@ -28,7 +28,7 @@ pub struct StreamItem {
 pub struct StreamedEvent {
     /// Its type, such as `secret.updated`.
     pub kind: String,
-    /// Its exact bytes (they are UTF-8): what its hash is over.
+    /// Its exact bytes (they are UTF-8). Its hash is over them.
     pub body: String,
 }
 
@@ -36,6 +36,7 @@ pub struct StreamedEvent {
 #[derive(Debug)]
 pub struct EventStream {
     response: Response,
+    origin: String,
     parser: SseParser,
     blocks: VecDeque<SseBlock>,
     heard: Instant,
@@ -45,9 +46,10 @@ impl EventStream {
     pub(super) fn new(response: Response) -> Result<Self, ClientError> {
         let kind = response.headers().get(CONTENT_TYPE);
         if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
-            return Err(ClientError::NotUnderstood);
+            return Err(ClientError::NotUnderstood("it is not a stream of events"));
         }
         Ok(Self {
+            origin: origin(response.url()),
             response,
             parser: SseParser::default(),
             blocks: VecDeque::new(),
@@ -55,34 +57,38 @@ impl EventStream {
         })
     }
 
-    /// The next that has passed; `None` when the service has ended the stream.
+    /// The next item; `None` when the service has ended the stream.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] when the connection breaks, [`ClientError::Silent`] after 40 s
-    /// without a byte, [`ClientError::NotUnderstood`]. The stream is over then.
+    /// [`ClientError::Unreachable`] when the connection breaks, [`ClientError::Silent`] after 40 s without a
+    /// byte, [`ClientError::NotUnderstood`]. The stream is over then.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Option<StreamItem>, ClientError> {
         loop {
             if let Some(block) = self.blocks.pop_front() {
-                return read(block).map(Some).ok_or(ClientError::NotUnderstood);
+                return read(block).map(Some);
             }
-            let piece = timeout_at(self.heard + SILENCE, self.response.chunk()).await;
-            let piece = piece.or(Err(ClientError::Silent))?;
+            let piece = timeout_at(self.heard + SILENCE, self.response.chunk())
+                .await
+                .map_err(|_elapsed| ClientError::Silent)?
+                .map_err(|error| ClientError::unreachable(&self.origin, error))?;
             self.heard = Instant::now();
-            let Some(piece) = piece.map_err(ClientError::unreachable)? else {
+            let Some(piece) = piece else {
                 return Ok(None);
             };
             let fed = self.parser.feed(&piece, &mut self.blocks);
-            fed.or(Err(ClientError::NotUnderstood))?;
+            fed.map_err(ClientError::not_understood(
+                "the stream of events is malformed",
+            ))?;
         }
     }
 }
 
-fn read(block: SseBlock) -> Option<StreamItem> {
-    Some(StreamItem {
-        cursor: Cursor::parse(&block.id).ok()?,
+fn read(block: SseBlock) -> Result<StreamItem, ClientError> {
+    Ok(StreamItem {
+        cursor: answer::cursor(&block.id)?,
         event: block.data.map(|body| StreamedEvent {
             kind: block.kind,
             body,

@@ -67,11 +67,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("migration", &["store", "audit"]),
     ("sqlx", &["store"]),
     ("lapin", &["broker"]),
-    ("reqwest", &["client", "cli/healthcheck.rs"]),
+    ("reqwest", &["client"]),
     ("actix", &["actor", "cli/serve.rs"]),
     ("actix_web", &["http", "app.rs"]),
     ("actix_http", &[]),
-    ("reqwest", &["client", "cli/healthcheck.rs"]),
 ];
 
 #[test]

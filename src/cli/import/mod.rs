@@ -13,7 +13,7 @@ use tokio::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Failed, database, print, progress::Progress};
+use super::{CommandError, database, print, progress::Progress};
 use crate::{
     app,
     crypto::Sealer,
@@ -57,7 +57,7 @@ pub(super) async fn run(
     settings: Settings,
     Import { file, owner }: Import,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let text = Zeroizing::new(
         fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?,
     );
@@ -110,7 +110,7 @@ fn read(text: &str, settings: &Settings) -> Result<Vec<Wanted>, String> {
 }
 
 impl Writer {
-    async fn open(settings: Settings) -> Result<(Self, tokio::task::JoinHandle<()>), Failed> {
+    async fn open(settings: Settings) -> Result<(Self, tokio::task::JoinHandle<()>), CommandError> {
         let runtime = Handle::current();
         let target = app::target(&settings, Missing::Refuse);
         let keyring = app::keyring(&settings)?;
@@ -129,7 +129,7 @@ impl Writer {
     }
 
     /// Tries until it is known what came of it: each attempt is a change set of its own.
-    async fn import(&self, owner: &Owner, wanted: &[Wanted]) -> Result<Vec<Applied>, Failed> {
+    async fn import(&self, owner: &Owner, wanted: &[Wanted]) -> Result<Vec<Applied>, CommandError> {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.attempt(owner, wanted).await? {
@@ -162,7 +162,7 @@ impl Writer {
         &self,
         owner: &Owner,
         wanted: &[Wanted],
-    ) -> Result<Result<Outcome, Failure>, Failed> {
+    ) -> Result<Result<Outcome, Failure>, CommandError> {
         let present = self.store.list(owner).await?;
         let ids: HashMap<_, _> = present
             .into_iter()
@@ -195,7 +195,7 @@ impl Writer {
         wanted: &Wanted,
         present: Option<SecretId>,
         primary: &KeyId,
-    ) -> Result<Change, Failed> {
+    ) -> Result<Change, CommandError> {
         let secret_id = present.unwrap_or_else(|| SecretId::new(Uuid::now_v7()));
         let place = (owner, secret_id, VersionId::new(Uuid::now_v7()));
         let mask = Mask::of(&wanted.value);

@@ -21,7 +21,7 @@ use clap::Args;
 use rustix::process::Signal;
 
 use self::{child::Recipe, signals::Signals, watch::Plan};
-use super::{Failed, connection, say};
+use super::{CommandError, connection, say};
 use crate::{
     client::{ApiClient, ClientError, ResolvedValues},
     domain::{Owner, SecretName},
@@ -38,7 +38,7 @@ pub(super) struct Run {
     /// A secret by its name, which is also the environment variable's; repeat it for several.
     #[arg(long = "secret", required = true, value_name = "NAME", value_parser = SecretName::parse)]
     secrets: Vec<SecretName>,
-    /// EventStream the secrets and act when one has a new value.
+    /// Follow the secrets and act when one has a new value.
     #[arg(long)]
     watch: bool,
     /// What to do then: restart, signal:NAME or exec:CMD.
@@ -105,7 +105,7 @@ fn span(text: &str) -> Result<Duration, &'static str> {
     (plain && span <= LONGEST).then_some(span).ok_or(ALLOWED)
 }
 
-pub(super) async fn run(mut run: Run) -> Result<ExitCode, Failed> {
+pub(super) async fn run(mut run: Run) -> Result<ExitCode, CommandError> {
     let client = connection::from_environment()?;
     let mut names = Vec::new();
     for name in run.secrets.drain(..) {
@@ -144,7 +144,7 @@ async fn first(
     client: &ApiClient,
     owner: &Owner,
     names: &[SecretName],
-) -> Result<ResolvedValues, Failed> {
+) -> Result<ResolvedValues, CommandError> {
     let resolved = client.resolve(Some(owner), names, None).await;
     resolved.map_err(|error: ClientError| {
         if error.is_not_found() {
@@ -161,7 +161,7 @@ async fn alone(
     recipe: &Recipe,
     values: ResolvedValues,
     mut signals: Signals,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let mut child = match recipe.start(&values) {
         Ok(child) => child,
         Err(error) => return Ok(not_started(&error)),

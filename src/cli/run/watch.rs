@@ -27,7 +27,7 @@ use super::{
     tasks::{Asker, Fetched, Told},
 };
 use crate::{
-    cli::Failed,
+    cli::CommandError,
     client::{ApiClient, LogFollower, ResolvedValues},
     domain::{Cursor, Log, Owner, SecretName},
 };
@@ -84,13 +84,13 @@ pub(super) async fn run(
     plan: Plan,
     values: ResolvedValues,
     mut signals: Signals,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     // Before anything runs: a token that may not follow is found out here.
     let mut trail = LogFollower::new(plan.client.clone(), Log::Changes, Some(values.cursor));
     tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal)),
-        begun = trail.begin() => begun?,
+        begun = trail.connect() => begun?,
     }
     let acted = Acted::new(&values);
     let child = match plan.recipe.start(&values) {
@@ -128,7 +128,7 @@ pub(super) async fn run(
 }
 
 impl Watch {
-    async fn run(mut self) -> Result<ExitCode, Failed> {
+    async fn run(mut self) -> Result<ExitCode, CommandError> {
         loop {
             let moment = self.moment();
             let over = tokio::select! {
@@ -177,7 +177,7 @@ impl Watch {
         }
     }
 
-    async fn hear(&mut self, told: Told) -> Result<Option<ExitCode>, Failed> {
+    async fn hear(&mut self, told: Told) -> Result<Option<ExitCode>, CommandError> {
         match told {
             Told::Event(cursor, fact) => {
                 if self.changes.see(cursor, &fact, Instant::now()) == Seen::Deletion {
@@ -240,7 +240,7 @@ impl Watch {
     }
 
     /// Does what a change causes, if it is one.
-    async fn act(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, Failed> {
+    async fn act(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, CommandError> {
         self.changes.cover(values.cursor);
         let news = self.acted.news(&values);
         if news.is_empty() || self.ending {
@@ -270,7 +270,7 @@ impl Watch {
         Ok(None)
     }
 
-    async fn restart(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, Failed> {
+    async fn restart(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, CommandError> {
         let status = self.stop().await?;
         if self.ending {
             return Ok(Some(code(status)));

@@ -99,7 +99,7 @@ async fn without_its_values_nothing_is_run() {
         .env("REKEY_TOKEN", "rekey_wrong");
     let mut run = Command::start(command);
     assert_eq!(run.code(), Some(1));
-    run.says("the service does not take the token").await;
+    run.says("the service rejected the token").await;
 
     let mut run = Command::start(bench.deployment.command(&foreign));
     assert_eq!(run.code(), Some(1));

@@ -261,7 +261,7 @@ async fn a_command_outlives_its_token() {
     let (bench, [a, _], run) = started(&[], SERVER).await;
     let id = bench.token.split('_').nth(1).unwrap();
     bench.deployment.run(&["token", "revoke", id]);
-    run.says("the service does not take the token").await;
+    run.says("the service rejected the token").await;
     bench.put(&a, "a2").await;
     settles(&run, &["start a1 b1"]).await;
 }
