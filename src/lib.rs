@@ -18,7 +18,7 @@ pub mod broker;
 pub mod relay;
 
 pub mod audit;
-pub mod remote;
+pub mod client;
 
 pub mod domain;
 mod faults;

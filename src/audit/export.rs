@@ -11,8 +11,8 @@ use super::{
     verify::await_mark,
 };
 use crate::{
+    client::{ApiClient, ClientError},
     domain::{Cursor, Log},
-    remote::{Remote, RemoteError},
     store::StoreError,
 };
 
@@ -24,7 +24,7 @@ pub enum ExportError {
     Store(#[from] StoreError),
     /// The service gives no checkpoint.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(#[from] ClientError),
     /// The file can't be written.
     #[error("the export can't be written")]
     Write(#[from] io::Error),
@@ -48,7 +48,7 @@ pub enum ExportError {
 /// # Errors
 /// [`ExportError`]; what was written by then is no export.
 pub async fn export(
-    (store, remote): (&AuditStore, &Remote),
+    (store, remote): (&AuditStore, &ApiClient),
     log: Log,
     patience: Duration,
     out: &mut impl Write,

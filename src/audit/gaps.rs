@@ -14,9 +14,9 @@ use super::{
     store::{AuditStore, Mark, State},
 };
 use crate::{
+    client::{ApiClient, ClientError, EventPage},
     crypto::CheckpointKey,
-    domain::{Cursor, Log, Timestamp},
-    remote::{EventPage, Remote, RemoteError},
+    domain::{Cursor, ErrorChain, Log, Timestamp},
     store::StoreError,
 };
 
@@ -31,7 +31,7 @@ const LIMIT: u32 = 500;
 #[derive(Debug, thiserror::Error)]
 enum GapError {
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(#[from] ClientError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the service's log holds an event that does not prove itself")]
@@ -42,7 +42,7 @@ enum GapError {
 #[derive(Debug)]
 pub(super) struct Gaps {
     store: AuditStore,
-    remote: Remote,
+    remote: ApiClient,
     key: Option<CheckpointKey>,
     compare: Duration,
 }
@@ -64,7 +64,7 @@ struct Watched {
 impl Gaps {
     pub(super) fn new(
         store: AuditStore,
-        (remote, key): (Remote, Option<CheckpointKey>),
+        (remote, key): (ApiClient, Option<CheckpointKey>),
         compare: Duration,
     ) -> Self {
         Self {
@@ -200,7 +200,7 @@ impl Gaps {
         let mut page = match self.remote.events(log, Some(mark), LIMIT).await {
             // The service was restored to before the mark, or retention was there: from its first event
             // on, for what is there already is dropped.
-            Err(RemoteError::Gone { first, .. }) => {
+            Err(ClientError::Gone { first, .. }) => {
                 let first = first.unwrap_or(Cursor::START);
                 let page = self.remote.events(log, Some(first), LIMIT).await?;
                 if mark == Cursor::START {
@@ -251,6 +251,5 @@ fn now() -> Timestamp {
 }
 
 fn complain(log: Log, error: &GapError, what: &'static str) {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(log = log.as_str(), %error, cause, "{what}");
+    tracing::warn!(log = log.as_str(), error = %ErrorChain(error), "{what}");
 }

@@ -18,10 +18,10 @@ use tokio::{
 use super::{event::AuditEvent, gaps::Gaps, store::AuditStore};
 use crate::{
     broker::{BrokerError, BrokerTarget, Consumer, Delivery},
+    client::ApiClient,
     crypto::CheckpointKey,
-    domain::Timestamp,
+    domain::{ErrorChain, Timestamp},
     faults,
-    remote::Remote,
     store::{SchemaError, StoreError, UnsafeDatabase},
 };
 
@@ -50,7 +50,7 @@ pub enum ServeError {
 pub struct Auditor {
     store: AuditStore,
     broker: BrokerTarget,
-    remote: Remote,
+    remote: ApiClient,
     key: Option<CheckpointKey>,
     compare: Duration,
     stopping: watch::Receiver<bool>,
@@ -62,7 +62,7 @@ impl Auditor {
     pub fn new(
         store: AuditStore,
         broker: BrokerTarget,
-        (remote, key): (Remote, Option<CheckpointKey>),
+        (remote, key): (ApiClient, Option<CheckpointKey>),
         compare: Duration,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -106,8 +106,7 @@ impl Auditor {
         while !*self.stopping.borrow() {
             let began = Instant::now();
             if let Err(error) = self.connection().await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, cause, "no connection to the broker; trying again");
+                tracing::warn!(error = %ErrorChain(&error), "no connection to the broker; trying again");
             }
             if began.elapsed() > LASTED {
                 pause = FIRST_PAUSE;
@@ -171,8 +170,7 @@ impl Auditor {
                     break;
                 }
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "can't store; trying again");
+                    tracing::warn!(error = %ErrorChain(&error), "can't store; trying again");
                 }
             }
             if *self.stopping.borrow() {

@@ -16,9 +16,9 @@ use super::{
     store::{AuditStore, Checked, Walk},
 };
 use crate::{
+    client::{ApiClient, ClientError},
     crypto::CheckpointKey,
     domain::{Checkpoint, Cursor, HASH_BYTES, Log},
-    remote::{Remote, RemoteError},
     store::StoreError,
 };
 
@@ -35,14 +35,14 @@ pub enum VerifyError {
     Store(#[from] StoreError),
     /// The service's log can't be read.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(#[from] ClientError),
 }
 
 /// Proves logs.
 #[derive(Debug)]
 pub struct Verifier {
     store: AuditStore,
-    remote: Option<Remote>,
+    remote: Option<ApiClient>,
     key: Option<CheckpointKey>,
     patience: Duration,
 }
@@ -53,7 +53,7 @@ impl Verifier {
     #[must_use]
     pub fn new(
         store: AuditStore,
-        remote: Option<Remote>,
+        remote: Option<ApiClient>,
         key: Option<CheckpointKey>,
         patience: Duration,
     ) -> Self {
@@ -284,7 +284,7 @@ pub(super) async fn await_mark(
 
 /// The service's log, read beside the stored one.
 struct Twin<'a> {
-    remote: &'a Remote,
+    remote: &'a ApiClient,
     log: Log,
     cursor: Cursor,
     events: VecDeque<Vec<u8>>,
@@ -293,7 +293,7 @@ struct Twin<'a> {
 }
 
 impl<'a> Twin<'a> {
-    fn new(remote: &'a Remote, log: Log, after: Cursor) -> Self {
+    fn new(remote: &'a ApiClient, log: Log, after: Cursor) -> Self {
         Self {
             remote,
             log,
@@ -304,13 +304,13 @@ impl<'a> Twin<'a> {
     }
 
     /// Whether the service's next event, that of `position`, has exactly these bytes.
-    async fn holds(&mut self, position: u64, body: &[u8]) -> Result<bool, RemoteError> {
+    async fn holds(&mut self, position: u64, body: &[u8]) -> Result<bool, ClientError> {
         if position <= self.cut {
             return Ok(true);
         }
         if self.events.is_empty() {
             let page = match self.remote.events(self.log, Some(self.cursor), LIMIT).await {
-                Err(RemoteError::Gone {
+                Err(ClientError::Gone {
                     first: Some(first), ..
                 }) if first.position >= position => {
                     (self.cut, self.cursor) = (first.position, first);

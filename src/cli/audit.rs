@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -11,22 +10,20 @@ use std::{
 
 use clap::Subcommand;
 use serde_json::json;
-use tokio::{
-    runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    Failed, log_name, print,
-    progress::{Progress, Told},
+    CommandError, database, log_name, print,
+    progress::{Progress, ProgressReader},
+    say,
+    shutdown::Shutdown,
 };
 use crate::{
     audit::{AuditStore, Auditor, Bad, Proof, Verifier, export, verify_export},
     broker::BrokerTarget,
+    client::ApiClient,
     crypto::CheckpointKey,
     domain::Log,
-    remote::Remote,
     settings::Settings,
     store::{Missing, Target},
 };
@@ -39,54 +36,58 @@ const UNDER_WAY: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
-    /// Reader what the broker delivers, and fill gaps from the service's log.
+pub(super) enum AuditCommand {
+    /// Store what the broker delivers, and fill gaps from the service's log.
     #[command(
-        after_help = "Example: REKEY__AUDIT__URL=http://127.0.0.1:8080 REKEY__AUDIT__TOKEN__FILE=audit-token rekey audit serve"
+        after_help = "These settings must be set: audit.url (the service's address), audit.token (a token with the\n\
+                      scope events:read for all owners) and broker.url. In the environment they are called\n\
+                      REKEY__AUDIT__URL, REKEY__AUDIT__TOKEN or REKEY__AUDIT__TOKEN__FILE, and REKEY__BROKER__URL.\n\n\
+                      Example:\n  rekey audit serve"
     )]
     Serve,
-    /// Prove that nothing is missing, changed or moved; exit code 1 and the first bad position if not.
-    #[command(
-        after_help = "Example: rekey audit verify --offline changes.ndjson --public-key ed25519:…"
-    )]
+    /// Prove that nothing is missing, changed or moved; if something is, print the first bad position.
+    #[command(after_help = "The exit code is 1 when the proof fails.\n\n\
+                      Example:\n  rekey audit verify\n  \
+                      rekey audit verify --offline changes.ndjson --public-key \
+                      ed25519:O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik=")]
     Verify {
-        /// Verify an export with nothing but the file and the public key.
+        /// Verify an exported file. Nothing but the file and the public key is needed.
         #[arg(long, value_name = "FILE", requires = "public_key")]
         offline: Option<PathBuf>,
-        /// The public key of checkpoints, as `rekey keys list` shows it.
-        #[arg(long, value_name = "KEY", value_parser = key)]
+        /// The public key that verifies checkpoints, as `rekey keys list` shows it.
+        #[arg(long, value_name = "KEY", value_parser = checkpoint_key)]
         public_key: Option<CheckpointKey>,
     },
-    /// Show the newest events that are stored, one JSON a line.
-    #[command(after_help = "Example: rekey audit tail --log activity --follow")]
+    /// Show the newest stored events, one JSON object on each line.
+    #[command(after_help = "Example:\n  rekey audit tail --log activity --follow")]
     Tail {
         /// The log: `changes` or `activity`.
         #[arg(long, default_value = "changes", value_parser = log_name)]
         log: Log,
-        /// How many.
+        /// How many events.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         limit: u64,
-        /// Go on with what comes.
+        /// Go on with new events.
         #[arg(long)]
         follow: bool,
     },
-    /// Write a log as NDJSON: its events, then the signed checkpoint that covers the last.
-    #[command(after_help = "Example: rekey audit export --log changes --output changes.ndjson")]
+    /// Write a log as NDJSON: its events, then the signed checkpoint of the last one.
+    #[command(after_help = "Example:\n  rekey audit export --log changes --output changes.ndjson")]
     Export {
         /// The log: `changes` or `activity`.
         #[arg(long, default_value = "changes", value_parser = log_name)]
         log: Log,
-        /// Where to; stdout unless given. The file is replaced as a whole.
+        /// The file to write, replaced as a whole; stdout unless given.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// How many seconds to wait for the consumer.
+        /// How many seconds to wait until `rekey audit serve` has stored all events.
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         wait: u64,
     },
 }
 
-impl Action {
-    /// The file and the key, when no settings are needed.
+impl AuditCommand {
+    /// The file and the key to verify it with, when no settings are needed.
     pub(super) fn offline(&self) -> Option<(&Path, &CheckpointKey)> {
         match self {
             Self::Verify {
@@ -98,10 +99,16 @@ impl Action {
     }
 }
 
-fn key(text: &str) -> Result<CheckpointKey, &'static str> {
-    CheckpointKey::parse(text).or(Err(
-        "allowed is ed25519:KEY, KEY 32 bytes in padded standard base64",
-    ))
+fn checkpoint_key(text: &str) -> Result<CheckpointKey, &'static str> {
+    CheckpointKey::parse(text)
+        .map_err(|_why| "must be ed25519: and 32 bytes in padded standard base64")
+}
+
+/// What a log, or an exported file, was found to be.
+struct Verdict {
+    /// The log; `None` for a file that does not prove which log it holds.
+    log: Option<Log>,
+    found: Result<Proof, Bad>,
 }
 
 /// Verifies an export: no settings, no database, no network.
@@ -109,46 +116,47 @@ pub(super) fn verify_offline(
     file: &Path,
     key: &CheckpointKey,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
-    let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+) -> Result<ExitCode, CommandError> {
+    let opened =
+        File::open(file).map_err(|error| format!("cannot open {}: {error}", file.display()))?;
     let length = opened.metadata()?.len();
     let progress = Progress::new(file.display().to_string(), "bytes");
-    let read = BufReader::new(Told::new(opened, length, progress));
-    let verdict = verify_export(read, key)?;
-    let log = verdict.as_ref().ok().map(|proof| proof.log);
-    report(&[(log, verdict)], as_json)
+    let read = BufReader::new(ProgressReader::new(opened, length, progress));
+    let found = verify_export(read, key)?;
+    let log = match &found {
+        Ok(proof) => Some(proof.log),
+        Err(_bad) => None,
+    };
+    report(&[Verdict { log, found }], as_json)
 }
 
 pub(super) async fn run(
     settings: &Settings,
-    action: Action,
+    command: AuditCommand,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
-    match action {
-        Action::Serve => Box::pin(serve(settings)).await,
-        Action::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
-        Action::Tail { log, limit, follow } => tail(settings, log, limit, follow).await,
-        Action::Export { log, output, wait } => {
-            let patience = Duration::from_secs(wait);
-            write_export(settings, log, output.as_deref(), patience).await
+) -> Result<ExitCode, CommandError> {
+    match command {
+        AuditCommand::Serve => Box::pin(serve(settings)).await,
+        AuditCommand::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
+        AuditCommand::Tail { log, limit, follow } => tail(settings, log, limit, follow).await,
+        AuditCommand::Export { log, output, wait } => {
+            let wait = Duration::from_secs(wait);
+            write_export(settings, log, output.as_deref(), wait).await
         }
     }
 }
 
-async fn serve(settings: &Settings) -> Result<ExitCode, Failed> {
-    // Before anything is opened: a signal that comes meanwhile ends the consumer in good order.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (Some(remote), Some(url)) = (remote(settings)?, settings.broker.url.clone()) else {
-        return Err("audit.url, audit.token and broker.url are needed: \
+async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
+    // Before anything is opened, so that a signal during the start ends the consumer in good order too.
+    let mut shutdown = Shutdown::new()?;
+    let (Some(client), Some(url)) = (client(settings)?, settings.broker.url.clone()) else {
+        return Err("audit.url, audit.token and broker.url must be set: \
                     gaps are filled from the service's log, over HTTP"
             .into());
     };
+    // A database on a server needs no folder.
     if let Some(folder) = settings.audit.sqlite_path().and_then(Path::parent) {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        database::create_folder(folder)?;
     }
     let store = AuditStore::open(target(settings, Missing::Create), &Handle::current()).await?;
     let broker = BrokerTarget {
@@ -159,15 +167,12 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Failed> {
     let auditor = Auditor::new(
         store,
         broker,
-        (remote, public_key(settings)?),
+        (client, public_key(settings)?),
         settings.audit.compare,
         stop.subscribe(),
     );
     let asked = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        shutdown.wait().await;
         stop.send_replace(true);
         // The consumer ends by itself.
         std::future::pending::<()>().await;
@@ -183,39 +188,39 @@ async fn verify(
     settings: &Settings,
     key: Option<CheckpointKey>,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
     let key = match key {
         Some(key) => Some(key),
         None => public_key(settings)?,
     };
-    let remote = remote(settings)?;
+    let client = client(settings)?;
     if key.is_none() {
-        tracing::warn!("no public key is given: the signatures of checkpoints are not checked");
+        tracing::warn!("there is no public key: the signatures of checkpoints are not checked");
     }
-    if remote.is_none() {
+    if client.is_none() {
         tracing::warn!("audit.url or audit.token is not set: the service's log is not compared");
     }
-    let verifier = Verifier::new(store.clone(), remote, key, UNDER_WAY);
+    let verifier = Verifier::new(store.clone(), client, key, UNDER_WAY);
     let mut verdicts = Vec::new();
     for log in Log::ALL {
         let progress = Progress::new(log.as_str(), "events");
-        let told = |done, all| progress.tell(done, all);
-        verdicts.push((Some(log), verifier.verify(log, told).await?));
+        let report = |done, all| progress.report(done, all);
+        verdicts.push(Verdict {
+            log: Some(log),
+            found: verifier.verify(log, report).await?,
+        });
     }
     store.close(TIMEOUT).await;
     report(&verdicts, as_json)
 }
 
-fn report(
-    verdicts: &[(Option<Log>, Result<Proof, Bad>)],
-    as_json: bool,
-) -> Result<ExitCode, Failed> {
+fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError> {
     let mut code = ExitCode::SUCCESS;
     let mut list = Vec::new();
-    for (log, verdict) in verdicts {
+    for Verdict { log, found } in verdicts {
         let name = log.map_or("export", Log::as_str);
-        match verdict {
+        match found {
             Ok(proof) => {
                 let (cursor, hash) = (proof.cursor, hex::encode(proof.hash));
                 let after = proof.after;
@@ -225,7 +230,7 @@ fn report(
                 }));
                 if !as_json {
                     print(&format!(
-                        "{name}: good behind {after} up to {cursor}, hash {hash}, {} checkpoints",
+                        "{name}: verified: events after {after} through {cursor}, hash {hash}, {} checkpoints",
                         proof.checkpoints
                     ))?;
                 }
@@ -238,7 +243,7 @@ fn report(
                 if !as_json {
                     print(&format!("first bad position: {}", bad.position))?;
                 }
-                super::complain(&*Failed::from(format!("{name}: {bad}")));
+                say(&format!("{name}: {bad}"));
             }
         }
     }
@@ -248,12 +253,17 @@ fn report(
     Ok(code)
 }
 
-async fn tail(settings: &Settings, log: Log, limit: u64, follow: bool) -> Result<ExitCode, Failed> {
+async fn tail(
+    settings: &Settings,
+    log: Log,
+    limit: u64,
+    follow: bool,
+) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
     let mut tail = store.tail(log, limit).await?;
     loop {
         for body in tail.take() {
-            print(&String::from_utf8_lossy(&body))?;
+            print(std::str::from_utf8(&body)?)?;
         }
         if !follow {
             break;
@@ -270,21 +280,21 @@ async fn write_export(
     settings: &Settings,
     log: Log,
     output: Option<&Path>,
-    patience: Duration,
-) -> Result<ExitCode, Failed> {
+    wait: Duration,
+) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
-    let remote = remote(settings)?.ok_or("audit.url and audit.token are needed")?;
-    let from = (&store, &remote);
+    let client = client(settings)?.ok_or("audit.url and audit.token must be set")?;
+    let from = (&store, &client);
     let progress = Progress::new(log.as_str(), "events");
-    let told = |done, all| progress.tell(done, all);
+    let report = |done, all| progress.report(done, all);
     let until = match output {
-        None => export(from, log, patience, &mut BufWriter::new(io::stdout()), told).await?,
+        None => export(from, log, wait, &mut BufWriter::new(io::stdout()), report).await?,
         Some(path) => {
-            // Written aside and renamed: the file is a whole export or the one before.
+            // Written to a new file that is then renamed: readers see a whole export, this one or the last.
             let mut aside = path.as_os_str().to_owned();
             aside.push(".new");
             let mut file = BufWriter::new(File::create(&aside)?);
-            let until = export(from, log, patience, &mut file, told).await?;
+            let until = export(from, log, wait, &mut file, report).await?;
             file.into_inner()
                 .map_err(io::IntoInnerError::into_error)?
                 .sync_all()?;
@@ -292,22 +302,16 @@ async fn write_export(
             until
         }
     };
+    // The bar goes before the last message comes.
     drop(progress);
     store.close(TIMEOUT).await;
-    super::complain(&*Failed::from(format!(
-        "exported {} up to {until}",
-        log.as_str()
-    )));
+    say(&format!("exported {} through {until}", log.as_str()));
     Ok(ExitCode::SUCCESS)
 }
 
-/// The database that `audit serve` has made.
-async fn open(settings: &Settings) -> Result<AuditStore, Failed> {
-    if let Some(path) = settings.audit.sqlite_path()
-        && !path.exists()
-    {
-        return Err(format!("no database at {}", std::path::absolute(path)?.display()).into());
-    }
+/// Opens the database that `audit serve` has made.
+async fn open(settings: &Settings) -> Result<AuditStore, CommandError> {
+    database::refuse_absent(settings.audit.sqlite_path())?;
     let store = AuditStore::open(target(settings, Missing::Refuse), &Handle::current()).await?;
     store.refuse_old_schema().await?;
     Ok(store)
@@ -325,15 +329,15 @@ fn target(settings: &Settings, missing: Missing) -> Target {
     }
 }
 
-/// The service, if the settings say where it is and with what token.
-fn remote(settings: &Settings) -> Result<Option<Remote>, Failed> {
+/// The service, if both its address and a token are set.
+fn client(settings: &Settings) -> Result<Option<ApiClient>, CommandError> {
     match (&settings.audit.url, &settings.audit.token) {
-        (Some(url), Some(token)) => Ok(Some(Remote::new(url, token.clone())?)),
+        (Some(url), Some(token)) => Ok(Some(ApiClient::new(url, token.clone())?)),
         _ => Ok(None),
     }
 }
 
-fn public_key(settings: &Settings) -> Result<Option<CheckpointKey>, Failed> {
+fn public_key(settings: &Settings) -> Result<Option<CheckpointKey>, CommandError> {
     let key = settings.audit.public_key.as_deref();
     Ok(key.map(CheckpointKey::parse).transpose()?)
 }

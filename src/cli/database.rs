@@ -1,10 +1,10 @@
 //! The service's database, as an operator's command uses it.
 
-use std::process::ExitCode;
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, process::ExitCode};
 
 use tokio::runtime::{Builder, Handle};
 
-use super::Failed;
+use super::CommandError;
 use crate::{
     app,
     settings::Settings,
@@ -13,8 +13,8 @@ use crate::{
 
 /// Runs a command to its end on a runtime of its own.
 pub(super) fn block_on(
-    command: impl Future<Output = Result<ExitCode, Failed>>,
-) -> Result<ExitCode, Failed> {
+    command: impl Future<Output = Result<ExitCode, CommandError>>,
+) -> Result<ExitCode, CommandError> {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -22,13 +22,27 @@ pub(super) fn block_on(
         .block_on(command)
 }
 
-/// Opens the database. On the embedded default a file that is not there is never made.
-pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Admin, Failed> {
-    if let Some(path) = settings.database.sqlite_path()
-        && missing == Missing::Refuse
-        && !path.exists()
-    {
-        return Err(format!("no database at {}", std::path::absolute(path)?.display()).into());
+/// Opens the database. An absent file is never made with [`Missing::Refuse`].
+pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Admin, CommandError> {
+    if missing == Missing::Refuse {
+        refuse_absent(settings.database.sqlite_path())?;
     }
     Ok(Admin::open(&app::target(settings, missing), &Handle::current()).await?)
+}
+
+/// Fails when the database is a file, and the file is not there.
+pub(super) fn refuse_absent(sqlite_path: Option<&Path>) -> Result<(), CommandError> {
+    match sqlite_path {
+        Some(path) if !path.exists() => {
+            let path = std::path::absolute(path)?;
+            Err(format!("no database at {}", path.display()).into())
+        }
+        // A server says for itself that it has no such database.
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Makes a folder, and those above it, for this user alone. One that is there stays as it is.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

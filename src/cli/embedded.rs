@@ -1,20 +1,20 @@
-//! The embedded default: one binary with nothing else makes its key, its database and its first token.
+//! The embedded default: the binary alone makes its key, its database and its first token.
 //!
-//! Each thing is made when it is absent, a file before the row that names it, so that a start which was
-//! cut short is finished by the next.
+//! Each is made when it is absent, a file before the row that names it, so that the next start finishes one
+//! that was cut short.
 
 use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use chrono::Utc;
 use tokio::runtime::Handle;
 
-use super::Failed;
+use super::{CommandError, database};
 use crate::{
     app,
     auth::{Scope, Token, issue},
@@ -24,37 +24,44 @@ use crate::{
     store::{Admin, Missing, TokenKind},
 };
 
-/// Makes what is absent; answers the absolute path of the token's file.
-pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, Failed> {
+/// The files of the embedded default.
+#[derive(Debug)]
+pub(super) struct EmbeddedFiles {
+    folder: PathBuf,
+    token: PathBuf,
+}
+
+/// Makes what is absent; returns the absolute paths.
+pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, CommandError> {
     let keyring = &settings.keyring.path;
     let database = settings
         .database
         .sqlite_path()
         .ok_or("the embedded default is SQLite")?;
-    let folder = database.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    let folder = database.parent().ok_or("the database has no folder")?;
+    database::create_folder(folder)?;
     match (keyring.exists(), database.exists()) {
         (false, true) => {
             let keyring = std::path::absolute(keyring)?;
             return Err(format!(
-                "the database is there, but its key is not: put {} back",
+                "the database is there, but its key is not: restore {}",
                 keyring.display()
             )
             .into());
         }
-        (false, false) => drop(Keyring::generate(keyring, Timestamp::from(Utc::now()))?),
+        (false, false) => {
+            Keyring::generate(keyring, Timestamp::from(Utc::now()))?;
+        }
         (true, _) => {}
     }
     let target = app::target(settings, Missing::Create);
     let operator = Admin::open(&target, &Handle::current()).await?;
     operator.migrate_up().await?;
-    let path = std::path::absolute(folder.join("token"))?;
+    let folder = std::path::absolute(folder)?;
+    let path = folder.join("token");
     if operator.tokens().await?.is_empty() {
         let token = match fs::read_to_string(&path) {
-            Ok(text) => Token::parse(text.trim_end()).ok_or("data/token is not a token")?,
+            Ok(text) => Token::parse(text.trim_end()).ok_or("data/token does not hold a token")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => write_token(&path)?,
             Err(error) => return Err(error.into()),
         };
@@ -68,11 +75,14 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, Failed> {
             .await?;
     }
     operator.close().await;
-    Ok(path)
+    Ok(EmbeddedFiles {
+        folder,
+        token: path,
+    })
 }
 
-/// Written aside and renamed: the file is whole or absent.
-fn write_token(path: &Path) -> Result<Token, Failed> {
+/// Writes a token to a new file and renames it: the file is whole or absent.
+fn write_token(path: &Path) -> Result<Token, CommandError> {
     let token = Token::generate()?;
     let aside = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
@@ -87,19 +97,19 @@ fn write_token(path: &Path) -> Result<Token, Failed> {
     Ok(token)
 }
 
-/// Two lines that work as pasted.
-pub(super) fn welcome(address: SocketAddr, token: &Path) {
+/// Prints two commands that work as pasted.
+pub(super) fn welcome(address: SocketAddr, files: &EmbeddedFiles) {
     let base = format!("http://{address}/api/v1/user/secrets");
     // In double quotes, so that the shell still reads the file but splits nothing.
     let call = format!(
         "curl --silent --header \"Authorization: Bearer $(cat '{}')\" --header 'Content-Type: application/json'",
-        token.display()
+        files.token.display()
     );
     let mut err = io::stderr().lock();
     // Nothing can be done about a closed stderr.
     let _ = writeln!(
         err,
         "data: {}\ncreate: ID=$({call} --data '{{\"name\": \"OPENAI_API_KEY\", \"value\": \"example\"}}' {base} | tee /dev/stderr | grep -o '\"id\":\"[^\"]*' | cut -d'\"' -f4)\nupdate: {call} --request PUT --data '{{\"value\": \"example\"}}' {base}/$ID",
-        token.parent().unwrap_or(token).display()
+        files.folder.display()
     );
 }

@@ -1,43 +1,47 @@
-//! `rekey events head`: where a log stands. `rekey events tail`: see [`super::tail`].
+//! `rekey events head`: a log's last event. `rekey events tail`: see [`super::tail`].
 
 use std::{path::Path, process::ExitCode};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, log_name, print, tail};
+use super::{CommandError, database, log_name, print, tail};
 use crate::{domain::Log, settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
-    /// Show position, hash and epoch of a log's last event.
+pub(super) enum EventsCommand {
+    /// Show epoch, position and hash of a log's last event.
+    #[command(after_help = "Example:\n  rekey events head --log activity")]
     Head {
         /// The log: `changes` or `activity`.
         #[arg(long, default_value = "changes", value_parser = log_name)]
         log: Log,
     },
-    /// Show a log's events, over HTTP.
+    /// Show a log's events.
     #[command(
-        after_help = "Reads REKEY_URL, and REKEY_TOKEN or REKEY_TOKEN_FILE; no settings.\n\nExample: rekey events tail --after 1-10234 --follow --json"
+        after_help = "The log is read over HTTP. Set REKEY_URL to the service's address, and REKEY_TOKEN to the token\n\
+                      or REKEY_TOKEN_FILE to a file that holds it. No settings are read. The token needs the scope\n\
+                      events:read.\n\n\
+                      Example:\n  rekey events tail --after 1-10234 --follow --json"
     )]
-    Tail(tail::Tail),
+    Tail(tail::TailOptions),
 }
 
 pub(super) async fn run(
     config: Option<&Path>,
-    action: Action,
+    command: EventsCommand,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
-    match action {
-        Action::Head { log } => head(&super::operate(config)?, log, as_json).await,
-        Action::Tail(tail) => {
-            super::listen()?;
-            tail::run(tail, as_json).await
+) -> Result<ExitCode, CommandError> {
+    match command {
+        EventsCommand::Head { log } => head(&super::prepare(config)?, log, as_json).await,
+        EventsCommand::Tail(options) => {
+            super::prepare_without_settings()?;
+            tail::run(options, as_json).await
         }
     }
 }
 
-async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, Failed> {
+async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, CommandError> {
     let operator = database::open(settings, Missing::Refuse).await?;
     let head = operator.log_head(log).await?;
     operator.close().await;

@@ -1,26 +1,21 @@
 //! `rekey healthcheck [URL]`: whether the service is ready.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use super::{Failed, print};
-use crate::settings::Settings;
+use super::{CommandError, print};
+use crate::{client, settings::Settings};
 
-/// How long the service may take to answer.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-pub(super) async fn run(settings: &Settings, url: Option<String>) -> Result<ExitCode, Failed> {
-    let base = url.unwrap_or_else(|| own_address(settings));
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(DEADLINE)
-        .build()?;
-    let answer = client
-        .get(format!("{}/ready", base.trim_end_matches('/')))
-        .send()
-        .await?;
-    let ready = answer.status() == reqwest::StatusCode::OK;
-    print(&answer.text().await?)?;
-    Ok(if ready {
+pub(super) async fn run(
+    settings: &Settings,
+    address: Option<String>,
+) -> Result<ExitCode, CommandError> {
+    let address = match address {
+        Some(address) => address,
+        None => own_address(settings),
+    };
+    let report = client::check_health(&address).await?;
+    print(&report.body)?;
+    Ok(if report.ready {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

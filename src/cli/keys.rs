@@ -6,7 +6,7 @@ use chrono::Utc;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, print};
+use super::{CommandError, database, print};
 use crate::{
     app,
     crypto::{Keyring, Sealer},
@@ -17,69 +17,77 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
-    /// Add a key to the keyring file and print its ID; no database is touched.
+pub(super) enum KeysCommand {
+    /// Add a key to the keyring file and print its ID. The database is not touched.
+    #[command(after_help = "Example:\n  rekey keys generate")]
     Generate,
-    /// Show the database's keys, and how many versions each still seals.
+    /// List the database's keys, and how many versions each of them seals.
+    #[command(after_help = "Example:\n  rekey keys list --json")]
     List,
 }
 
 pub(super) async fn run(
     settings: &Settings,
-    action: Action,
+    command: KeysCommand,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
-    match action {
-        Action::Generate => {
-            if !settings.keyring.keys.is_empty() {
-                return Err("keyring.keys is set: there is no keyring file to add to".into());
-            }
-            let id = Keyring::generate(&settings.keyring.path, Timestamp::from(Utc::now()))?;
-            if as_json {
-                print(&json!({"id": id}).to_string())?;
-            } else {
-                print(id.as_str())?;
-            }
-        }
-        Action::List => {
-            let operator = database::open(settings, Missing::Refuse).await?;
-            let keys = operator.keys().await?;
-            let service_keys = operator.service_keys().await?;
-            operator.close().await;
-            let public_key = public_key(settings, &service_keys)?;
-            if as_json {
-                let list: Vec<_> = keys
-                    .iter()
-                    .map(|(key, versions)| {
-                        json!({
-                            "id": key.id, "state": key.state, "primary": key.primary,
-                            "versions": versions,
-                        })
-                    })
-                    .collect();
-                let data = json!({"keys": list, "checkpoint_public_key": public_key});
-                print(&data.to_string())?;
-            } else {
-                for (key, versions) in keys {
-                    let primary = if key.primary { "  primary" } else { "" };
-                    print(&format!(
-                        "{}  {}  seals {versions} versions{primary}",
-                        key.id, key.state
-                    ))?;
-                }
-                let shown = public_key.as_deref().unwrap_or("none yet");
-                print(&format!("checkpoint public key: {shown}"))?;
-            }
-        }
+) -> Result<ExitCode, CommandError> {
+    match command {
+        KeysCommand::Generate => generate(settings, as_json)?,
+        KeysCommand::List => list(settings, as_json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The public key that checkpoints are verified with; nothing before the first `serve`.
+fn generate(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
+    if !settings.keyring.keys.is_empty() {
+        return Err("keyring.keys is set: there is no keyring file to add a key to".into());
+    }
+    let id = Keyring::generate(&settings.keyring.path, Timestamp::from(Utc::now()))?;
+    if as_json {
+        print(&json!({"id": id}).to_string())
+    } else {
+        print(id.as_str())
+    }
+}
+
+async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
+    let operator = database::open(settings, Missing::Refuse).await?;
+    let keys = operator.keys().await?;
+    let service_keys = operator.service_keys().await?;
+    operator.close().await;
+    let public_key = public_key(settings, &service_keys)?;
+    if as_json {
+        let list: Vec<_> = keys
+            .iter()
+            .map(|(key, versions)| {
+                json!({
+                    "id": key.id, "state": key.state, "primary": key.primary,
+                    "versions": versions,
+                })
+            })
+            .collect();
+        let data = json!({"keys": list, "checkpoint_public_key": public_key});
+        return print(&data.to_string());
+    }
+    for (key, versions) in keys {
+        let primary = if key.primary { "  primary" } else { "" };
+        print(&format!(
+            "{}  {}  seals {versions} versions{primary}",
+            key.id, key.state
+        ))?;
+    }
+    let shown = match public_key {
+        Some(key) => key,
+        None => "none yet".to_owned(),
+    };
+    print(&format!("checkpoint public key: {shown}"))
+}
+
+/// The public key that checkpoints are verified with. There is none before the first `serve`.
 fn public_key(
     settings: &Settings,
     service_keys: &[StoredServiceKey],
-) -> Result<Option<String>, Failed> {
+) -> Result<Option<String>, CommandError> {
     if service_keys.is_empty() {
         return Ok(None);
     }

@@ -1,22 +1,28 @@
-//! `rekey migrate up|status|down`: the schema.
+//! `rekey migrate up|status|down`: the database's schema.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failed, database, print};
-use crate::{settings::Settings, store::Missing};
+use super::{CommandError, database, print};
+use crate::{
+    settings::Settings,
+    store::{MigrationState, Missing},
+};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
-    /// Apply what is missing.
+pub(super) enum MigrateCommand {
+    /// Apply the migrations that are missing.
+    #[command(after_help = "Example:\n  rekey migrate up")]
     Up,
-    /// Show what is applied.
+    /// Show which migrations are applied.
+    #[command(after_help = "Example:\n  rekey migrate status --json")]
     Status,
-    /// Take the last migrations back.
+    /// Undo the last migrations.
+    #[command(after_help = "Example:\n  rekey migrate down 2")]
     Down {
-        /// How many.
+        /// How many migrations to undo.
         #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
     },
@@ -24,33 +30,36 @@ pub(super) enum Action {
 
 pub(super) async fn run(
     settings: &Settings,
-    action: Action,
+    command: MigrateCommand,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
-    let missing = match action {
-        Action::Up if !settings.embedded => Missing::Create,
-        Action::Up | Action::Status | Action::Down { .. } => Missing::Refuse,
+) -> Result<ExitCode, CommandError> {
+    let missing = match command {
+        MigrateCommand::Up if !settings.embedded => Missing::Create,
+        MigrateCommand::Up | MigrateCommand::Status | MigrateCommand::Down { .. } => {
+            Missing::Refuse
+        }
     };
     let operator = database::open(settings, missing).await?;
-    match action {
-        Action::Up => operator.migrate_up().await?,
-        Action::Down { steps } => operator.migrate_down(steps).await?,
-        Action::Status => {
-            let states = operator.migrations().await?;
-            if as_json {
-                let list: Vec<_> = states
-                    .iter()
-                    .map(|state| json!({"name": state.name, "applied": state.applied}))
-                    .collect();
-                print(&json!({"migrations": list}).to_string())?;
-            } else {
-                for state in states {
-                    let word = if state.applied { "applied" } else { "missing" };
-                    print(&format!("{word}  {}", state.name))?;
-                }
-            }
-        }
+    match command {
+        MigrateCommand::Up => operator.migrate_up().await?,
+        MigrateCommand::Down { steps } => operator.migrate_down(steps).await?,
+        MigrateCommand::Status => show(&operator.migrations().await?, as_json)?,
     }
     operator.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn show(states: &[MigrationState], as_json: bool) -> Result<(), CommandError> {
+    if as_json {
+        let list: Vec<_> = states
+            .iter()
+            .map(|state| json!({"name": state.name, "applied": state.applied}))
+            .collect();
+        return print(&json!({"migrations": list}).to_string());
+    }
+    for state in states {
+        let word = if state.applied { "applied" } else { "missing" };
+        print(&format!("{word}  {}", state.name))?;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The command line: one file a command. Data goes to stdout, talk and logs to stderr.
+//! The command line: one file for each command. Data goes to stdout, messages and logs to stderr.
 
 mod audit;
 mod connection;
@@ -12,6 +12,8 @@ mod migrate;
 mod progress;
 mod run;
 mod serve;
+mod shutdown;
+mod span;
 mod tail;
 mod token;
 
@@ -23,98 +25,111 @@ use std::{
     sync::LazyLock,
 };
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    domain::Log,
+    domain::{ErrorChain, Log},
     settings::{LogFormat, Settings},
 };
 
-/// Version and commit; the commit is what `REKEY_COMMIT` held when the binary was built.
+/// Version and commit. The commit is what `REKEY_COMMIT` held when the binary was built.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let commit = option_env!("REKEY_COMMIT").unwrap_or("unknown");
     format!("{} (commit {commit})", env!("CARGO_PKG_VERSION"))
 });
 
-/// A command's failure: its chain of causes is printed, and the exit code is 1.
-type Failed = Box<dyn Error + Send + Sync>;
+/// Why a command failed. The error is printed with its causes, and the exit code is 1.
+type CommandError = Box<dyn Error + Send + Sync>;
 
 /// User secrets whose rotations nobody misses.
 #[derive(Debug, Parser)]
 #[command(
     name = "rekey",
-    after_help = "Without a command: rekey serve.\n\nExample: rekey --config rekey.toml serve"
+    version = VERSION.as_str(),
+    after_help = "Without a command, rekey runs the service.\n\n\
+                  Example:\n  rekey --config rekey.toml serve"
 )]
-struct Line {
+struct CommandLine {
     #[command(flatten)]
-    common: Common,
+    global: GlobalOptions,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
-struct Common {
-    /// A settings file, over the defaults and below the environment.
-    #[arg(long, global = true, value_name = "FILE")]
+struct GlobalOptions {
+    /// A settings file. It overrides the defaults, and the environment overrides it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
     config: Option<PathBuf>,
     /// Print data as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service.
-    #[command(after_help = "Example: REKEY__SERVER__PORT=9000 rekey serve")]
+    #[command(
+        after_help = "Settings come from the built-in defaults, then from a file, then from the environment\n\
+                      (REKEY__SECTION__KEY).\n\n\
+                      Example:\n  rekey serve --config rekey.toml"
+    )]
     Serve,
-    /// The database's schema.
-    #[command(after_help = "Example: rekey migrate up")]
+    /// Change the database's schema, or show its state.
+    #[command(after_help = "Example:\n  rekey migrate up")]
     Migrate {
         #[command(subcommand)]
-        action: migrate::Action,
+        command: migrate::MigrateCommand,
     },
-    /// API tokens.
+    /// Create, list and revoke API tokens.
     #[command(
-        after_help = "Example: rekey token create --owner alice --scope secrets:read --expires-in 90d"
+        after_help = "Example:\n  rekey token create --owner alice --scope secrets:read --expires-in 90d"
     )]
     Token {
         #[command(subcommand)]
-        action: token::Action,
+        command: token::TokenCommand,
     },
-    /// Key-encryption keys.
-    #[command(after_help = "Example: rekey keys generate")]
+    /// Generate and list key-encryption keys.
+    #[command(after_help = "Example:\n  rekey keys generate")]
     Keys {
         #[command(subcommand)]
-        action: keys::Action,
+        command: keys::KeysCommand,
     },
-    /// The log of changes.
-    #[command(after_help = "Example: rekey events tail --follow")]
+    /// Read the log of events.
+    #[command(after_help = "Example:\n  rekey events tail --follow")]
     Events {
         #[command(subcommand)]
-        action: events::Action,
+        command: events::EventsCommand,
     },
-    /// Run a command with secrets in its environment, over HTTP.
+    /// Run a command with secrets in its environment.
     #[command(
-        after_help = "Reads REKEY_URL, and REKEY_TOKEN or REKEY_TOKEN_FILE; no settings. The token needs the \
-                      scope secrets:resolve, with --watch events:read too.\n\n\
-                      Example: rekey run --owner alice --secret OPENAI_API_KEY --watch -- ./server --port 80"
+        after_help = "The secrets are fetched over HTTP. Set REKEY_URL to the service's address, and REKEY_TOKEN to the\n\
+                      token or REKEY_TOKEN_FILE to a file that holds it. No settings are read. The token needs the\n\
+                      scope secrets:resolve, and with --watch events:read too.\n\n\
+                      Example:\n  rekey run --owner alice --secret OPENAI_API_KEY --watch -- ./server --port 80"
     )]
-    Run(run::Run),
+    Run(run::RunOptions),
     /// Create and update secrets from a .env file, all or none.
     #[command(
-        after_help = "In single quotes a value stands as it is; a $ is never substituted.\n\nExample: rekey import prod.env --owner alice"
+        after_help = "A value in single quotes is taken as it is. A $ is never substituted.\n\n\
+                      Example:\n  rekey import prod.env --owner alice"
     )]
-    Import(import::Import),
-    /// The audit consumer, and the proof that it makes.
-    #[command(after_help = "Example: rekey audit verify")]
+    Import(import::ImportOptions),
+    /// Keep a second copy of the logs, and prove that nothing is missing.
+    #[command(after_help = "Example:\n  rekey audit verify")]
     Audit {
         #[command(subcommand)]
-        action: audit::Action,
+        command: audit::AuditCommand,
     },
-    /// Exit code 0 when the service is ready: a container's health check.
-    #[command(after_help = "Example: rekey healthcheck http://127.0.0.1:8080")]
+    /// Check whether the service is ready: exit code 0 if it is, 1 if it is not.
+    #[command(after_help = "Example:\n  rekey healthcheck http://127.0.0.1:8080")]
     Healthcheck {
-        /// The service's address; that of the settings unless given.
+        /// The service's address [default: the one that the settings name].
         url: Option<String>,
     },
 }
@@ -122,90 +137,128 @@ enum Command {
 /// Runs the command line of this process. Exit code 0: done, 1: failed, 2: wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = Line::command().version(VERSION.as_str());
-    let matches = command.get_matches();
-    match Line::from_arg_matches(&matches)
-        .map_err(Failed::from)
-        .and_then(run)
-    {
+    match run(CommandLine::parse()) {
         Ok(code) => code,
         Err(error) => {
-            complain(&*error);
+            say(&ErrorChain(&*error).to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(line: Line) -> Result<ExitCode, Failed> {
-    let Common { config, json } = line.common;
+fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
+    let GlobalOptions { config, json } = line.global;
     let config = config.as_deref();
+    // `rekey` alone is `rekey serve`.
     match line.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(operate(config)?),
-        Command::Migrate { action } => {
-            database::block_on(migrate::run(&operate(config)?, action, json))
+        Command::Serve => serve::run(prepare(config)?),
+        Command::Migrate { command } => {
+            database::block_on(migrate::run(&prepare(config)?, command, json))
         }
-        Command::Token { action } => {
-            database::block_on(token::run(&operate(config)?, action, json))
+        Command::Token { command } => {
+            database::block_on(token::run(&prepare(config)?, command, json))
         }
-        Command::Keys { action } => database::block_on(keys::run(&operate(config)?, action, json)),
-        Command::Events { action } => database::block_on(events::run(config, action, json)),
-        Command::Import(import) => database::block_on(import::run(operate(config)?, import, json)),
-        Command::Audit { action } => match action.offline() {
+        Command::Keys { command } => {
+            database::block_on(keys::run(&prepare(config)?, command, json))
+        }
+        Command::Events { command } => database::block_on(events::run(config, command, json)),
+        Command::Import(options) => {
+            database::block_on(import::run(prepare(config)?, options, json))
+        }
+        Command::Audit { command } => match command.offline() {
             Some((file, key)) => audit::verify_offline(file, key, json),
-            None => database::block_on(audit::run(&operate(config)?, action, json)),
+            None => database::block_on(audit::run(&prepare(config)?, command, json)),
         },
-        Command::Run(asked) => {
-            // What a child inherits stays as it is: core limit and umask.
+        Command::Run(options) => {
+            // The child inherits core limit and umask: they stay as they are.
             crate::telemetry::init(LogFormat::Pretty);
             crate::telemetry::harden_parent()?;
-            database::block_on(run::run(asked))
+            database::block_on(run::run(options))
         }
         Command::Healthcheck { url } => {
-            database::block_on(healthcheck::run(&operate(config)?, url))
+            database::block_on(healthcheck::run(&prepare(config)?, url))
         }
     }
 }
 
-/// The settings, for a command on what they name; and this process made ready for it.
-fn operate(config: Option<&Path>) -> Result<Settings, Failed> {
+/// Reads the settings and prepares this process for a command that works by them.
+fn prepare(config: Option<&Path>) -> Result<Settings, CommandError> {
     let settings = Settings::load(config)?;
     crate::telemetry::init(settings.log.format);
     crate::telemetry::harden_process()?;
-    // Whatever rekey makes is its own: databases, keys, tokens.
+    // Databases, keys and tokens: every file that rekey makes is for its own user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     Ok(settings)
 }
 
-/// Makes this process ready for a command that only speaks HTTP: it reads no settings.
-fn listen() -> Result<(), Failed> {
+/// Prepares this process for a command that reads no settings.
+fn prepare_without_settings() -> Result<(), CommandError> {
     crate::telemetry::init(LogFormat::Pretty);
     Ok(crate::telemetry::harden_process()?)
 }
 
 /// Reads a log's name from an option.
 fn log_name(text: &str) -> Result<Log, &'static str> {
-    Log::parse(text).or(Err("allowed are changes and activity"))
+    Log::parse(text).map_err(|_unknown| "must be changes or activity")
 }
 
 /// Prints data on stdout.
-fn print(text: &str) -> Result<(), Failed> {
+fn print(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
 }
 
-/// Prints an error and its causes on stderr.
-fn complain(error: &dyn Error) {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        below = error.source();
-    }
+/// Writes a message on stderr.
+fn say(text: &str) {
     // Nothing can be done about a closed stderr.
     let _ = writeln!(std::io::stderr(), "rekey: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The lines of a help text that are command lines.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_else(|| panic!("{} has no example", command.get_name()));
+        let (_, examples) = help
+            .split_once("Example:\n")
+            .unwrap_or_else(|| panic!("no \"Example:\" in the help of {}", command.get_name()));
+        examples
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect()
+    }
+
+    fn check(command: &clap::Command, path: &[&str]) {
+        for example in examples(command) {
+            let words = example.split(' ').map(|word| word.trim_matches('\''));
+            let words: Vec<_> = words.collect();
+            assert_eq!(words.first(), Some(&"rekey"), "{example}");
+            assert!(path.iter().all(|name| words.contains(name)), "{example}");
+            if let Err(error) = CommandLine::try_parse_from(&words) {
+                panic!("{example}: {error}");
+            }
+        }
+        for subcommand in command.get_subcommands() {
+            check(subcommand, &[path, &[subcommand.get_name()]].concat());
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_it_understands() {
+        let command = CommandLine::command();
+        command.clone().debug_assert();
+        check(&command, &[]);
+    }
+
+    #[test]
+    fn an_error_says_what_a_log_may_be_called() {
+        assert_eq!(log_name("activity"), Ok(Log::Activity));
+        assert_eq!(log_name("Changes"), Err("must be changes or activity"));
+    }
 }

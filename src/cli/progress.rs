@@ -1,18 +1,20 @@
-//! How far a long command has come, on stderr: a bar on a terminal, plain lines elsewhere.
+//! The progress of a long command, on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::{
     cell::Cell,
-    io::{self, Read, Write as _},
+    io::{self, Read},
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::say;
+
 /// How often a plain line is written.
 const EVERY: Duration = Duration::from_secs(5);
 const BAR: &str = "{prefix} [{bar:40}] {human_pos} of {human_len} {msg}, {eta} left";
 
-/// The progress of one piece of work. A bar goes away with it.
+/// The progress of one piece of work. Dropping it removes the bar.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -20,11 +22,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of `what`, counted in `unit`, a plural.
+    /// The progress of `what`, counted in `unit`, a plural.
+    #[expect(
+        clippy::expect_used,
+        reason = "the template is a constant, and a test draws it"
+    )]
     pub(super) fn new(what: impl Into<String>, unit: &'static str) -> Self {
-        let style = ProgressStyle::with_template(BAR);
+        let style = ProgressStyle::with_template(BAR).expect("the template is valid");
         let bar = ProgressBar::new(0)
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_style(style)
             .with_prefix(what.into())
             .with_message(unit);
         Self {
@@ -34,15 +40,14 @@ impl Progress {
     }
 
     /// `done` of `all` are done.
-    pub(super) fn tell(&self, done: u64, all: u64) {
+    pub(super) fn report(&self, done: u64, all: u64) {
         self.bar.set_length(all);
         self.bar.set_position(done);
-        // Hidden is what is no terminal.
+        // The bar is hidden when stderr is not a terminal.
         if self.bar.is_hidden() && (done == all || self.written.get().elapsed() >= EVERY) {
             self.written.set(Instant::now());
             let (what, unit) = (self.bar.prefix(), self.bar.message());
-            // Nothing can be done about a closed stderr.
-            let _ = writeln!(io::stderr(), "rekey: {what}: {done} of {all} {unit}");
+            say(&format!("{what}: {done} of {all} {unit}"));
         }
     }
 }
@@ -53,16 +58,16 @@ impl Drop for Progress {
     }
 }
 
-/// A file that tells how much of it was read.
+/// A file whose reading is reported as progress.
 #[derive(Debug)]
-pub(super) struct Told<R> {
+pub(super) struct ProgressReader<R> {
     file: R,
     done: u64,
     all: u64,
     progress: Progress,
 }
 
-impl<R> Told<R> {
+impl<R> ProgressReader<R> {
     /// A file of `all` bytes.
     pub(super) fn new(file: R, all: u64, progress: Progress) -> Self {
         Self {
@@ -74,13 +79,13 @@ impl<R> Told<R> {
     }
 }
 
-impl<R: Read> Read for Told<R> {
+impl<R: Read> Read for ProgressReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
         self.done += read as u64;
         // A pipe has no length.
         if read > 0 && self.done <= self.all {
-            self.progress.tell(self.done, self.all);
+            self.progress.report(self.done, self.all);
         }
         Ok(read)
     }

@@ -1,51 +1,51 @@
-//! `rekey events tail`: the committed log, over HTTP.
+//! `rekey events tail`: a log's events, read over HTTP.
 
 use std::{io, process::ExitCode};
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{Failed, connection, log_name, print};
+use super::{CommandError, connection, log_name, print};
 use crate::{
+    client::{ApiClient, LogFollower, Pause},
     domain::{Cursor, Log},
-    remote::{Pause, Remote, RemoteError, Trail},
 };
 
 const PAGE: u32 = 1000;
 
 #[derive(Debug, Args)]
-pub(super) struct Tail {
-    /// Begin after this cursor, `<epoch>-<position>`; at the first event kept unless given.
+pub(super) struct TailOptions {
+    /// Begin after this cursor, `<epoch>-<position>`; at the first event that the log holds unless given.
     #[arg(long, value_name = "CURSOR", value_parser = Cursor::parse)]
     after: Option<Cursor>,
-    /// Go on with what is committed from now on, over any break of the connection.
+    /// Go on with new events, and resume after a break of the connection.
     #[arg(long)]
     follow: bool,
-    /// The log: `changes` (what happened to secrets) or `activity` (who read, who was let in).
+    /// The log: `changes` (what happened to secrets) or `activity` (who read values, who got a token).
     #[arg(long, default_value = "changes", value_parser = log_name)]
     log: Log,
 }
 
-pub(super) async fn run(tail: Tail, as_json: bool) -> Result<ExitCode, Failed> {
-    let remote = connection::from_environment()?;
-    match show(remote, tail, as_json).await {
-        // Whoever reads has enough: `rekey events tail | head`.
+pub(super) async fn run(options: TailOptions, as_json: bool) -> Result<ExitCode, CommandError> {
+    let client = connection::from_environment()?;
+    match show(client, options, as_json).await {
+        // The reader has enough: `rekey events tail | head`.
         Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }
 
-async fn show(remote: Remote, asked: Tail, as_json: bool) -> Result<(), Failed> {
-    let mut after = asked.after;
+async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<(), CommandError> {
+    let mut after = options.after;
     let mut pause = Pause::new();
     loop {
-        let page = match remote.events(asked.log, after, PAGE).await {
-            Err(error) if asked.follow && error.may_pass() => {
+        let page = match client.events(options.log, after, PAGE).await {
+            Err(error) if options.follow && error.may_pass() => {
                 pause.wait().await;
                 continue;
             }
-            page => page.map_err(explained)?,
+            page => page?,
         };
         pause.reset();
         let lines: Vec<_> = page
@@ -61,23 +61,24 @@ async fn show(remote: Remote, asked: Tail, as_json: bool) -> Result<(), Failed> 
             break;
         }
     }
-    if !asked.follow {
+    if !options.follow {
         return Ok(());
     }
-    let mut trail = Trail::new(remote, asked.log, after);
+    let mut follower = LogFollower::new(client, options.log, after);
     loop {
-        let passed = trail.next().await.map_err(explained)?;
-        if let Some(event) = passed.event {
+        // Without an event, the service only says how far it has read.
+        if let Some(event) = follower.next().await?.event {
             print(&line(&event.body, as_json))?;
         }
     }
 }
 
-/// The event's exact bytes, or what a person wants to know of it.
+/// The event's exact bytes, or what a person wants to know about it.
 fn line(event: &str, as_json: bool) -> String {
     if as_json {
         return event.to_owned();
     }
+    // A text that is no event is shown as it came, but for control characters.
     let Ok(fields) = serde_json::from_str::<Value>(event) else {
         return event.escape_debug().to_string();
     };
@@ -88,11 +89,12 @@ fn line(event: &str, as_json: bool) -> String {
             .map_or_else(|| value.to_string(), str::to_owned);
         Some(text.escape_debug().to_string())
     };
-    let number = |name: &str| text(name).unwrap_or_else(|| "?".to_owned());
+    // Every event has these: a question mark stands for what is missing.
+    let required = |name: &str| text(name).unwrap_or_else(|| "?".to_owned());
     let mut words = vec![
-        format!("{}-{}", number("epoch"), number("position")),
-        number("occurred_at"),
-        number("type"),
+        format!("{}-{}", required("epoch"), required("position")),
+        required("occurred_at"),
+        required("type"),
     ];
     let subject = ["name", "token_id", "key_id"].into_iter().find_map(text);
     words.extend(match (text("owner"), subject) {
@@ -109,17 +111,7 @@ fn line(event: &str, as_json: bool) -> String {
     words.join("  ")
 }
 
-fn explained(error: RemoteError) -> Failed {
-    if let RemoteError::Gone {
-        first: Some(first), ..
-    } = error
-    {
-        return format!("{error}; the first event that it keeps stands after {first}").into();
-    }
-    error.into()
-}
-
-fn is_closed_pipe(error: &Failed) -> bool {
+fn is_closed_pipe(error: &CommandError) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -129,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_where_when_what_and_who_or_is_the_exact_bytes() {
+    fn a_line_says_where_when_what_and_who_or_holds_the_exact_bytes() {
         let event = r#"{"actor":{"id":"abc","kind":"token"},"epoch":1,"name":"A_KEY","occurred_at":"T","owner":"alice","position":7,"type":"secret.updated","version":3}"#;
         assert_eq!(
             line(event, false),

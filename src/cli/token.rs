@@ -6,7 +6,10 @@ use chrono::Utc;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use super::{Failed, database, print};
+use super::{
+    CommandError, database, print,
+    span::{self, DAYS, HOURS, MINUTES, SECONDS},
+};
 use crate::{
     auth::{Scope, Token, UnknownScope, issue},
     domain::{Agent, Owner, Timestamp},
@@ -15,37 +18,44 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
-    /// Make a token and print it, this once.
-    Create(Create),
-    /// Show all tokens, without their secrets.
+pub(super) enum TokenCommand {
+    /// Create a token and print it; it is shown only once.
+    #[command(
+        after_help = "An owner's token acts for that owner, a service's token for the owners named with --act-for.\n\n\
+                      Example:\n  rekey token create --owner alice --scope secrets:read --expires-in 90d\n  \
+                      rekey token create --service audit --act-for '*' --scope events:read"
+    )]
+    Create(CreateOptions),
+    /// List all tokens, without their secrets.
+    #[command(after_help = "Example:\n  rekey token list --json")]
     List,
-    /// Revoke a token: every replica refuses it within 5 seconds.
+    /// Revoke a token; within 5 seconds every replica refuses it.
+    #[command(after_help = "Example:\n  rekey token revoke cT7GYNiWH7HaIAQO")]
     Revoke {
-        /// The token's ID: the part after `rekey_`.
+        /// The token's ID: the part after `rekey_`, up to the next underscore.
         id: String,
     },
 }
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("whose").required(true).args(["owner", "service"]))]
-pub(super) struct Create {
+pub(super) struct CreateOptions {
     /// The owner that the token acts for.
     #[arg(long, value_parser = Owner::parse)]
     owner: Option<Owner>,
-    /// The service that the token is for.
+    /// The service that uses the token.
     #[arg(long, requires = "act_for")]
     service: Option<String>,
-    /// An owner that the service acts for, `*` for all; repeat it for several.
+    /// An owner that the service may act for, or `*` for all; repeat it for more.
     #[arg(long, value_name = "OWNER", conflicts_with = "owner")]
     act_for: Vec<String>,
-    /// What the token may do; repeat it for several.
+    /// A scope: secrets:read, secrets:write, secrets:resolve or events:read; repeat it for more.
     #[arg(long, required = true, value_name = "SCOPE", value_parser = scope)]
     scope: Vec<Scope>,
-    /// When it ends: a number with s, m, h or d.
-    #[arg(long, value_name = "TIME", value_parser = span)]
+    /// How long the token is valid: a number with s, m, h or d; for ever unless given.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     expires_in: Option<Duration>,
-    /// Words to know it again.
+    /// A label, to recognise the token later.
     #[arg(long, default_value = "")]
     label: String,
 }
@@ -55,37 +65,24 @@ fn scope(text: &str) -> Result<Scope, UnknownScope> {
 }
 
 /// `90d`, `12h`, `30m`, `45s`.
-fn span(text: &str) -> Result<Duration, &'static str> {
-    const ALLOWED: &str = "allowed is a number from 1 with s, m, h or d, at most 100 years";
-    const LONGEST: u64 = 100 * 366 * 86_400;
-    let mut digits = text.chars();
-    let unit = match digits.next_back() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 86_400,
-        _ => return Err(ALLOWED),
-    };
-    let number: u64 = digits.as_str().parse().or(Err(ALLOWED))?;
-    let seconds = number.checked_mul(unit).ok_or(ALLOWED)?;
-    if (1..=LONGEST).contains(&seconds) {
-        Ok(Duration::from_secs(seconds))
-    } else {
-        Err(ALLOWED)
-    }
+fn time(text: &str) -> Result<Duration, &'static str> {
+    const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+    span::parse(text, &[SECONDS, MINUTES, HOURS, DAYS])
+        .filter(|span| !span.is_zero() && *span <= LONGEST)
+        .ok_or("must be a number from 1 with s, m, h or d, such as 90d, and at most 100 years")
 }
 
 pub(super) async fn run(
     settings: &Settings,
-    action: Action,
+    command: TokenCommand,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let operator = database::open(settings, Missing::Refuse).await?;
-    match action {
-        Action::Create(create) => {
+    match command {
+        TokenCommand::Create(options) => {
             let token = Token::generate()?;
             operator
-                .add_token(create.row(&token)?, Agent::OPERATOR)
+                .add_token(options.row(&token)?, Agent::OPERATOR)
                 .await?;
             if as_json {
                 print(&json!({"id": token.id(), "token": token.expose()}).to_string())?;
@@ -93,13 +90,13 @@ pub(super) async fn run(
                 print(token.expose())?;
             }
         }
-        Action::List => list(&operator.tokens().await?, as_json)?,
-        Action::Revoke { id } => {
+        TokenCommand::List => list(&operator.tokens().await?, as_json)?,
+        TokenCommand::Revoke { id } => {
             if !operator
                 .revoke_token(&id, Timestamp::from(Utc::now()), Agent::OPERATOR)
                 .await?
             {
-                return Err("no token of that ID that is not revoked".into());
+                return Err("no active token has this ID".into());
             }
         }
     }
@@ -107,8 +104,9 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-impl Create {
-    fn row(self, token: &Token) -> Result<StoredToken, Failed> {
+impl CreateOptions {
+    /// The token as the database has it.
+    fn row(self, token: &Token) -> Result<StoredToken, CommandError> {
         let kind = match (self.owner, self.service) {
             (Some(owner), _) => TokenKind::Owner(owner),
             (None, Some(name)) => {
@@ -120,7 +118,7 @@ impl Create {
                     acts_for: self.act_for,
                 }
             }
-            (None, None) => return Err("--owner or --service is needed".into()),
+            (None, None) => return Err("either --owner or --service must be given".into()),
         };
         let now = Utc::now();
         let expires_at = self.expires_in.map(|span| Timestamp::from(now + span));
@@ -129,9 +127,9 @@ impl Create {
     }
 }
 
-fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), Failed> {
+fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
     if as_json {
-        let list: Vec<_> = tokens.iter().map(described).collect();
+        let list: Vec<_> = tokens.iter().map(to_json).collect();
         return print(&json!({"tokens": list}).to_string());
     }
     for token in tokens {
@@ -155,7 +153,7 @@ fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-fn described(token: &StoredToken) -> serde_json::Value {
+fn to_json(token: &StoredToken) -> serde_json::Value {
     let (kind, name, acts_for) = match &token.kind {
         TokenKind::Owner(owner) => ("owner", owner.as_str(), &[][..]),
         TokenKind::Service { name, acts_for } => ("service", name.as_str(), acts_for.as_slice()),
@@ -172,9 +170,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_read() {
-        assert_eq!(span("90d"), Ok(Duration::from_hours(90 * 24)));
-        assert_eq!(span("1s"), Ok(Duration::from_secs(1)));
+    fn times_are_read() {
+        assert_eq!(time("90d"), Ok(Duration::from_hours(90 * 24)));
+        assert_eq!(time("1s"), Ok(Duration::from_secs(1)));
         for bad in [
             "",
             "d",
@@ -186,7 +184,7 @@ mod tests {
             "36601d",
             "1é",
         ] {
-            assert!(span(bad).is_err(), "{bad}");
+            assert!(time(bad).is_err(), "{bad}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! valid. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
 
 mod checkpoint;
-
+mod error_chain;
 mod event;
 mod identity;
 mod mask;
@@ -15,6 +15,7 @@ mod value;
 mod work;
 
 pub use checkpoint::Checkpoint;
+pub use error_chain::ErrorChain;
 pub use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, Event, EventKind, HASH_BYTES, Log, PlacedEvent,
     TokenEvent,

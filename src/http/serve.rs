@@ -27,7 +27,7 @@ use super::{
     request::Call,
     routes::{self, Guarded, Operations, Run, Verb},
 };
-use crate::domain::RequestId;
+use crate::domain::{ErrorChain, RequestId};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -222,7 +222,9 @@ fn log(request: &HttpRequest, progress: &Progress, error: &ApiError) {
             http.route = progress.route.get(),
             http.status = status.as_u16(),
             error.r#type = error.kind(),
-            error.cause = error.cause().map(|cause| chain(cause.as_ref())),
+            error.cause = error
+                .cause()
+                .map(|cause| ErrorChain(cause.as_ref()).to_string()),
             "request failed"
         );
     } else {
@@ -235,16 +237,4 @@ fn log(request: &HttpRequest, progress: &Progress, error: &ApiError) {
             "request refused"
         );
     }
-}
-
-/// An error and what lies below it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        below = error.source();
-    }
-    text
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{AppState, guard::Credential};
 use crate::{
-    domain::{Cursor, Log},
+    domain::{Cursor, ErrorChain, Log},
     store::{CursorError, Filter, LoggedEvent},
 };
 
@@ -190,7 +190,7 @@ impl Follower {
             Err(CursorError::Gone(_)) => Step::End,
             Err(CursorError::Store(error)) => {
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = %ErrorChain(&error),
                     "a stream of events ends: the log can't be read"
                 );
                 Step::End

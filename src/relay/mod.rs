@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     broker::{BrokerTarget, Publisher},
-    domain::Log,
+    domain::{ErrorChain, Log},
     store::{Check, Committer, CursorAction, CursorName, CursorState, CursorStep, Reader},
 };
 pub(crate) use health::RelayHealth;
@@ -127,7 +127,7 @@ impl Relay {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %ErrorChain(&error),
                         "no connection to the broker"
                     );
                     self.set(Check::Failed);
@@ -174,7 +174,7 @@ impl Relay {
                 }
                 Ended::BrokerLost(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %ErrorChain(&error),
                         "the connection to the broker is dropped"
                     );
                     self.set(Check::Failed);

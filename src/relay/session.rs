@@ -11,6 +11,7 @@ use tokio::{
 use super::Lease;
 use crate::{
     broker::{BrokerError, Confirm, Message, Publisher, Verdict},
+    domain::ErrorChain,
     faults,
     store::{Committer, CursorAction, CursorName, CursorState, CursorStep, LoggedEvent, Reader},
 };
@@ -172,7 +173,7 @@ impl<'a> Session<'a> {
                 Ok(events) => self.read = events.into(),
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %ErrorChain(&error),
                         "the relay can't read the log"
                     );
                 }

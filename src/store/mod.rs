@@ -41,7 +41,9 @@ pub(crate) use keys::StoredKey;
 pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};
 pub(crate) use reader::{Check, Reader, Readiness};
 pub(crate) use retention::RetentionPolicy;
-pub(crate) use schema::{SchemaError, missing as missing_migration, up as migrate_up};
+pub(crate) use schema::{
+    MigrationState, SchemaError, missing as missing_migration, up as migrate_up,
+};
 pub(crate) use secrets::{SealedSecret, Selection};
 pub(crate) use service_keys::StoredServiceKey;
 pub(crate) use tail::LogTail;

@@ -296,11 +296,33 @@ fn wrong_usage_is_exit_code_two_and_every_command_has_help_with_an_example() {
             "{wrong:?}"
         );
     }
+    let mut seen = Vec::new();
+    help_has_an_example(&deployment, &[], &mut seen);
     for command in ["serve", "migrate", "token", "keys", "events", "healthcheck"] {
-        let help = deployment.run(&[command, "--help"]);
-        assert!(help.contains("Example: "), "{command}");
+        assert!(seen.iter().any(|name| name == command), "{seen:?}");
     }
+    assert!(seen.contains(&"token revoke".to_owned()), "{seen:?}");
     assert!(deployment.run(&["--version"]).contains("commit"));
+}
+
+/// Checks the help of a command and of all commands below it.
+fn help_has_an_example(deployment: &Deployment, command: &[&str], seen: &mut Vec<String>) {
+    let name = command.join(" ");
+    let help = deployment.run(&[command, &["--help"]].concat());
+    let example = help.split_once("Example:\n").map(|(_, example)| example);
+    let example = example.unwrap_or_else(|| panic!("rekey {name} --help has no example:\n{help}"));
+    let first = example.lines().next().unwrap_or_default().trim_start();
+    assert!(first.starts_with(&format!("rekey {name}")), "{help}");
+    if !name.is_empty() {
+        seen.push(name);
+    }
+    let commands = help.split_once("Commands:\n").map_or("", |(_, list)| list);
+    for line in commands.lines().take_while(|line| !line.is_empty()) {
+        match line.split_whitespace().next() {
+            Some("help") | None => {}
+            Some(below) => help_has_an_example(deployment, &[command, &[below]].concat(), seen),
+        }
+    }
 }
 
 #[test]

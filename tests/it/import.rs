@@ -69,10 +69,10 @@ fn a_file_with_one_fault_changes_nothing_and_shows_no_value() {
         ),
         (
             "A=canary-1\na=canary-2\n",
-            "line 2: the name stands in line 1 already",
+            "line 2: the name is already in line 1",
         ),
         ("A=canary-1\nB=\n", "line 2: the value is too short"),
-        ("A=canary-1\ncanary-2\n", "line 2: NAME=VALUE is allowed"),
+        ("A=canary-1\ncanary-2\n", "line 2: must be NAME=VALUE"),
         ("# nothing\n", "nothing to import"),
     ] {
         let (good, output) = import(&deployment, text);

@@ -1,4 +1,4 @@
-//! `rekey import FILE.env --owner …`: creates and updates as one change set, through the commit itself.
+//! `rekey import FILE.env --owner …`: creates and updates as one change set, committed like any other.
 
 mod dotenv;
 
@@ -8,72 +8,115 @@ use clap::Args;
 use serde_json::json;
 use tokio::{
     runtime::Handle,
+    task::JoinHandle,
     time::{Instant, sleep},
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Failed, database, print, progress::Progress};
+use super::{CommandError, database, print, progress::Progress};
 use crate::{
     app,
     crypto::Sealer,
     domain::{
         Action, Agent, Applied, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask,
-        Outcome, Owner, Refusal, RequestContext, SecretId, SecretName, SecretValue, VersionId,
-        Work,
+        Outcome, Owner, Refusal, Refused, RequestContext, SecretId, SecretName, SecretValue,
+        VersionId, Work,
     },
     keys,
     settings::Settings,
     store::{Committer, Missing, Reader},
 };
 
-/// How long a busy database is asked again.
+/// How long the import is tried again when the database is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
-pub(super) struct Import {
-    /// The file: NAME=VALUE lines, with or without quotes.
+pub(super) struct ImportOptions {
+    /// The file: lines of NAME=VALUE, with or without quotes.
     file: PathBuf,
-    /// The owner whose secrets they become.
+    /// The owner of the secrets.
     #[arg(long, value_parser = Owner::parse)]
     owner: Owner,
 }
 
-/// A secret of the file.
-struct Wanted {
+/// A secret as the file has it.
+struct FileSecret {
     name: SecretName,
     value: SecretValue,
 }
 
-/// What the file's secrets are written with.
-struct Writer {
+/// Writes the file's secrets.
+struct Importer {
     reader: Reader,
     committer: Committer,
     sealer: Arc<Sealer>,
 }
 
+/// Why an attempt did not import the file.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    /// A secret was refused, and with it all the others.
+    #[error("{name}: {refusal}; nothing was imported")]
+    Refused { name: String, refusal: Refusal },
+    /// The commit failed.
+    #[error("{0}; nothing was imported")]
+    Failed(Failure),
+    /// Nobody knows what came of it.
+    #[error("it is unknown whether the file was imported; check the log of changes")]
+    Unknown,
+    /// The commit was not tried.
+    #[error(transparent)]
+    NotTried(#[from] CommandError),
+}
+
+impl AttemptError {
+    /// Whether another attempt may succeed. A secret that another caller made or deleted in the meantime is
+    /// updated or created next time.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { refusal, .. } => {
+                matches!(refusal, Refusal::NotFound | Refusal::NameTaken)
+            }
+            Self::Failed(_) => true,
+            Self::Unknown | Self::NotTried(_) => false,
+        }
+    }
+}
+
+impl From<Failure> for AttemptError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unknown => Self::Unknown,
+            other => Self::Failed(other),
+        }
+    }
+}
+
 pub(super) async fn run(
     settings: Settings,
-    Import { file, owner }: Import,
+    ImportOptions { file, owner }: ImportOptions,
     as_json: bool,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, CommandError> {
     let text = Zeroizing::new(
-        fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?,
+        fs::read_to_string(&file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?,
     );
-    let wanted = read(&text, &settings).map_err(|error| format!("{}: {error}", file.display()))?;
-    if wanted.is_empty() {
+    let secrets = read(&text, &settings).map_err(|error| format!("{}: {error}", file.display()))?;
+    if secrets.is_empty() {
         return Err(format!("{}: nothing to import", file.display()).into());
     }
     database::open(&settings, Missing::Refuse)
         .await?
         .close()
         .await;
-    let (writer, committing) = Writer::open(settings).await?;
-    let outcome = writer.import(&owner, &wanted).await;
-    writer.committer.stop();
-    let _ = committing.await;
+    let (importer, committing) = Importer::open(settings).await?;
+    let outcome = importer.import(&owner, &secrets).await;
+    importer.committer.stop();
+    let stopped = committing.await;
     let applied = outcome?;
+    stopped?;
     let created = |one: &&Applied| matches!(one, Applied::Created(_));
     let created = applied.iter().filter(created).count();
     let updated = applied.len() - created;
@@ -85,81 +128,30 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the file by the rules of the API; every fault names its line, and no value.
-fn read(text: &str, settings: &Settings) -> Result<Vec<Wanted>, String> {
+/// Reads the file by the rules of the API. Every error names a line, and no value.
+fn read(text: &str, settings: &Settings) -> Result<Vec<FileSecret>, String> {
     let mut lines = HashMap::new();
-    let mut wanted = Vec::new();
+    let mut secrets = Vec::new();
     let reserved = &settings.limits.reserved_names;
-    for one in dotenv::parse(text).map_err(|fault| fault.to_string())? {
-        let line = one.line;
-        let name = SecretName::parse(&one.name)
+    for assignment in dotenv::parse(text).map_err(|error| error.to_string())? {
+        let line = assignment.line;
+        let name = SecretName::parse(&assignment.name)
             .map_err(|error| format!("line {line}: the name {error}"))?;
         if reserved.iter().any(|entry| entry.covers(name.as_str())) {
             return Err(format!("line {line}: the name is reserved"));
         }
-        if let Some(before) = lines.insert(name.clone(), line) {
-            return Err(format!(
-                "line {line}: the name stands in line {before} already"
-            ));
+        if let Some(first) = lines.insert(name.clone(), line) {
+            return Err(format!("line {line}: the name is already in line {first}"));
         }
-        let value = SecretValue::parse(one.value)
+        let value = SecretValue::parse(assignment.value)
             .map_err(|error| format!("line {line}: the value {error}"))?;
-        wanted.push(Wanted { name, value });
+        secrets.push(FileSecret { name, value });
     }
-    Ok(wanted)
+    Ok(secrets)
 }
 
-/// Why an attempt imported nothing, or may not have.
-enum NotImported {
-    /// The commit failed.
-    Commit(Failure),
-    /// It did not come to the commit.
-    Failed(Failed),
-}
-
-impl From<Failure> for NotImported {
-    fn from(failure: Failure) -> Self {
-        Self::Commit(failure)
-    }
-}
-
-impl From<Failed> for NotImported {
-    fn from(failed: Failed) -> Self {
-        Self::Failed(failed)
-    }
-}
-
-/// Whether a failure may pass: the database was busy, or another writer created or deleted one of the secrets
-/// meanwhile.
-fn is_worth_another_attempt(failure: &Failure) -> bool {
-    match failure {
-        Failure::Refused(refused) => {
-            matches!(refused.refusal, Refusal::NotFound | Refusal::NameTaken)
-        }
-        Failure::Unknown => false,
-        Failure::Overloaded | Failure::Internal | Failure::Unavailable | Failure::TimedOut => true,
-    }
-}
-
-/// What is said of an import that failed for good.
-fn explain(failure: &Failure, wanted: &[Wanted]) -> String {
-    match failure {
-        Failure::Refused(refused) => {
-            // The index is one of the file's secrets.
-            let name = wanted
-                .get(refused.index)
-                .map_or("", |one| one.name.as_str());
-            format!("{name}: {}; nothing was imported", refused.refusal)
-        }
-        Failure::Unknown => "it is not known whether the import was made: look at the log".into(),
-        Failure::Overloaded | Failure::Internal | Failure::Unavailable | Failure::TimedOut => {
-            format!("{failure}; nothing was imported")
-        }
-    }
-}
-
-impl Writer {
-    async fn open(settings: Settings) -> Result<(Self, tokio::task::JoinHandle<()>), Failed> {
+impl Importer {
+    async fn open(settings: Settings) -> Result<(Self, JoinHandle<()>), CommandError> {
         let runtime = Handle::current();
         let target = app::target(&settings, Missing::Refuse);
         let keyring = app::keyring(&settings)?;
@@ -168,71 +160,90 @@ impl Writer {
         let primary = keys::verify(&reader, &target, &keyring).await?;
         let limits = app::committer_settings(&settings);
         let (committer, committing) = Committer::start(target, &runtime, limits, primary);
-        let writer = Self {
+        let importer = Self {
             reader,
             committer,
             sealer: Arc::new(Sealer::new(keyring)),
         };
-        Ok((writer, committing))
+        Ok((importer, committing))
     }
 
     /// Tries until it is known what came of it. Each attempt is a change set of its own.
-    async fn import(&self, owner: &Owner, wanted: &[Wanted]) -> Result<Vec<Applied>, Failed> {
+    async fn import(
+        &self,
+        owner: &Owner,
+        secrets: &[FileSecret],
+    ) -> Result<Vec<Applied>, AttemptError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.attempt(owner, wanted).await {
-                Ok(applied) => return Ok(applied),
-                Err(NotImported::Failed(failed)) => return Err(failed),
-                Err(NotImported::Commit(failure)) => {
-                    let again = Instant::now() < until && is_worth_another_attempt(&failure);
-                    if !again {
-                        return Err(explain(&failure, wanted).into());
-                    }
-                }
+            match self.attempt(owner, secrets).await {
+                Err(error) if error.may_pass() && Instant::now() < until => sleep(PAUSE).await,
+                outcome => return outcome,
             }
-            sleep(PAUSE).await;
         }
     }
 
-    async fn attempt(&self, owner: &Owner, wanted: &[Wanted]) -> Result<Vec<Applied>, NotImported> {
-        let present = self.reader.list(owner).await.map_err(Failed::from)?;
-        let ids: HashMap<_, _> = present
+    async fn attempt(
+        &self,
+        owner: &Owner,
+        secrets: &[FileSecret],
+    ) -> Result<Vec<Applied>, AttemptError> {
+        let changes = self.changes(owner, secrets).await?;
+        let id = ChangeSetId::new(Uuid::now_v7());
+        let set = ChangeSet { id, changes };
+        // There is no other work under way.
+        let (ticket, pending) = self.committer.reserve(set.bytes()).map_err(|_overloaded| {
+            CommandError::from("the file is larger than commit.queue_bytes")
+        })?;
+        ticket.commit(Work::Set(set));
+        match pending.outcome().await {
+            Ok(Outcome::Set(applied)) => Ok(applied),
+            Ok(Outcome::Changed(_) | Outcome::Recorded) => Err(Failure::Internal.into()),
+            Err(Failure::Refused(refused)) => Err(named(refused, secrets)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// A change for each secret, sealed.
+    async fn changes(
+        &self,
+        owner: &Owner,
+        secrets: &[FileSecret],
+    ) -> Result<Vec<Change>, CommandError> {
+        let present: HashMap<_, _> = self
+            .reader
+            .list(owner)
+            .await?
             .into_iter()
             .map(|(secret, _)| (secret.name, secret.id))
             .collect();
         let primary = self.committer.primary_key();
         let progress = Progress::new("sealed", "secrets");
         let mut changes = Vec::new();
-        for one in wanted {
-            let present = ids.get(&one.name).copied();
-            changes.push(self.change(owner, one, present, &primary)?);
-            progress.tell(changes.len() as u64, wanted.len() as u64);
+        for secret in secrets {
+            let id = present.get(&secret.name).copied();
+            changes.push(self.change(owner, secret, id, &primary)?);
+            progress.report(changes.len() as u64, secrets.len() as u64);
         }
-        drop(progress);
-        let id = ChangeSetId::new(Uuid::now_v7());
-        let set = ChangeSet { id, changes };
-        let Ok((ticket, pending)) = self.committer.reserve(set.bytes()) else {
-            return Err(Failed::from("the file is larger than commit.queue_bytes").into());
-        };
-        ticket.commit(Work::Set(set));
-        match pending.outcome().await? {
-            Outcome::Set(applied) => Ok(applied),
-            Outcome::Changed(_) | Outcome::Recorded => Err(NotImported::Commit(Failure::Internal)),
-        }
+        Ok(changes)
     }
 
+    /// An update of the secret that has this ID, or the creation of one.
     fn change(
         &self,
         owner: &Owner,
-        wanted: &Wanted,
+        secret: &FileSecret,
         present: Option<SecretId>,
         primary: &KeyId,
-    ) -> Result<Change, Failed> {
-        let secret_id = present.unwrap_or_else(|| SecretId::new(Uuid::now_v7()));
+    ) -> Result<Change, CommandError> {
+        let secret_id = match present {
+            Some(id) => id,
+            None => SecretId::new(Uuid::now_v7()),
+        };
         let place = (owner, secret_id, VersionId::new(Uuid::now_v7()));
-        let mask = Mask::of(&wanted.value);
-        // Kept for another attempt.
-        let value = SecretValue::parse(wanted.value.expose().to_owned().into())?;
+        let mask = Mask::of(&secret.value);
+        // The original is kept for another attempt.
+        let value = SecretValue::parse(secret.value.expose().to_owned().into())?;
         let sealed = self.sealer.seal(primary, place, value, &mask)?;
         let action = match present {
             Some(_) => Action::Update {
@@ -240,7 +251,7 @@ impl Writer {
                 if_match: None,
             },
             None => Action::Create {
-                name: wanted.name.clone(),
+                name: secret.name.clone(),
                 provider: None,
                 sealed,
             },
@@ -256,5 +267,21 @@ impl Writer {
                 traceparent: None,
             },
         })
+    }
+}
+
+/// The refusal, with the name of the secret that it is about.
+#[expect(
+    clippy::expect_used,
+    reason = "each secret is one change of the command"
+)]
+fn named(refused: Refused, secrets: &[FileSecret]) -> AttemptError {
+    let secret = secrets.get(refused.index);
+    let name = &secret
+        .expect("the refusal is about one of the secrets")
+        .name;
+    AttemptError::Refused {
+        name: name.as_str().to_owned(),
+        refusal: refused.refusal,
     }
 }

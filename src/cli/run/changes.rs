@@ -1,9 +1,9 @@
 //! Which events mean new values for a workload, and when to fetch them.
 //!
-//! In come events and the time; out goes a moment and the cursor that the next `resolve` must reach.
-//! Promise: changes that follow each other within the debounce are one; a change set is waited for
-//! whole; what an earlier `resolve` has already seen is none; and a stream of changes without a pause
-//! delays no longer than [`LONGEST`] debounces. No I/O, no clock.
+//! In come events and the time; out come a moment and the cursor that the next `resolve` must reach.
+//! Promise: changes that follow each other within the debounce count as one; a change set is awaited whole;
+//! a change that an earlier `resolve` has seen does not count; and changes without a pause delay no longer
+//! than [`LONGEST`] debounces. No I/O, no clock.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,59 +15,67 @@ use crate::domain::{Cursor, Owner, SecretName};
 /// How many debounces a change waits at most.
 const LONGEST: u32 = 10;
 
-/// What an event says, as far as a workload asks.
+/// The fields of an event that matter to a workload.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Fact {
+pub(super) struct EventSummary {
     r#type: String,
     owner: Option<String>,
     name: Option<String>,
-    change_set: Option<ChangeSet>,
+    change_set: Option<SetPart>,
 }
 
+/// An event's place in its change set.
 #[derive(Debug, Clone, Deserialize)]
-struct ChangeSet {
+struct SetPart {
     id: String,
     size: usize,
     index: usize,
 }
 
-impl Fact {
-    /// `None`: not an event.
+impl EventSummary {
+    /// Reads an event's body; `None` when it is not an event.
     pub(super) fn read(body: &str) -> Option<Self> {
         serde_json::from_str(body).ok()
     }
 }
 
-/// What an event was for the workload.
+/// What an event means for the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Not one of its secrets, or no new value.
-    Nothing,
+pub(super) enum Relevance {
+    /// It is about another secret, or brings no new value.
+    Irrelevant,
     /// A new value: there will be something to do.
-    Change,
-    /// A secret of its is gone.
+    NewValue,
+    /// One of the workload's secrets was deleted.
     Deletion,
 }
 
-/// Watches the (owner, name)s of one workload.
+/// Watches the secrets of one workload.
 #[derive(Debug)]
 pub(super) struct Changes {
     owner: Owner,
     names: Vec<SecretName>,
     debounce: Duration,
-    /// Everything up to here is in the values that were fetched last.
+    /// The values that were fetched last hold everything through here.
     covered: Cursor,
-    pending: Option<Pending>,
-    /// The change set whose events are coming in, and which have come.
-    set: Option<(ChangeSet, HashSet<usize>)>,
+    pending: Option<PendingChange>,
+    /// The change set whose events are arriving.
+    set: Option<ArrivingSet>,
 }
 
 /// Changes that nobody has acted on.
 #[derive(Debug, Clone, Copy)]
-struct Pending {
+struct PendingChange {
     cursor: Cursor,
     quiet: Instant,
     latest: Instant,
+}
+
+#[derive(Debug)]
+struct ArrivingSet {
+    id: String,
+    size: usize,
+    arrived: HashSet<usize>,
 }
 
 impl Changes {
@@ -82,7 +90,7 @@ impl Changes {
         }
     }
 
-    /// Values were fetched, as of this cursor or newer.
+    /// Values were fetched that are as new as this cursor.
     pub(super) fn cover(&mut self, cursor: Cursor) {
         self.covered = cursor;
         if self.pending.is_some_and(|p| !newer(p.cursor, cursor)) {
@@ -90,66 +98,67 @@ impl Changes {
         }
     }
 
-    /// Forgets everything but what is watched: the log has lost the cursor.
-    pub(super) fn begin_anew(&mut self) {
+    /// Forgets all events: the log has lost the cursor.
+    pub(super) fn start_over(&mut self) {
         self.covered = Cursor::START;
         self.pending = None;
         self.set = None;
     }
 
     /// Takes the next event of the log.
-    pub(super) fn see(&mut self, cursor: Cursor, fact: &Fact, now: Instant) -> Seen {
-        if !newer(cursor, self.covered) || fact.owner.as_deref() != Some(self.owner.as_str()) {
-            return Seen::Nothing;
+    pub(super) fn see(&mut self, cursor: Cursor, event: &EventSummary, now: Instant) -> Relevance {
+        if !newer(cursor, self.covered) || event.owner.as_deref() != Some(self.owner.as_str()) {
+            return Relevance::Irrelevant;
         }
-        self.count(fact.change_set.as_ref());
-        let name = fact.name.as_deref();
+        self.count(event.change_set.as_ref());
+        let name = event.name.as_deref();
         let watched = self.names.iter().any(|own| name == Some(own.as_str()));
-        let seen = match fact.r#type.as_str() {
-            "secret.created" | "secret.updated" if watched => Seen::Change,
-            "secret.deleted" if watched => Seen::Deletion,
-            _ => Seen::Nothing,
+        let relevance = match event.r#type.as_str() {
+            "secret.created" | "secret.updated" if watched => Relevance::NewValue,
+            "secret.deleted" if watched => Relevance::Deletion,
+            _ => Relevance::Irrelevant,
         };
-        match (&mut self.pending, seen) {
-            (Some(pending), Seen::Change) => {
+        match (&mut self.pending, relevance) {
+            (Some(pending), Relevance::NewValue) => {
                 pending.cursor = cursor;
                 pending.quiet = now + self.debounce;
             }
-            (None, Seen::Change) => {
-                self.pending = Some(Pending {
+            (None, Relevance::NewValue) => {
+                self.pending = Some(PendingChange {
                     cursor,
                     quiet: now + self.debounce,
                     latest: now + self.debounce * LONGEST,
                 });
             }
-            // The set's other events: its last one is what the values must reach.
-            (Some(pending), Seen::Nothing) if fact.change_set.is_some() => pending.cursor = cursor,
-            (_, Seen::Nothing | Seen::Deletion) => {}
+            // The set's other events: the values must reach its last one.
+            (Some(pending), Relevance::Irrelevant) if event.change_set.is_some() => {
+                pending.cursor = cursor;
+            }
+            (_, Relevance::Irrelevant | Relevance::Deletion) => {}
         }
-        seen
+        relevance
     }
 
-    fn count(&mut self, part: Option<&ChangeSet>) {
+    /// Keeps the change set that the event is part of until it is whole. An event outside the set ends the
+    /// waiting for it.
+    fn count(&mut self, part: Option<&SetPart>) {
         let Some(part) = part else {
             self.set = None;
             return;
         };
-        match &mut self.set {
-            Some((set, come)) if set.id == part.id => {
-                come.insert(part.index);
-            }
-            _ => self.set = Some((part.clone(), HashSet::from([part.index]))),
-        }
-        if self
-            .set
-            .as_ref()
-            .is_some_and(|(set, come)| come.len() >= set.size)
-        {
-            self.set = None;
-        }
+        let mut set = match self.set.take() {
+            Some(set) if set.id == part.id => set,
+            Some(_) | None => ArrivingSet {
+                id: part.id.clone(),
+                size: part.size,
+                arrived: HashSet::new(),
+            },
+        };
+        set.arrived.insert(part.index);
+        self.set = (set.arrived.len() < set.size).then_some(set);
     }
 
-    /// When there will be something to do, as far as is known now.
+    /// When there will be something to do, by what is known now.
     pub(super) fn due(&self) -> Option<Instant> {
         let pending = self.pending?;
         Some(match self.set {
@@ -175,45 +184,45 @@ mod tests {
 
     const DEBOUNCE: Duration = Duration::from_millis(500);
 
-    struct Given {
+    struct Fixture {
         changes: Changes,
         start: Instant,
     }
 
-    fn watching(names: &[&str]) -> Given {
+    fn watching(names: &[&str]) -> Fixture {
         let names = names.iter().map(|n| SecretName::parse(n).unwrap());
         let owner = Owner::parse("alice").unwrap();
         let mut changes = Changes::new(owner, names.collect(), DEBOUNCE);
         changes.cover(at(1, 10));
         let start = Instant::now();
-        Given { changes, start }
+        Fixture { changes, start }
     }
 
     fn at(epoch: u64, position: u64) -> Cursor {
         Cursor { epoch, position }
     }
 
-    impl Given {
+    impl Fixture {
         fn after(&self, millis: u64) -> Instant {
             self.start + Duration::from_millis(millis)
         }
 
-        fn see(&mut self, millis: u64, position: u64, kind: &str, name: &str) -> Seen {
+        fn see(&mut self, millis: u64, position: u64, kind: &str, name: &str) -> Relevance {
             let body = format!(r#"{{"type":"secret.{kind}","owner":"alice","name":"{name}"}}"#);
             self.body(millis, position, &body)
         }
 
-        fn part(&mut self, position: u64, name: &str, index: usize, size: usize) -> Seen {
+        fn part(&mut self, position: u64, name: &str, index: usize, size: usize) -> Relevance {
             let body = format!(
                 r#"{{"type":"secret.updated","owner":"alice","name":"{name}","change_set":{{"id":"s","size":{size},"index":{index}}}}}"#
             );
             self.body(0, position, &body)
         }
 
-        fn body(&mut self, millis: u64, position: u64, body: &str) -> Seen {
-            let fact = Fact::read(body).unwrap();
+        fn body(&mut self, millis: u64, position: u64, body: &str) -> Relevance {
+            let event = EventSummary::read(body).unwrap();
             let now = self.after(millis);
-            self.changes.see(at(1, position), &fact, now)
+            self.changes.see(at(1, position), &event, now)
         }
 
         fn due(&self) -> Option<u128> {
@@ -224,92 +233,95 @@ mod tests {
 
     #[test]
     fn a_new_value_is_due_after_the_debounce() {
-        let mut given = watching(&["A"]);
-        assert_eq!(given.see(0, 11, "updated", "A"), Seen::Change);
-        assert_eq!(given.due(), Some(500));
-        assert_eq!(given.changes.take(), Some(at(1, 11)));
-        assert_eq!(given.due(), None);
+        let mut fixture = watching(&["A"]);
+        assert_eq!(fixture.see(0, 11, "updated", "A"), Relevance::NewValue);
+        assert_eq!(fixture.due(), Some(500));
+        assert_eq!(fixture.changes.take(), Some(at(1, 11)));
+        assert_eq!(fixture.due(), None);
     }
 
     #[test]
     fn changes_within_the_debounce_are_one_and_the_last_cursor_counts() {
-        let mut given = watching(&["A", "B"]);
-        given.see(0, 11, "updated", "A");
-        given.see(300, 12, "updated", "B");
-        assert_eq!(given.due(), Some(800));
-        assert_eq!(given.changes.take(), Some(at(1, 12)));
+        let mut fixture = watching(&["A", "B"]);
+        fixture.see(0, 11, "updated", "A");
+        fixture.see(300, 12, "updated", "B");
+        assert_eq!(fixture.due(), Some(800));
+        assert_eq!(fixture.changes.take(), Some(at(1, 12)));
     }
 
     #[test]
-    fn changes_without_a_pause_are_not_waited_for_without_end() {
-        let mut given = watching(&["A"]);
+    fn changes_without_a_pause_are_acted_on_after_ten_debounces() {
+        let mut fixture = watching(&["A"]);
         for n in 0..40 {
-            given.see(n * 200, 11 + n, "updated", "A");
+            fixture.see(n * 200, 11 + n, "updated", "A");
         }
-        assert_eq!(given.due(), Some(5000));
+        assert_eq!(fixture.due(), Some(5000));
     }
 
     #[test]
-    fn other_secrets_other_owners_and_other_events_are_nothing() {
-        let mut given = watching(&["A"]);
-        assert_eq!(given.see(0, 11, "updated", "B"), Seen::Nothing);
-        assert_eq!(given.see(0, 12, "expiring", "A"), Seen::Nothing);
+    fn other_secrets_other_owners_and_other_events_do_not_count() {
+        let mut fixture = watching(&["A"]);
+        assert_eq!(fixture.see(0, 11, "updated", "B"), Relevance::Irrelevant);
+        assert_eq!(fixture.see(0, 12, "expiring", "A"), Relevance::Irrelevant);
         let bob = r#"{"type":"secret.updated","owner":"bob","name":"A"}"#;
-        assert_eq!(given.body(0, 13, bob), Seen::Nothing);
-        assert_eq!(given.due(), None);
+        assert_eq!(fixture.body(0, 13, bob), Relevance::Irrelevant);
+        assert_eq!(fixture.due(), None);
     }
 
     #[test]
-    fn a_deletion_is_told_and_only_a_creation_is_acted_on() {
-        let mut given = watching(&["A"]);
-        assert_eq!(given.see(0, 11, "deleted", "A"), Seen::Deletion);
-        assert_eq!(given.due(), None);
-        assert_eq!(given.see(9000, 12, "created", "A"), Seen::Change);
-        assert_eq!(given.due(), Some(9500));
+    fn a_deletion_is_reported_and_only_a_creation_is_acted_on() {
+        let mut fixture = watching(&["A"]);
+        assert_eq!(fixture.see(0, 11, "deleted", "A"), Relevance::Deletion);
+        assert_eq!(fixture.due(), None);
+        assert_eq!(fixture.see(9000, 12, "created", "A"), Relevance::NewValue);
+        assert_eq!(fixture.due(), Some(9500));
     }
 
     #[test]
-    fn what_the_values_have_is_not_due_again() {
-        let mut given = watching(&["A"]);
-        assert_eq!(given.see(0, 10, "updated", "A"), Seen::Nothing);
-        given.see(0, 11, "updated", "A");
-        given.see(0, 12, "updated", "A");
-        given.changes.take();
-        given.see(600, 13, "updated", "A");
-        given.changes.cover(at(1, 13));
-        assert_eq!(given.due(), None);
-        given.see(700, 14, "updated", "A");
-        given.changes.cover(at(1, 13));
-        assert_eq!(given.due(), Some(1200));
+    fn a_change_that_the_values_hold_is_not_due_again() {
+        let mut fixture = watching(&["A"]);
+        assert_eq!(fixture.see(0, 10, "updated", "A"), Relevance::Irrelevant);
+        fixture.see(0, 11, "updated", "A");
+        fixture.see(0, 12, "updated", "A");
+        fixture.changes.take();
+        fixture.see(600, 13, "updated", "A");
+        fixture.changes.cover(at(1, 13));
+        assert_eq!(fixture.due(), None);
+        fixture.see(700, 14, "updated", "A");
+        fixture.changes.cover(at(1, 13));
+        assert_eq!(fixture.due(), Some(1200));
     }
 
     #[test]
     fn a_higher_epoch_is_newer_at_any_position() {
-        let mut given = watching(&["A"]);
+        let mut fixture = watching(&["A"]);
         let body = r#"{"type":"secret.updated","owner":"alice","name":"A"}"#;
-        let fact = Fact::read(body).unwrap();
-        let now = given.start;
-        assert_eq!(given.changes.see(at(2, 3), &fact, now), Seen::Change);
+        let event = EventSummary::read(body).unwrap();
+        let now = fixture.start;
+        assert_eq!(
+            fixture.changes.see(at(2, 3), &event, now),
+            Relevance::NewValue
+        );
     }
 
     #[test]
-    fn a_change_set_is_waited_for_whole_also_its_parts_that_are_not_watched() {
-        let mut given = watching(&["A"]);
-        assert_eq!(given.part(11, "A", 0, 3), Seen::Change);
-        assert_eq!(given.due(), Some(5000));
-        given.part(12, "B", 1, 3);
-        given.part(12, "B", 1, 3);
-        assert_eq!(given.due(), Some(5000));
-        given.part(13, "C", 2, 3);
-        assert_eq!(given.due(), Some(500));
-        assert_eq!(given.changes.take(), Some(at(1, 13)));
+    fn a_change_set_is_awaited_whole_with_its_parts_that_are_not_watched() {
+        let mut fixture = watching(&["A"]);
+        assert_eq!(fixture.part(11, "A", 0, 3), Relevance::NewValue);
+        assert_eq!(fixture.due(), Some(5000));
+        fixture.part(12, "B", 1, 3);
+        fixture.part(12, "B", 1, 3);
+        assert_eq!(fixture.due(), Some(5000));
+        fixture.part(13, "C", 2, 3);
+        assert_eq!(fixture.due(), Some(500));
+        assert_eq!(fixture.changes.take(), Some(at(1, 13)));
     }
 
     #[test]
-    fn a_set_that_never_ends_is_given_up_with_the_next_event_outside_it() {
-        let mut given = watching(&["A"]);
-        given.part(11, "A", 0, 3);
-        given.see(100, 12, "updated", "A");
-        assert_eq!(given.due(), Some(600));
+    fn a_set_that_stays_incomplete_is_given_up_with_the_next_event_outside_it() {
+        let mut fixture = watching(&["A"]);
+        fixture.part(11, "A", 0, 3);
+        fixture.see(100, 12, "updated", "A");
+        assert_eq!(fixture.due(), Some(600));
     }
 }

@@ -1,13 +1,14 @@
 //! The command as a process: how it starts, what it inherits, how it is signalled and ended.
 //!
-//! Which group it is in decides who signals it. In the foreground of a terminal it stays in `run`'s own
+//! Who signals it depends on its process group. In the foreground of a terminal it stays in `run`'s own
 //! group: the keyboard's signals (Ctrl-C, Ctrl-\, Ctrl-Z) reach both, so `run` does not pass SIGINT and
-//! SIGQUIT on. Anywhere else it leads a group of its own: whatever reaches `run`, also a signal to the
-//! whole of `run`'s group, is passed on once, and at a restart nothing of it is left behind.
+//! SIGQUIT on. Anywhere else it leads a group of its own: each signal that reaches `run`, also one to the
+//! whole of `run`'s group, is passed on once, and at a restart no process of its group is left behind.
 
 use std::{ffi::OsString, fs::File, io, process::ExitStatus, time::Duration};
 
 use rustix::{
+    io::Errno,
     process::{
         Pid, Signal, WaitOptions, getpgrp, kill_process, kill_process_group,
         test_kill_process_group, waitpgid,
@@ -19,26 +20,29 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::super::connection;
-use crate::remote::Resolved;
+use super::{
+    super::{connection, say},
+    signals,
+};
+use crate::client::ResolvedValues;
 
-/// The group that the command is in.
+/// The process group that the command is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
-    /// `run`'s, which is the terminal's foreground.
+    /// `run`'s, which is in the terminal's foreground.
     Shared,
     /// Its own.
     Own,
 }
 
-/// What is started, each time anew.
+/// The command to start, as often as needed.
 #[derive(Debug)]
-pub(super) struct Recipe {
+pub(super) struct CommandSpec {
     command: Vec<OsString>,
     group: Group,
 }
 
-/// A process under way.
+/// A running command.
 #[derive(Debug)]
 pub(super) struct Child {
     inner: tokio::process::Child,
@@ -47,8 +51,9 @@ pub(super) struct Child {
     signalled: bool,
 }
 
-impl Recipe {
+impl CommandSpec {
     pub(super) fn new(command: Vec<OsString>) -> Self {
+        // An error means that there is no terminal.
         let terminal = File::open("/dev/tty").and_then(|tty| Ok(tcgetpgrp(tty)?));
         let foreground = terminal.is_ok_and(|group| group == getpgrp());
         let group = if foreground {
@@ -59,7 +64,7 @@ impl Recipe {
         Self { command, group }
     }
 
-    /// A shell's command in the same place.
+    /// A command for the shell, in the same group.
     pub(super) fn shell(&self, line: &str) -> Self {
         Self {
             command: ["sh", "-c", line].map(OsString::from).into(),
@@ -71,7 +76,7 @@ impl Recipe {
     ///
     /// # Errors
     /// The operating system's: not found, not executable, no memory.
-    pub(super) fn start(&self, values: &Resolved) -> io::Result<Child> {
+    pub(super) fn start(&self, values: &ResolvedValues) -> io::Result<Child> {
         let mut words = self.command.iter();
         let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
@@ -100,12 +105,12 @@ impl Child {
     /// Waits for its end.
     ///
     /// # Cancel safety
-    /// It can be asked again after the future was dropped, and after its end.
+    /// It can be called again after the future was dropped, and after the command's end.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.inner.wait().await
     }
 
-    /// Passes on what `run` got, unless the terminal has done so.
+    /// Passes on a signal that `run` got, unless the terminal has sent it to the command too.
     pub(super) fn forward(&mut self, signal: Signal) {
         self.signalled = true;
         let keyboard = signal == Signal::INT || signal == Signal::QUIT;
@@ -114,7 +119,7 @@ impl Child {
         }
     }
 
-    /// Whether `run` got a signal for it: what it does now is not the values' doing.
+    /// Whether `run` got a signal for it: what it does after that is not the values' fault.
     pub(super) const fn was_signalled(&self) -> bool {
         self.signalled
     }
@@ -123,7 +128,7 @@ impl Child {
     pub(super) fn signal(&self, signal: Signal) {
         // Until it was waited for, its ID is nobody else's.
         if self.inner.id().is_some() {
-            let _ = kill_process(self.id, signal);
+            report(signal, kill_process(self.id, signal));
         }
     }
 
@@ -131,7 +136,7 @@ impl Child {
     pub(super) fn signal_all(&self, signal: Signal) {
         match self.group {
             Group::Shared => self.signal(signal),
-            Group::Own => drop(kill_process_group(self.id, signal)),
+            Group::Own => report(signal, kill_process_group(self.id, signal)),
         }
     }
 
@@ -142,8 +147,9 @@ impl Child {
             return;
         }
         loop {
-            // As a container's first process `run` inherits orphans; nobody else waits for them.
+            // As a container's first process `run` inherits orphans, and no other process waits for them.
             while matches!(waitpgid(self.id, WaitOptions::NOHANG), Ok(Some(_))) {}
+            // An error means that no process is left which `run` may signal.
             if test_kill_process_group(self.id).is_err() {
                 return;
             }
@@ -156,33 +162,43 @@ impl Child {
     }
 }
 
+/// Says why a signal was not delivered. That the process has ended is no reason to say anything.
+fn report(signal: Signal, sent: rustix::io::Result<()>) {
+    if let Err(error) = sent
+        && error != Errno::SRCH
+    {
+        let name = signals::name(signal);
+        say(&format!("cannot send {name} to the command: {error}"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
     use crate::{
+        client::ResolvedValue,
         domain::{Cursor, SecretId, SecretName, SecretValue},
-        remote::ResolvedSecret,
     };
 
     fn start(line: &str) -> Child {
-        let secret = ResolvedSecret {
+        let secret = ResolvedValue {
             id: SecretId::new(uuid::Uuid::nil()),
             name: SecretName::parse("A_KEY").unwrap(),
             value: SecretValue::parse("canary".to_owned().into()).unwrap(),
             version: 1,
             sequence: 1,
         };
-        let values = Resolved {
+        let values = ResolvedValues {
             secrets: vec![secret],
             cursor: Cursor::START,
         };
-        let recipe = Recipe {
+        let spec = CommandSpec {
             command: Vec::new(),
             group: Group::Own,
         };
-        recipe.shell(line).start(&values).unwrap()
+        spec.shell(line).start(&values).unwrap()
     }
 
     #[tokio::test]
@@ -192,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_command_leaves_in_its_group_is_waited_for_and_then_killed() {
+    async fn what_a_command_leaves_in_its_group_is_awaited_and_then_killed() {
         let mut child = start("sleep 0.2 & exit 3");
         let began = Instant::now();
         assert_eq!(child.wait().await.unwrap().code(), Some(3));
@@ -206,7 +222,7 @@ mod tests {
         child
             .clear(Instant::now() + Duration::from_millis(100))
             .await;
-        // Whoever adopts orphans reaps it in a moment.
+        // The process that adopts orphans reaps it in a moment.
         for _ in 0..500 {
             if test_kill_process_group(child.id).is_err() {
                 return;
@@ -217,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_reaches_the_command_and_only_as_long_as_it_is_there() {
+    async fn a_signal_reaches_the_command_only_as_long_as_it_runs() {
         let mut child = start("kill -STOP $$; exit 0");
         assert!(!child.was_signalled());
         child.forward(Signal::TERM);

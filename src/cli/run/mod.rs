@@ -1,19 +1,20 @@
-//! `rekey run`: a command with its secrets in the environment, kept up with their changes.
+//! `rekey run`: a command with secrets in its environment, kept up with their changes.
 //!
-//! In come an owner, names and a command; the values go into the command's environment and nowhere
-//! else: not into a log, an error, an argument or a file, and rekey's own token is taken out. The exit
-//! code is the command's. What it does not do: keep the values from whoever may read the command's memory.
+//! In come an owner, names and a command. The values go into the command's environment and nowhere else: not
+//! into a log, an error, an argument or a file. rekey's own token is taken out of that environment. The exit
+//! code is the command's. What it does not do: hide the values from someone who may read the command's memory.
 
-mod acted;
 mod changes;
 mod child;
+mod known;
 mod signals;
 mod tasks;
 mod watch;
 
 use std::{
     ffi::OsString,
-    io::Write,
+    io,
+    os::unix::process::ExitStatusExt,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -21,33 +22,36 @@ use std::{
 use clap::Args;
 use rustix::process::Signal;
 
-use self::{child::Recipe, signals::Signals, watch::Plan};
-use super::{Failed, connection};
+use self::{child::CommandSpec, signals::Signals, watch::Workload};
+use super::{
+    CommandError, connection, say,
+    span::{self, MILLISECONDS, MINUTES, SECONDS},
+};
 use crate::{
+    client::{ApiClient, ResolvedValues},
     domain::{Owner, SecretName},
-    remote::{Remote, RemoteError, Resolved},
 };
 
 /// How many names one `resolve` takes.
 const MOST_NAMES: usize = 100;
 
 #[derive(Debug, Args)]
-pub(super) struct Run {
-    /// Whose secrets they are.
+pub(super) struct RunOptions {
+    /// The owner of the secrets.
     #[arg(long, value_parser = Owner::parse)]
     owner: Owner,
-    /// A secret by its name, which is also the environment variable's; repeat it for several.
+    /// A secret's name, which is also the name of its environment variable; repeat it for more.
     #[arg(long = "secret", required = true, value_name = "NAME", value_parser = SecretName::parse)]
     secrets: Vec<SecretName>,
-    /// Follow the secrets and act when one has a new value.
+    /// Follow the secrets and act when one gets a new value.
     #[arg(long)]
     watch: bool,
     /// What to do then: restart, signal:NAME or exec:CMD.
     ///
-    /// `restart` ends the command (SIGTERM, after --grace SIGKILL) and starts it with the new values.
-    /// `signal:HUP` sends the signal; a running process's environment cannot be changed, so the command
-    /// has to fetch the values itself. `exec:CMD` runs CMD by `sh -c` with the new values in its
-    /// environment and lets the command run on.
+    /// `restart` ends the command (SIGTERM, then SIGKILL after --grace) and starts it with the new values.
+    /// `signal:HUP` sends it a signal. The environment of a running process cannot be changed, so the command
+    /// must fetch the new values itself. `exec:CMD` runs `sh -c CMD` with the new values in its environment;
+    /// the command runs on.
     #[arg(
         long,
         requires = "watch",
@@ -57,20 +61,20 @@ pub(super) struct Run {
     )]
     on_change: OnChange,
     /// How long to wait for more changes before acting on one.
-    #[arg(long, requires = "watch", default_value = "500ms", value_name = "TIME", value_parser = span)]
+    #[arg(long, requires = "watch", default_value = "500ms", value_name = "TIME", value_parser = time)]
     debounce: Duration,
     /// How long the command may take to end when it is restarted.
-    #[arg(long, requires = "watch", default_value = "10s", value_name = "TIME", value_parser = span)]
+    #[arg(long, requires = "watch", default_value = "10s", value_name = "TIME", value_parser = time)]
     grace: Duration,
-    /// A restarted command that fails sooner is started again with the last values that worked.
-    #[arg(long, requires = "watch", default_value = "5s", value_name = "TIME", value_parser = span)]
+    /// A command that fails sooner after a restart is started again with the last values that worked.
+    #[arg(long, requires = "watch", default_value = "5s", value_name = "TIME", value_parser = time)]
     healthy_after: Duration,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// What a change causes.
+/// What to do after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum OnChange {
     Restart,
@@ -79,87 +83,84 @@ enum OnChange {
 }
 
 fn on_change(text: &str) -> Result<OnChange, &'static str> {
-    const ALLOWED: &str =
-        "allowed is restart, signal:NAME (HUP, INT, QUIT, TERM, USR1, USR2) or exec:CMD";
+    const EXPECTED: &str =
+        "must be restart, signal:NAME (HUP, INT, QUIT, TERM, USR1 or USR2) or exec:CMD";
     match text.split_once(':') {
         None if text == "restart" => Ok(OnChange::Restart),
-        Some(("signal", name)) => signals::parse(name).map(OnChange::Signal).ok_or(ALLOWED),
+        Some(("signal", name)) => signals::parse(name).map(OnChange::Signal).ok_or(EXPECTED),
         Some(("exec", command)) if !command.is_empty() => Ok(OnChange::Exec(command.to_owned())),
-        _ => Err(ALLOWED),
+        _ => Err(EXPECTED),
     }
 }
 
 /// `500ms`, `10s`, `2m`; `0s` too.
-fn span(text: &str) -> Result<Duration, &'static str> {
-    const ALLOWED: &str = "allowed is a number with ms, s or m, at most 60m";
+fn time(text: &str) -> Result<Duration, &'static str> {
     const LONGEST: Duration = Duration::from_hours(1);
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
-    let unit = match text.strip_prefix(digits) {
-        Some("ms") => 1,
-        Some("s") => 1000,
-        Some("m") => 60_000,
-        _ => return Err(ALLOWED),
-    };
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: u64 = digits.parse().or(Err(ALLOWED))?;
-    let span = Duration::from_millis(number.checked_mul(unit).ok_or(ALLOWED)?);
-    (plain && span <= LONGEST).then_some(span).ok_or(ALLOWED)
+    span::parse(text, &[MILLISECONDS, SECONDS, MINUTES])
+        .filter(|span| *span <= LONGEST)
+        .ok_or("must be a number with ms, s or m, such as 500ms, and at most 60m")
 }
 
-pub(super) async fn run(mut run: Run) -> Result<ExitCode, Failed> {
-    let remote = connection::from_environment()?;
+pub(super) async fn run(options: RunOptions) -> Result<ExitCode, CommandError> {
+    let client = connection::from_environment()?;
     let mut names = Vec::new();
-    for name in run.secrets.drain(..) {
+    for name in options.secrets {
         if !names.contains(&name) {
             names.push(name);
         }
     }
     if names.len() > MOST_NAMES {
-        return Err("at most 100 secrets fit into one command's environment".into());
+        return Err("a command can have at most 100 secrets".into());
     }
     let mut signals = Signals::new()?;
-    let first = tokio::select! {
+    let values = tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal)),
-        first = first(&remote, &run.owner, &names) => first?,
+        values = first_values(&client, &options.owner, &names) => values?,
     };
-    let recipe = Recipe::new(std::mem::take(&mut run.command));
-    if !run.watch {
-        return alone(&recipe, first, signals).await;
+    let command = CommandSpec::new(options.command);
+    if !options.watch {
+        return run_once(&command, values, signals).await;
     }
-    let plan = Plan {
-        remote,
-        owner: run.owner,
+    let workload = Workload {
+        client,
+        owner: options.owner,
         names,
-        recipe,
-        on_change: run.on_change,
-        debounce: run.debounce,
-        grace: run.grace,
-        healthy_after: run.healthy_after,
+        command,
+        on_change: options.on_change,
+        debounce: options.debounce,
+        grace: options.grace,
+        healthy_after: options.healthy_after,
     };
-    watch::run(plan, first, signals).await
+    watch::run(workload, values, signals).await
 }
 
 /// The values that the command starts with.
-async fn first(remote: &Remote, owner: &Owner, names: &[SecretName]) -> Result<Resolved, Failed> {
-    let resolved = remote.resolve(Some(owner), names, None).await;
-    resolved.map_err(|error: RemoteError| {
+async fn first_values(
+    client: &ApiClient,
+    owner: &Owner,
+    names: &[SecretName],
+) -> Result<ResolvedValues, CommandError> {
+    let values = client.resolve(Some(owner), names, None).await;
+    values.map_err(|error| {
         if error.is_not_found() {
-            return "there is no secret of one of these names, or the token does not act for the \
-                    owner"
-                .into();
+            let owner = owner.as_str();
+            let text = format!(
+                "{owner} does not have a secret of each of these names, or the token may not act for {owner}"
+            );
+            return text.into();
         }
         error.into()
     })
 }
 
-/// Runs the command once.
-async fn alone(
-    recipe: &Recipe,
-    values: Resolved,
+/// Runs the command once, without following its secrets.
+async fn run_once(
+    command: &CommandSpec,
+    values: ResolvedValues,
     mut signals: Signals,
-) -> Result<ExitCode, Failed> {
-    let mut child = match recipe.start(&values) {
+) -> Result<ExitCode, CommandError> {
+    let mut child = match command.start(&values) {
         Ok(child) => child,
         Err(error) => return Ok(not_started(&error)),
     };
@@ -173,31 +174,30 @@ async fn alone(
     }
 }
 
-/// As a shell has it: 127 when there is no such command, 126 when it cannot be run.
-fn not_started(error: &std::io::Error) -> ExitCode {
-    say(&format!("the command does not start: {error}"));
-    let absent = error.kind() == std::io::ErrorKind::NotFound;
+/// As in a shell: 127 when there is no such command, 126 when it cannot be run.
+fn not_started(error: &io::Error) -> ExitCode {
+    say(&format!("cannot start the command: {error}"));
+    let absent = error.kind() == io::ErrorKind::NotFound;
     ExitCode::from(if absent { 127 } else { 126 })
 }
 
-/// The command's own code, 128 + N when signal N ended it.
+/// The command's own code, or 128 + N when signal N ended it.
+#[expect(
+    clippy::expect_used,
+    reason = "a process that was waited for ended by a code or a signal"
+)]
 fn code(status: ExitStatus) -> ExitCode {
-    use std::os::unix::process::ExitStatusExt;
-
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|number| 128 + number));
-    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    let code = match status.code() {
+        Some(code) => code,
+        None => 128 + status.signal().expect("no code, so a signal ended it"),
+    };
+    ExitCode::from(u8::try_from(code).expect("codes are bytes, and signals are below 128"))
 }
 
+#[expect(clippy::expect_used, reason = "signals have small numbers")]
 fn code_of_signal(signal: Signal) -> ExitCode {
-    ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
-}
-
-/// Talks to whoever started `run`; the command has stdout.
-fn say(text: &str) {
-    // Nothing can be done about a closed stderr.
-    let _ = writeln!(std::io::stderr(), "rekey: {text}");
+    let code = u8::try_from(128 + signal.as_raw());
+    ExitCode::from(code.expect("signals are below 128"))
 }
 
 #[cfg(test)]
@@ -206,9 +206,9 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(span("0s"), Ok(Duration::ZERO));
-        assert_eq!(span("60m"), Ok(Duration::from_hours(1)));
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(time("0s"), Ok(Duration::ZERO));
+        assert_eq!(time("60m"), Ok(Duration::from_hours(1)));
         for bad in [
             "",
             "s",
@@ -221,7 +221,7 @@ mod tests {
             "99999999999999999999ms",
             "5é",
         ] {
-            assert!(span(bad).is_err(), "{bad}");
+            assert!(time(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,74 +1,84 @@
-//! What goes on beside the command, each in a task that tells the one loop: the stream, the fetching of
-//! values, the command of `exec:`.
+//! The work beside the command, each piece in a task that reports to the one loop: following the log, fetching
+//! values, waiting for the exec command.
 
-use std::process::ExitStatus;
+use std::{io, process::ExitStatus};
 
 use tokio::{
     sync::mpsc::Sender,
     task::{AbortHandle, JoinHandle},
 };
 
-use super::{changes::Fact, child::Child, say};
+use super::{changes::EventSummary, child::Child, say};
 use crate::{
+    client::{ApiClient, ClientError, LogFollower, Pause, ResolvedValues},
     domain::{Cursor, Log, Owner, SecretName},
-    remote::{Pause, Remote, RemoteError, Resolved, Trail},
 };
 
-/// What a task has found.
+/// What a task has to say.
 #[derive(Debug)]
-pub(super) enum Told {
-    /// The log has an event at this cursor.
-    Event(Cursor, Fact),
-    /// The values, or why there are none.
-    Fetched(Fetched),
-    /// The log's place to follow on from, and what stands there.
-    Anew(Cursor, Fetched),
-    /// The log has lost the cursor.
-    Gone,
-    /// The command of `exec:` has ended.
-    Done(std::io::Result<ExitStatus>),
+pub(super) enum TaskReport {
+    /// The log holds an event at this cursor.
+    Event(Cursor, EventSummary),
+    /// The log cannot be followed any further from its cursor, and why.
+    Lost(&'static str),
+    /// The values that were asked for.
+    Fetched(FetchOutcome),
+    /// Where to follow the log from now on, and the values there.
+    StartedOver(Cursor, FetchOutcome),
+    /// The exec command has ended.
+    HookEnded(io::Result<ExitStatus>),
 }
 
+/// What came of fetching values.
 #[derive(Debug)]
-pub(super) enum Fetched {
-    Values(Resolved),
-    /// One of the names is not there.
+pub(super) enum FetchOutcome {
+    Values(ResolvedValues),
+    /// There is no secret of one of the names.
     Missing,
-    /// The log does not hold the cursor that they should reach.
+    /// The log does not hold the cursor that the values should reach.
     Gone,
 }
 
-/// The service and what is asked of it.
+/// Why [`TaskReport::Lost`] and [`FetchOutcome::Gone`] come after a restored backup, or a long time away.
+pub(super) const GONE: &str = "the log no longer holds this place";
+const UNREADABLE: &str = "an event of the log cannot be read";
+
+/// Starts the tasks of one workload.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
-    pub(super) remote: Remote,
+pub(super) struct Tasks {
+    pub(super) client: ApiClient,
     pub(super) owner: Owner,
     pub(super) names: Vec<SecretName>,
-    pub(super) told: Sender<Told>,
+    pub(super) reports: Sender<TaskReport>,
 }
 
-impl Asker {
-    /// Tells every event from here on until the log has lost the cursor.
-    pub(super) fn follow(&self, mut trail: Trail) -> AbortHandle {
-        let told = self.told.clone();
+impl Tasks {
+    /// Reports every event from here on, until the follower is lost.
+    pub(super) fn follow(&self, mut follower: LogFollower) -> AbortHandle {
+        let tasks = self.clone();
         let task = tokio::spawn(async move {
-            let mut trouble = Trouble::default();
+            let mut retry = Retry::default();
             loop {
-                let told_one = match trail.next().await {
-                    Ok(passed) => {
-                        trouble.over();
-                        let fact = passed.event.and_then(|event| Fact::read(&event.body));
-                        let Some(fact) = fact else { continue };
-                        Told::Event(passed.cursor, fact)
+                let report = match follower.next().await {
+                    Ok(item) => {
+                        retry.reset();
+                        // Without an event, the service only says how far it has read.
+                        let Some(event) = item.event else { continue };
+                        match EventSummary::read(&event.body) {
+                            Some(event) => TaskReport::Event(item.cursor, event),
+                            // It may be a change: the values are fetched to find out.
+                            None => TaskReport::Lost(UNREADABLE),
+                        }
                     }
-                    Err(RemoteError::Gone { .. }) => Told::Gone,
+                    Err(ClientError::Gone { .. }) => TaskReport::Lost(GONE),
                     Err(error) => {
-                        trouble.wait("following the changes", &error).await;
+                        retry.wait("following the log", &error).await;
                         continue;
                     }
                 };
-                let over = matches!(told_one, Told::Gone);
-                if told.send(told_one).await.is_err() || over {
+                let lost = matches!(report, TaskReport::Lost(_));
+                tasks.report(report).await;
+                if lost || tasks.reports.is_closed() {
                     return;
                 }
             }
@@ -76,78 +86,119 @@ impl Asker {
         task.abort_handle()
     }
 
-    /// Tells the values, once, however long it takes.
+    /// Reports the values once, however long it takes.
     pub(super) fn fetch(&self, min_cursor: Option<Cursor>) -> JoinHandle<()> {
-        let asker = self.clone();
+        let tasks = self.clone();
         tokio::spawn(async move {
-            let fetched = asker.values(min_cursor).await;
-            // The loop is over, and the command with it.
-            let _ = asker.told.send(Told::Fetched(fetched)).await;
+            let outcome = tasks.values(min_cursor).await;
+            tasks.report(TaskReport::Fetched(outcome)).await;
         })
     }
 
-    /// Tells where to follow on from. The head comes first: what changes after it is in the stream.
-    pub(super) fn begin_anew(&self) -> JoinHandle<()> {
-        let asker = self.clone();
+    /// Reports where to follow the log from now on. The head is read first, so that a change after it is in
+    /// the stream.
+    pub(super) fn start_over(&self) -> JoinHandle<()> {
+        let tasks = self.clone();
         tokio::spawn(async move {
-            let mut trouble = Trouble::default();
+            let mut retry = Retry::default();
             let head = loop {
-                match asker.remote.head(Log::Changes).await {
+                match tasks.client.head(Log::Changes).await {
                     Ok(head) => break head.cursor(),
-                    Err(error) => trouble.wait("reading the log's head", &error).await,
+                    Err(error) => retry.wait("reading the log's head", &error).await,
                 }
             };
-            let fetched = asker.values(None).await;
-            let _ = asker.told.send(Told::Anew(head, fetched)).await;
+            let outcome = tasks.values(None).await;
+            tasks.report(TaskReport::StartedOver(head, outcome)).await;
         })
     }
 
-    /// Tells the end of a process.
-    pub(super) fn wait(&self, mut child: Child) -> JoinHandle<()> {
-        let told = self.told.clone();
+    /// Reports the end of the exec command.
+    pub(super) fn wait(&self, mut hook: Child) -> JoinHandle<()> {
+        let tasks = self.clone();
         tokio::spawn(async move {
-            let status = child.wait().await;
-            let _ = told.send(Told::Done(status)).await;
+            let status = hook.wait().await;
+            tasks.report(TaskReport::HookEnded(status)).await;
         })
     }
 
-    async fn values(&self, min_cursor: Option<Cursor>) -> Fetched {
-        let mut trouble = Trouble::default();
+    async fn values(&self, min_cursor: Option<Cursor>) -> FetchOutcome {
+        let mut retry = Retry::default();
         loop {
-            let resolved = self
-                .remote
-                .resolve(Some(&self.owner), &self.names, min_cursor);
-            match resolved.await {
-                Ok(values) => return Fetched::Values(values),
-                Err(error) if error.is_not_found() => return Fetched::Missing,
-                Err(RemoteError::Gone { .. }) => return Fetched::Gone,
-                Err(error) => trouble.wait("fetching the values", &error).await,
+            let owner = Some(&self.owner);
+            match self.client.resolve(owner, &self.names, min_cursor).await {
+                Ok(values) => return FetchOutcome::Values(values),
+                Err(error) if error.is_not_found() => return FetchOutcome::Missing,
+                Err(ClientError::Gone { .. }) => return FetchOutcome::Gone,
+                Err(error) => retry.wait("fetching the values", &error).await,
             }
         }
     }
+
+    async fn report(&self, report: TaskReport) {
+        // Nobody listens any more: the loop has ended, and the command with it.
+        let _ = self.reports.send(report).await;
+    }
 }
 
-/// Errors that are waited out: the command runs on with what it has. Each kind is said once.
+/// Waits after an error: the command runs on with the values it has. Says each kind of error once.
 #[derive(Debug, Default)]
-struct Trouble {
+struct Retry {
     pause: Pause,
     said: Option<String>,
 }
 
-impl Trouble {
-    async fn wait(&mut self, doing: &str, error: &RemoteError) {
+impl Retry {
+    async fn wait(&mut self, doing: &str, error: &ClientError) {
         let text = error.to_string();
         if self.said.as_ref() != Some(&text) {
             say(&format!(
-                "{doing}: {text}; the command keeps its values, and it is tried again"
+                "{doing}: {text}; the command keeps its values, and rekey tries again"
             ));
             self.said = Some(text);
         }
         self.pause.wait().await;
     }
 
-    fn over(&mut self) {
+    fn reset(&mut self) {
         self.pause.reset();
         self.said = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::mpsc};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_read_is_not_passed_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+                      id: 1-1\n\nid: 1-2\nevent: secret.updated\ndata: {\"name\":\"A\"}\n\n";
+        let served = tokio::spawn(async move {
+            let (mut link, _) = listener.accept().await.unwrap();
+            link.write_all(answer.as_bytes()).await.unwrap();
+            link
+        });
+        let token = SecretString::from("rekey_token".to_owned());
+        let client = ApiClient::new(&url, token).unwrap();
+        let (reports, mut heard) = mpsc::channel(1);
+        let tasks = Tasks {
+            client: client.clone(),
+            owner: Owner::parse("alice").unwrap(),
+            names: Vec::new(),
+            reports,
+        };
+        let follower = LogFollower::new(client, Log::Changes, Some(Cursor::START));
+        let task = tasks.follow(follower);
+        assert!(matches!(
+            heard.recv().await,
+            Some(TaskReport::Lost(UNREADABLE))
+        ));
+        drop(served.await.unwrap());
+        task.abort();
     }
 }

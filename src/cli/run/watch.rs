@@ -1,11 +1,12 @@
 //! `run --watch`: one loop over the command, the signals, the log and the clock.
 //!
-//! The stream begins at the cursor that the first values came with, so no change falls between. After a
-//! change the values are fetched as new as its event or newer, and are acted on once; a change that an
-//! earlier fetch has seen causes nothing. A command that fails right after a restart gets the last values
-//! with which it ran, which are kept in memory until the new ones have lasted.
+//! The stream begins at the cursor that the first values came with, so no change is missed in between. After a
+//! change the values are fetched, as new as its event or newer, and acted on once. A change that an earlier
+//! fetch has seen causes nothing. A command that fails right after a restart gets the last values with which
+//! it worked, which are kept in memory until the new ones have proved themselves.
 
 use std::{
+    io,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -19,133 +20,135 @@ use tokio::{
 
 use super::{
     OnChange,
-    acted::Acted,
-    changes::{Changes, Seen},
-    child::{Child, Recipe},
-    code, code_of_signal, not_started, say,
-    signals::{Signals, ends},
-    tasks::{Asker, Fetched, Told},
+    changes::{Changes, Relevance},
+    child::{Child, CommandSpec},
+    code, code_of_signal,
+    known::KnownValues,
+    not_started, say,
+    signals::{Signals, ends, name},
+    tasks::{FetchOutcome, GONE, TaskReport, Tasks},
 };
 use crate::{
-    cli::Failed,
+    cli::CommandError,
+    client::{ApiClient, LogFollower, ResolvedValues},
     domain::{Cursor, Log, Owner, SecretName},
-    remote::{Remote, Resolved, Trail},
 };
 
-/// What tasks have told and the loop has not yet heard; the stream waits beyond.
-const UNHEARD: usize = 64;
+/// How many reports wait for the loop; when there are more, the stream waits too.
+const REPORTS: usize = 64;
 
 /// What `run` was asked to do.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) remote: Remote,
+pub(super) struct Workload {
+    pub(super) client: ApiClient,
     pub(super) owner: Owner,
     pub(super) names: Vec<SecretName>,
-    pub(super) recipe: Recipe,
+    pub(super) command: CommandSpec,
     pub(super) on_change: OnChange,
     pub(super) debounce: Duration,
     pub(super) grace: Duration,
     pub(super) healthy_after: Duration,
 }
 
-/// A workload under way.
-struct Watch {
-    recipe: Recipe,
+/// Keeps the command up with its values.
+struct Supervisor {
+    command: CommandSpec,
     on_change: OnChange,
     grace: Duration,
     healthy_after: Duration,
-    asker: Asker,
-    told: Receiver<Told>,
+    tasks: Tasks,
+    reports: Receiver<TaskReport>,
     signals: Signals,
     changes: Changes,
     child: Child,
     stream: AbortHandle,
-    /// The values that the command was started with last.
-    values: Resolved,
-    /// What was acted on last, whatever came of it.
-    acted: Acted,
+    /// The values that the command was last started with.
+    values: ResolvedValues,
+    /// The values that were last acted on, whatever came of it.
+    known: KnownValues,
     probation: Option<Probation>,
-    /// Values are being fetched, or the command of `exec:` runs: the next change waits.
+    /// Values are being fetched, or the exec command runs: the next change waits.
     busy: bool,
-    /// The log has lost the cursor, and a new one is being looked for.
+    /// The log has lost the cursor, and a new one is being fetched.
     lost: bool,
-    /// Somebody wants it to end: nothing is started any more.
+    /// The command was asked to end: nothing is started any more.
     ending: bool,
 }
 
-/// The time after a restart in which a failure is the new values' fault.
+/// The time after a restart in which a failure is blamed on the new values.
 struct Probation {
     until: Instant,
-    good: Resolved,
+    good: ResolvedValues,
 }
 
 /// Runs the command until it ends by itself.
 pub(super) async fn run(
-    plan: Plan,
-    values: Resolved,
+    workload: Workload,
+    values: ResolvedValues,
     mut signals: Signals,
-) -> Result<ExitCode, Failed> {
-    // Before anything runs: a token that may not follow is found out here.
-    let mut trail = Trail::new(plan.remote.clone(), Log::Changes, Some(values.cursor));
+) -> Result<ExitCode, CommandError> {
+    let client = workload.client;
+    // Before anything runs: a token that may not follow the log fails here.
+    let mut follower = LogFollower::new(client.clone(), Log::Changes, Some(values.cursor));
     tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal)),
-        begun = trail.begin() => begun?,
+        connected = follower.connect() => connected?,
     }
-    let acted = Acted::new(&values);
-    let child = match plan.recipe.start(&values) {
+    let child = match workload.command.start(&values) {
         Ok(child) => child,
         Err(error) => return Ok(not_started(&error)),
     };
-    let mut changes = Changes::new(plan.owner.clone(), plan.names.clone(), plan.debounce);
+    let (owner, names) = (workload.owner, workload.names);
+    let mut changes = Changes::new(owner.clone(), names.clone(), workload.debounce);
     changes.cover(values.cursor);
-    let (sender, told) = mpsc::channel(UNHEARD);
-    let asker = Asker {
-        remote: plan.remote,
-        owner: plan.owner,
-        names: plan.names,
-        told: sender,
+    let (sender, reports) = mpsc::channel(REPORTS);
+    let tasks = Tasks {
+        client,
+        owner,
+        names,
+        reports: sender,
     };
-    let watch = Watch {
-        recipe: plan.recipe,
-        on_change: plan.on_change,
-        grace: plan.grace,
-        healthy_after: plan.healthy_after,
-        stream: asker.follow(trail),
-        asker,
-        told,
+    let supervisor = Supervisor {
+        command: workload.command,
+        on_change: workload.on_change,
+        grace: workload.grace,
+        healthy_after: workload.healthy_after,
+        stream: tasks.follow(follower),
+        tasks,
+        reports,
         signals,
         changes,
         child,
-        acted,
+        known: KnownValues::new(&values),
         values,
         probation: None,
         busy: false,
         lost: false,
         ending: false,
     };
-    watch.run().await
+    supervisor.run().await
 }
 
-impl Watch {
-    async fn run(mut self) -> Result<ExitCode, Failed> {
+impl Supervisor {
+    async fn run(mut self) -> Result<ExitCode, CommandError> {
         loop {
             let moment = self.moment();
-            let over = tokio::select! {
-                // In this order: a signal that also ends the command is known before its end is.
+            let end = tokio::select! {
+                // In this order: a signal that also ends the command is noticed before the command's end.
                 biased;
                 signal = self.signals.next() => {
                     self.pass_on(signal);
                     None
                 }
                 status = self.child.wait() => self.ended(status?).await,
-                Some(told) = self.told.recv() => self.hear(told).await?,
+                Some(report) = self.reports.recv() => self.handle(report).await?,
                 () = at(moment) => {
                     self.on_time();
                     None
                 }
             };
-            if let Some(code) = over {
+            if let Some(code) = end {
                 return Ok(code);
             }
         }
@@ -156,11 +159,11 @@ impl Watch {
         self.ending |= signal == Signal::TERM;
     }
 
-    /// When the clock has something to say.
+    /// When `on_time` has something to do.
     fn moment(&self) -> Option<Instant> {
         let due = self.changes.due().filter(|_| self.may_fetch());
-        let lasted = self.probation.as_ref().map(|probation| probation.until);
-        due.into_iter().chain(lasted).min()
+        let proved = self.probation.as_ref().map(|probation| probation.until);
+        due.into_iter().chain(proved).min()
     }
 
     fn may_fetch(&self) -> bool {
@@ -173,112 +176,112 @@ impl Watch {
         let due = self.changes.due().is_some_and(|due| due <= now);
         if due && self.may_fetch() {
             self.busy = true;
-            self.asker.fetch(self.changes.take());
+            self.tasks.fetch(self.changes.take());
         }
     }
 
-    async fn hear(&mut self, told: Told) -> Result<Option<ExitCode>, Failed> {
-        match told {
-            Told::Event(cursor, fact) => {
-                if self.changes.see(cursor, &fact, Instant::now()) == Seen::Deletion {
-                    missing();
+    async fn handle(&mut self, report: TaskReport) -> Result<Option<ExitCode>, CommandError> {
+        match report {
+            TaskReport::Event(cursor, event) => {
+                let relevance = self.changes.see(cursor, &event, Instant::now());
+                if relevance == Relevance::Deletion {
+                    say_deleted();
                 }
             }
-            Told::Fetched(Fetched::Values(values)) => {
+            TaskReport::Lost(why) => self.start_over(why),
+            TaskReport::Fetched(outcome) => {
                 self.busy = false;
-                return self.act(values).await;
+                match outcome {
+                    FetchOutcome::Values(values) => return self.act(values).await,
+                    FetchOutcome::Missing => say_deleted(),
+                    FetchOutcome::Gone => self.start_over(GONE),
+                }
             }
-            Told::Fetched(Fetched::Missing) => {
-                self.busy = false;
-                missing();
-            }
-            Told::Gone => self.begin_anew(),
-            Told::Fetched(Fetched::Gone) => {
-                self.busy = false;
-                self.begin_anew();
-            }
-            Told::Anew(_, Fetched::Gone) => {
+            TaskReport::StartedOver(head, outcome) => {
                 self.lost = false;
-                self.begin_anew();
+                match outcome {
+                    FetchOutcome::Values(values) => {
+                        self.follow_from(values.cursor);
+                        return self.act(values).await;
+                    }
+                    FetchOutcome::Missing => {
+                        self.follow_from(head);
+                        say_deleted();
+                    }
+                    FetchOutcome::Gone => self.start_over(GONE),
+                }
             }
-            Told::Anew(head, Fetched::Missing) => {
-                self.go_on(head);
-                missing();
-            }
-            Told::Anew(_, Fetched::Values(values)) => {
-                self.go_on(values.cursor);
-                return self.act(values).await;
-            }
-            Told::Done(status) => {
+            TaskReport::HookEnded(status) => {
                 self.busy = false;
                 match status {
                     Ok(status) if status.success() => {}
-                    Ok(status) => say(&format!("the command of exec: has failed: {status}")),
-                    Err(error) => say(&format!("the command of exec: is lost: {error}")),
+                    Ok(status) => say(&format!("the exec command failed: {status}")),
+                    Err(error) => say(&format!("cannot wait for the exec command: {error}")),
                 }
             }
         }
         Ok(None)
     }
 
-    /// The log has lost the cursor: after a restored backup, or after a long time away.
-    fn begin_anew(&mut self) {
+    /// Fetches a new cursor and the values there.
+    fn start_over(&mut self, why: &str) {
         if !self.lost {
-            say("the log does not hold the place any more: the values are fetched anew");
+            say(&format!("{why}; fetching the values again"));
             self.lost = true;
             self.stream.abort();
-            self.changes.begin_anew();
-            self.asker.begin_anew();
+            self.changes.start_over();
+            self.tasks.start_over();
         }
     }
 
-    fn go_on(&mut self, from: Cursor) {
-        self.lost = false;
-        self.changes.cover(from);
-        let trail = Trail::new(self.asker.remote.clone(), Log::Changes, Some(from));
-        self.stream = self.asker.follow(trail);
+    fn follow_from(&mut self, cursor: Cursor) {
+        self.changes.cover(cursor);
+        let client = self.tasks.client.clone();
+        let follower = LogFollower::new(client, Log::Changes, Some(cursor));
+        self.stream = self.tasks.follow(follower);
     }
 
-    /// Does what a change causes, if it is one.
-    async fn act(&mut self, values: Resolved) -> Result<Option<ExitCode>, Failed> {
+    /// Acts on values, if one of them is new.
+    async fn act(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, CommandError> {
         self.changes.cover(values.cursor);
-        let news = self.acted.news(&values);
-        if news.is_empty() || self.ending {
+        let new = self.known.describe_new(&values);
+        if new.is_empty() || self.ending {
             return Ok(None);
         }
-        self.acted.update(&values);
+        self.known.update(&values);
         match self.on_change.clone() {
             OnChange::Restart => {
-                say(&format!("{news}: the command is restarted"));
+                say(&format!("{new}: restarting the command"));
                 return self.restart(values).await;
             }
             OnChange::Signal(signal) => {
-                say(&format!("{news}: the command gets the signal"));
+                say(&format!("{new}: sending {} to the command", name(signal)));
                 self.child.signal(signal);
             }
             OnChange::Exec(line) => {
-                say(&format!("{news}: the command of exec: is run"));
-                match self.recipe.shell(&line).start(&values) {
-                    Ok(child) => {
+                say(&format!("{new}: running the exec command"));
+                match self.command.shell(&line).start(&values) {
+                    Ok(hook) => {
                         self.busy = true;
-                        self.asker.wait(child);
+                        self.tasks.wait(hook);
                     }
-                    Err(error) => say(&format!("the command of exec: does not start: {error}")),
+                    Err(error) => say(&format!("cannot start the exec command: {error}")),
                 }
             }
         }
         Ok(None)
     }
 
-    async fn restart(&mut self, values: Resolved) -> Result<Option<ExitCode>, Failed> {
+    async fn restart(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, CommandError> {
         let status = self.stop().await?;
         if self.ending {
             return Ok(Some(code(status)));
         }
         let now = Instant::now();
         let last = std::mem::replace(&mut self.values, values);
-        let before = self.probation.take().filter(|it| now < it.until);
-        let good = before.map_or(last, |probation| probation.good);
+        let earlier = self.probation.take().filter(|it| now < it.until);
+        // Values that have not proved themselves are not good.
+        let good = earlier.map_or(last, |probation| probation.good);
         if self.start().is_some() {
             self.values = good;
             return Ok(self.start());
@@ -288,9 +291,9 @@ impl Watch {
         Ok(None)
     }
 
-    /// Starts the command with the present values; `Some` when it does not start.
+    /// Starts the command with the present values; `Some` when it cannot be started.
     fn start(&mut self) -> Option<ExitCode> {
-        match self.recipe.start(&self.values) {
+        match self.command.start(&self.values) {
             Ok(child) => {
                 self.child = child;
                 None
@@ -299,8 +302,8 @@ impl Watch {
         }
     }
 
-    /// SIGTERM, and SIGKILL when the grace is over.
-    async fn stop(&mut self) -> std::io::Result<ExitStatus> {
+    /// Ends the command: SIGTERM, then SIGKILL when the grace is over.
+    async fn stop(&mut self) -> io::Result<ExitStatus> {
         let end = Instant::now() + self.grace;
         let mut killed = false;
         self.child.signal_all(Signal::TERM);
@@ -322,7 +325,7 @@ impl Watch {
         Ok(status)
     }
 
-    /// The command has ended: so does `run`, unless the new values were to blame.
+    /// The command has ended, and so does `run`, unless the new values are to blame.
     async fn ended(&mut self, status: ExitStatus) -> Option<ExitCode> {
         let now = Instant::now();
         let probation = self.probation.take().filter(|it| now < it.until);
@@ -333,8 +336,8 @@ impl Watch {
             return Some(code(status));
         }
         say(&format!(
-            "the command has failed right after its restart ({status}): it is started again with \
-             the last values that it ran with"
+            "the command failed right after its restart ({status}); starting it again with the \
+             last values that worked"
         ));
         self.child.clear(now + self.grace).await;
         self.values = good;
@@ -342,10 +345,13 @@ impl Watch {
     }
 }
 
-fn missing() {
-    say("a secret is deleted: the command keeps its values until there is one of that name again");
+fn say_deleted() {
+    say(
+        "a secret was deleted; the command keeps its values until there is a secret of that name again",
+    );
 }
 
+/// Waits for a moment; for ever without one.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

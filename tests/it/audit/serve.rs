@@ -164,7 +164,10 @@ async fn a_log_that_was_cut_before_the_first_start_is_stored_and_proved_behind_t
         let output = deployment.try_run(&["audit", "verify"]);
         assert_eq!(first_bad(&output), [0; 0]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(text.contains("good behind 1-3 up to 1-6"), "{text}");
+        assert!(
+            text.contains("verified: events after 1-3 through 1-6"),
+            "{text}"
+        );
         let talk = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(talk.contains("changes: 6 of 6 events\n"), "{talk}");
         let output = deployment.try_run(&["audit", "export"]);

@@ -52,7 +52,7 @@ async fn the_commands_exit_code_is_runs() {
         ];
         let mut run = bench.start(&arguments);
         assert_eq!(run.code(), Some(code));
-        run.says("the command does not start").await;
+        run.says("cannot start the command").await;
     }
 }
 
@@ -83,7 +83,8 @@ async fn without_its_values_nothing_is_run() {
     let missing = ["--secret", "A_KEY", "--secret", "NOT_THERE"];
     let mut run = bench.run(&missing, "echo started");
     assert_eq!(run.code(), Some(1));
-    run.says("no secret of one of these names").await;
+    run.says("does not have a secret of each of these names")
+        .await;
     assert_eq!(run.stdout(), [""; 0]);
 
     let foreign = [
@@ -99,7 +100,7 @@ async fn without_its_values_nothing_is_run() {
         .env("REKEY_TOKEN", "rekey_wrong");
     let mut run = Command::start(command);
     assert_eq!(run.code(), Some(1));
-    run.says("the service does not take the token").await;
+    run.says("the service rejected the token").await;
 
     let mut run = Command::start(bench.deployment.command(&foreign));
     assert_eq!(run.code(), Some(1));
@@ -124,7 +125,7 @@ async fn no_value_and_no_token_is_in_what_run_says_or_in_its_arguments() {
     run.until("a start", || !run.stdout().is_empty()).await;
     let next = Canary::fresh();
     bench.put(&id, next.value()).await;
-    run.says("A_KEY has version 2: the command is restarted")
+    run.says("A_KEY has version 2: restarting the command")
         .await;
     run.signal(Signal::TERM);
     assert_eq!(run.code(), Some(143));

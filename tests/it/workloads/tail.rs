@@ -78,7 +78,7 @@ async fn without_follow_it_ends_with_the_log() {
 
     let mut tail = bench.start(&["events", "tail", "--after", "9-9"]);
     assert_eq!(tail.code(), Some(1));
-    tail.says("the log does not hold the cursor; the first event that it keeps stands after 0-0")
+    tail.says("the log does not hold this cursor; the first event that it holds comes after 0-0")
         .await;
 }
 

@@ -158,7 +158,7 @@ async fn a_command_that_the_new_values_kill_gets_the_last_good_ones() {
 async fn a_deleted_secret_is_waited_for() {
     let (bench, [a, b], run) = started(&[], SERVER).await;
     bench.alice.delete(&a).await.unwrap().expect(204);
-    run.says("a secret is deleted").await;
+    run.says("a secret was deleted").await;
     bench.put(&b, "b2").await;
     settles(&run, &["start a1 b1"]).await;
     bench.create("A_KEY", "a2").await;
@@ -226,7 +226,7 @@ async fn a_restored_backup_is_noticed_and_its_values_are_fetched() {
     bench.serve_again();
     let back = ["start a1 b1", "start a2 b1", "start a1 b1"];
     settles(&run, &back).await;
-    run.says("the log does not hold the place any more").await;
+    run.says("the log no longer holds this place").await;
     // What comes after it is followed.
     bench.put(&a, "a3").await;
     settles(&run, &[&back[..], &["start a3 b1"]].concat()).await;
@@ -261,7 +261,7 @@ async fn a_command_outlives_its_token() {
     let (bench, [a, _], run) = started(&[], SERVER).await;
     let id = bench.token.split('_').nth(1).unwrap();
     bench.deployment.run(&["token", "revoke", id]);
-    run.says("the service does not take the token").await;
+    run.says("the service rejected the token").await;
     bench.put(&a, "a2").await;
     settles(&run, &["start a1 b1"]).await;
 }

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Follow, Passed, Remote, RemoteError};
-use crate::domain::{Cursor, Log};
+use super::{ApiClient, ClientError, EventStream, StreamItem};
+use crate::domain::{Cursor, ErrorChain, Log};
 
 /// Grows with each failure and begins anew after a success.
 #[derive(Debug)]
@@ -46,92 +46,93 @@ impl Default for Pause {
     }
 }
 
-/// Follows a log and resumes from its last cursor after any break: each event comes once.
+/// Follows a log over any number of connections. After a break it resumes from its last cursor, so each event
+/// comes once.
 #[derive(Debug)]
-pub struct Trail {
-    remote: Remote,
+pub struct LogFollower {
+    client: ApiClient,
     log: Log,
     cursor: Option<Cursor>,
-    follow: Option<Follow>,
+    stream: Option<EventStream>,
     pause: Pause,
-    away: bool,
+    broken: bool,
 }
 
-impl Trail {
+impl LogFollower {
     /// Begins after a cursor, or at the log's head as the first connection finds it.
     #[must_use]
-    pub const fn new(remote: Remote, log: Log, after: Option<Cursor>) -> Self {
+    pub const fn new(client: ApiClient, log: Log, after: Option<Cursor>) -> Self {
         Self {
-            remote,
+            client,
             log,
             cursor: after,
-            follow: None,
+            stream: None,
             pause: Pause::new(),
-            away: false,
+            broken: false,
         }
     }
 
-    /// Makes the first connection, so that a token that may not follow is found out.
+    /// Makes the first connection, so that a token that may not follow the log fails here.
     ///
     /// # Errors
-    /// Those that [`RemoteError::may_pass`] says do not.
-    pub async fn begin(&mut self) -> Result<(), RemoteError> {
-        match self.remote.follow(self.log, self.cursor).await {
-            Ok(follow) => self.follow = Some(follow),
+    /// Those that [`ClientError::may_pass`] says do not pass.
+    pub async fn connect(&mut self) -> Result<(), ClientError> {
+        match self.client.stream(self.log, self.cursor).await {
+            Ok(stream) => self.stream = Some(stream),
+            // `next` tries again.
             Err(error) if error.may_pass() => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// The next that has passed.
+    /// The next item. Errors that may pass are waited out.
     ///
     /// # Errors
-    /// Those that [`RemoteError::may_pass`] says do not; the others are waited out.
+    /// Those that [`ClientError::may_pass`] says do not pass.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped; a connection being made is begun anew.
-    pub async fn next(&mut self) -> Result<Passed, RemoteError> {
+    /// Nothing is lost when the future is dropped; a connection that was being made is made anew.
+    pub async fn next(&mut self) -> Result<StreamItem, ClientError> {
         loop {
             match self.step().await {
-                Ok(Some(passed)) => return Ok(passed),
-                Ok(None) => tracing::debug!("the stream has ended"),
-                Err(error) if error.may_pass() => self.gone(&error),
+                Ok(Some(item)) => return Ok(item),
+                Ok(None) => tracing::debug!("the service ended the stream"),
+                Err(error) if error.may_pass() => self.warn_once(&error),
                 Err(error) => return Err(error),
             }
-            self.follow = None;
+            self.stream = None;
             self.pause.wait().await;
         }
     }
 
-    async fn step(&mut self) -> Result<Option<Passed>, RemoteError> {
-        let fresh = self.follow.is_none();
-        let follow = if let Some(follow) = &mut self.follow {
-            follow
+    async fn step(&mut self) -> Result<Option<StreamItem>, ClientError> {
+        let first = self.stream.is_none();
+        let stream = if let Some(stream) = &mut self.stream {
+            stream
         } else {
-            let follow = self.remote.follow(self.log, self.cursor).await?;
-            self.follow.insert(follow)
+            let stream = self.client.stream(self.log, self.cursor).await?;
+            self.stream.insert(stream)
         };
-        let passed = follow.next().await?;
-        if let Some(passed) = &passed {
-            self.cursor = Some(passed.cursor);
-            // Not for the block that every connection begins with: a service that takes connections and
-            // drops them is not to be hurried.
-            if !fresh {
+        let item = stream.next().await?;
+        if let Some(item) = &item {
+            self.cursor = Some(item.cursor);
+            // Every connection begins with an item. It does not count: a service that accepts connections
+            // and drops them must not be hurried.
+            if !first {
                 self.pause.reset();
             }
-            if std::mem::take(&mut self.away) {
-                tracing::info!(event.cursor = %passed.cursor, "the stream is there again");
+            if std::mem::take(&mut self.broken) {
+                tracing::info!(event.cursor = %item.cursor, "resumed the stream");
             }
         }
-        Ok(passed)
+        Ok(item)
     }
 
-    /// Says so once, however often it is tried.
-    fn gone(&mut self, error: &RemoteError) {
-        if !std::mem::replace(&mut self.away, true) {
-            let error: &dyn std::error::Error = error;
-            tracing::warn!(error, "the stream broke; it is resumed");
+    /// Logs the first error of a break, however many follow.
+    fn warn_once(&mut self, error: &ClientError) {
+        if !std::mem::replace(&mut self.broken, true) {
+            tracing::warn!(error = %ErrorChain(error), "the stream broke; resuming it");
         }
     }
 }
@@ -148,8 +149,8 @@ mod tests {
 
     const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
-    /// Gives one answer a connection, and what each asked.
-    async fn served(answers: Vec<String>) -> (Remote, tokio::task::JoinHandle<Vec<String>>) {
+    /// Gives one answer to each connection; the task returns what each asked.
+    async fn served(answers: Vec<String>) -> (ApiClient, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = tokio::spawn(async move {
@@ -164,23 +165,23 @@ mod tests {
             asked
         });
         let token = SecretString::from("rekey_token".to_owned());
-        (Remote::new(&url, token).unwrap(), asked)
+        (ApiClient::new(&url, token).unwrap(), asked)
     }
 
     #[tokio::test]
     async fn a_break_is_resumed_after_the_last_cursor_and_nothing_comes_twice() {
-        let (remote, asked) = served(vec![
+        let (client, asked) = served(vec![
             format!("{STREAM}id: 1-4\n\nid: 1-5\nevent: secret.updated\ndata: {{}}\n\nid: 1-6\nev"),
             "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n".to_owned(),
             format!("{STREAM}id: 1-5\n\nid: 1-6\nevent: secret.deleted\ndata: {{}}\n\n"),
         ])
         .await;
-        let mut trail = Trail::new(remote, Log::Changes, Cursor::parse("1-4").ok());
+        let mut follower = LogFollower::new(client, Log::Changes, Cursor::parse("1-4").ok());
         let mut seen = Vec::new();
         while seen.len() < 2 {
-            let passed = trail.next().await.unwrap();
-            if let Some(event) = passed.event {
-                seen.push((passed.cursor.to_string(), event.kind));
+            let item = follower.next().await.unwrap();
+            if let Some(event) = item.event {
+                seen.push((item.cursor.to_string(), event.kind));
             }
         }
         let event = |cursor: &str, kind: &str| (cursor.to_owned(), kind.to_owned());
@@ -209,12 +210,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cursor_that_is_gone_is_told_with_where_the_log_begins() {
+    async fn a_cursor_that_is_gone_comes_with_where_the_log_begins() {
         let head = "HTTP/1.1 410 Gone\r\nrekey-log-first: 1-3\r\nrekey-log-head: 2-9\r\n";
-        let (remote, _asked) = served(vec![format!("{head}content-length: 0\r\n\r\n")]).await;
-        let mut trail = Trail::new(remote, Log::Changes, Some(Cursor::START));
-        let error = trail.next().await.unwrap_err();
-        let RemoteError::Gone { first, head } = error else {
+        let (client, _asked) = served(vec![format!("{head}content-length: 0\r\n\r\n")]).await;
+        let mut follower = LogFollower::new(client, Log::Changes, Some(Cursor::START));
+        let error = follower.next().await.unwrap_err();
+        let ClientError::Gone { first, head } = error else {
             panic!("{error}");
         };
         assert_eq!(

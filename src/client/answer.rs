@@ -1,103 +1,116 @@
-//! The bodies of the service's answers, read into types. A parser's message may quote a value: none is
-//! kept, an answer is understood or it is not.
+//! The bodies of requests and answers.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::ClientError;
 use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretId, SecretName, SecretValue};
 
-/// A checkpoint of the log asked for.
-pub(super) fn checkpoint(body: &[u8], log: Log) -> Option<Checkpoint> {
-    let read: Checkpoint = serde_json::from_slice(body).ok()?;
-    (read.log == log).then_some(read)
+/// Reads a checkpoint of the log asked for.
+pub(super) fn checkpoint(body: &[u8], log: Log) -> Result<Checkpoint, ClientError> {
+    let checkpoint: Checkpoint = json(body, "it is not a checkpoint")?;
+    if checkpoint.log == log {
+        Ok(checkpoint)
+    } else {
+        Err(ClientError::NotUnderstood("it is about another log"))
+    }
 }
 
 /// A page of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventPage {
-    /// Each event's exact bytes (they are UTF-8): what its hash is over.
+    /// Each event's exact bytes (they are UTF-8). Its hash is over them.
     pub events: Vec<String>,
     /// Where the next page begins.
     pub next: Cursor,
 }
 
 impl EventPage {
-    pub(super) fn read(body: &[u8]) -> Option<Self> {
+    pub(super) fn read(body: &[u8]) -> Result<Self, ClientError> {
         #[derive(Deserialize)]
-        struct Sent<'body> {
+        struct PageBody<'body> {
             #[serde(borrow)]
             events: Vec<&'body RawValue>,
             next: String,
         }
-        let sent: Sent<'_> = serde_json::from_slice(body).ok()?;
-        Some(Self {
-            events: sent.events.iter().map(|e| e.get().to_owned()).collect(),
-            next: Cursor::parse(&sent.next).ok()?,
+        let page: PageBody<'_> = json(body, "it is not a page of events")?;
+        Ok(Self {
+            events: page.events.iter().map(|e| e.get().to_owned()).collect(),
+            next: cursor(&page.next)?,
         })
     }
 }
 
 /// Values for a workload.
 #[derive(Debug)]
-pub struct Resolved {
+pub struct ResolvedValues {
     /// In the order asked.
-    pub secrets: Vec<ResolvedSecret>,
-    /// The log's head before they were read: every change up to it is in them.
+    pub secrets: Vec<ResolvedValue>,
+    /// The log's head before they were read: they hold every change through it.
     pub cursor: Cursor,
 }
 
-/// One value and which it is.
+/// A secret's value, and which one it is.
 #[derive(Debug)]
-pub struct ResolvedSecret {
+pub struct ResolvedValue {
     /// The secret's ID.
     pub id: SecretId,
     /// Its name.
     pub name: SecretName,
     /// Its value; wiped when dropped.
     pub value: SecretValue,
-    /// The version that it is.
+    /// The value's number.
     pub version: u64,
     /// How many changes the secret has had.
     pub sequence: u64,
 }
 
-impl Resolved {
-    /// `None` also when it is not what was asked for.
-    pub(super) fn read(body: &[u8], names: &[SecretName]) -> Option<Self> {
+#[derive(Deserialize)]
+struct SecretBody {
+    id: String,
+    name: String,
+    #[serde(deserialize_with = "wiped")]
+    value: Zeroizing<String>,
+    version: u64,
+    sequence: u64,
+}
+
+impl ResolvedValues {
+    /// Refuses values that were not asked for.
+    pub(super) fn read(body: &[u8], names: &[SecretName]) -> Result<Self, ClientError> {
         #[derive(Deserialize)]
-        struct Sent {
-            secrets: Vec<SentSecret>,
+        struct ValuesBody {
+            secrets: Vec<SecretBody>,
             cursor: String,
         }
-        #[derive(Deserialize)]
-        struct SentSecret {
-            id: String,
-            name: String,
-            #[serde(deserialize_with = "wiped")]
-            value: Zeroizing<String>,
-            version: u64,
-            sequence: u64,
-        }
-        let sent: Sent = serde_json::from_slice(body).ok()?;
-        let secrets: Vec<_> = sent
+        let values: ValuesBody = json(body, "it holds no secrets")?;
+        let secrets: Vec<ResolvedValue> = values
             .secrets
             .into_iter()
-            .map(|secret| {
-                Some(ResolvedSecret {
-                    id: SecretId::parse(&secret.id).ok()?,
-                    name: SecretName::parse(&secret.name).ok()?,
-                    value: SecretValue::parse(secret.value).ok()?,
-                    version: secret.version,
-                    sequence: secret.sequence,
-                })
-            })
-            .collect::<Option<_>>()?;
-        let asked = secrets.iter().map(|secret| &secret.name).eq(names);
-        asked.then_some(())?;
-        Some(Self {
+            .map(SecretBody::into_value)
+            .collect::<Result<_, _>>()?;
+        if !secrets.iter().map(|secret| &secret.name).eq(names) {
+            return Err(ClientError::NotUnderstood(
+                "it holds other secrets than those asked for",
+            ));
+        }
+        Ok(Self {
             secrets,
-            cursor: Cursor::parse(&sent.cursor).ok()?,
+            cursor: cursor(&values.cursor)?,
+        })
+    }
+}
+
+impl SecretBody {
+    fn into_value(self) -> Result<ResolvedValue, ClientError> {
+        let not_understood = ClientError::not_understood;
+        Ok(ResolvedValue {
+            id: SecretId::parse(&self.id).map_err(not_understood("an ID is wrong"))?,
+            name: SecretName::parse(&self.name).map_err(not_understood("a name is wrong"))?,
+            value: SecretValue::parse(self.value).map_err(not_understood("a value is wrong"))?,
+            version: self.version,
+            sequence: self.sequence,
         })
     }
 }
@@ -106,39 +119,50 @@ fn wiped<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Err
     String::deserialize(from).map(Zeroizing::new)
 }
 
+fn json<'body, T: Deserialize<'body>>(
+    body: &'body [u8],
+    otherwise: &'static str,
+) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(ClientError::not_understood(otherwise))
+}
+
+pub(super) fn cursor(text: &str) -> Result<Cursor, ClientError> {
+    Cursor::parse(text).map_err(ClientError::not_understood("a cursor is wrong"))
+}
+
 /// The body of a `resolve`.
-pub(super) fn question(
+#[expect(clippy::expect_used, reason = "strings always become JSON")]
+pub(super) fn resolve_request(
     owner: Option<&Owner>,
     names: &[SecretName],
     min_cursor: Option<Cursor>,
 ) -> String {
     #[derive(Serialize)]
-    struct Question<'asked> {
+    struct RequestBody<'asked> {
         #[serde(skip_serializing_if = "Option::is_none")]
         owner: Option<&'asked Owner>,
         names: &'asked [SecretName],
         #[serde(skip_serializing_if = "Option::is_none")]
         min_cursor: Option<String>,
     }
-    let question = Question {
+    let request = RequestBody {
         owner,
         names,
         min_cursor: min_cursor.map(|cursor| cursor.to_string()),
     };
-    // A struct of strings always becomes JSON.
-    serde_json::to_string(&question).unwrap_or_default()
+    serde_json::to_string(&request).expect("a struct of strings becomes JSON")
 }
 
-/// The `type` of an error's envelope, if it looks like one.
+/// The `type` of an error's envelope; `None` for anything else, such as a proxy's page of HTML.
 pub(super) fn error_type(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Envelope {
+    struct EnvelopeBody {
         r#type: String,
     }
-    let Envelope { r#type } = serde_json::from_slice(body).ok()?;
-    let sane = (1..=64).contains(&r#type.len())
+    let EnvelopeBody { r#type } = serde_json::from_slice(body).ok()?;
+    let plain = (1..=64).contains(&r#type.len())
         && r#type.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    sane.then_some(r#type)
+    plain.then_some(r#type)
 }
 
 #[cfg(test)]
@@ -155,7 +179,8 @@ mod tests {
             [r#"{"b":1.0,"a":"\u00e9"}"#, r#"{ "x" : [ ] }"#]
         );
         assert_eq!(page.next.to_string(), "1-2");
-        assert_eq!(EventPage::read(br#"{"events":[],"next":null}"#), None);
+        let bad = EventPage::read(br#"{"events":[],"next":null}"#);
+        assert!(matches!(bad, Err(ClientError::NotUnderstood(_))));
     }
 
     #[test]
@@ -166,9 +191,9 @@ mod tests {
         );
         let head = checkpoint(body.as_bytes(), Log::Changes).unwrap();
         assert_eq!((head.position, head.hash), (7, [0xab; HASH_BYTES]));
-        assert_eq!(checkpoint(body.as_bytes(), Log::Activity), None);
+        assert!(checkpoint(body.as_bytes(), Log::Activity).is_err());
         let short = body.replace(&hash, "abcd");
-        assert_eq!(checkpoint(short.as_bytes(), Log::Changes), None);
+        assert!(checkpoint(short.as_bytes(), Log::Changes).is_err());
     }
 
     #[test]
@@ -189,22 +214,22 @@ mod tests {
                 .map(|n| SecretName::parse(n).unwrap())
                 .collect()
         };
-        let read = |asked: &[&str]| Resolved::read(body.as_bytes(), &names(asked));
+        let read = |asked: &[&str]| ResolvedValues::read(body.as_bytes(), &names(asked));
         let resolved = read(&["A", "B"]).unwrap();
         assert_eq!(resolved.secrets[0].value.expose(), "canary");
         assert!(!format!("{resolved:?}").contains("canary"));
-        assert!(read(&["B", "A"]).is_none());
-        assert!(read(&["A"]).is_none());
+        assert!(read(&["B", "A"]).is_err());
+        assert!(read(&["A"]).is_err());
     }
 
     #[test]
-    fn a_question_holds_what_was_given() {
+    fn a_request_holds_what_was_given() {
         let names = [SecretName::parse("A").unwrap()];
         let owner = Owner::parse("alice").unwrap();
-        let whole = question(Some(&owner), &names, Cursor::parse("1-2").ok());
-        let wanted = r#"{"owner":"alice","names":["A"],"min_cursor":"1-2"}"#;
-        assert_eq!(whole, wanted);
-        assert_eq!(question(None, &names, None), r#"{"names":["A"]}"#);
+        let whole = resolve_request(Some(&owner), &names, Cursor::parse("1-2").ok());
+        let expected = r#"{"owner":"alice","names":["A"],"min_cursor":"1-2"}"#;
+        assert_eq!(whole, expected);
+        assert_eq!(resolve_request(None, &names, None), r#"{"names":["A"]}"#);
     }
 
     #[test]

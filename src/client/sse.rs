@@ -1,18 +1,18 @@
 //! The grammar of server-sent events (WHATWG HTML, section 9.2.6): bytes in, blocks out.
 //!
-//! Stricter in two things: bytes that are not UTF-8 are an error, because an event's bytes are what its
-//! hash is over, and so is a block over [`BLOCK_BYTES`]. Wider in one: a block that has an `id` and no data
-//! comes out too, for with it the service says how far a stream has read. `retry` is ignored.
+//! Stricter in two things: bytes that are not UTF-8 are an error, because an event's hash is over its bytes,
+//! and so is a block over [`BLOCK_BYTES`]. Wider in one: a block with an `id` and no data comes out too, because
+//! with it the service says how far it has read. `retry` is ignored. Why it is our own: `docs/adr/0018`.
 
 use std::collections::VecDeque;
 
 /// The longest block that is read; an event has some 1,500 bytes.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// What stands between two empty lines.
+/// The fields between two empty lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Block {
-    /// The stream's last ID up to here; empty before the first.
+pub(super) struct SseBlock {
+    /// The last ID that the stream has had so far; empty before the first.
     pub(super) id: String,
     /// The event's type; empty when none is given.
     pub(super) kind: String,
@@ -20,30 +20,30 @@ pub(super) struct Block {
     pub(super) data: Option<String>,
 }
 
-/// The stream is not one of server-sent events.
+/// The bytes are not UTF-8, or a block is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct SseError;
 
 /// Reads a stream in pieces of any size.
 #[derive(Debug, Default)]
-pub(super) struct Parser {
+pub(super) struct SseParser {
     line: Vec<u8>,
     /// The last byte was CR: an LF right after it ends no line of its own.
     after_cr: bool,
-    /// The first line is over: no byte order mark can come any more.
+    /// The first line is over: no byte order mark may follow.
     begun: bool,
-    block: Block,
+    block: SseBlock,
     has_id: bool,
     size: usize,
 }
 
-impl Parser {
+impl SseParser {
     /// Takes the next bytes; whole blocks are appended to `blocks`.
     pub(super) fn feed(
         &mut self,
         bytes: &[u8],
-        blocks: &mut VecDeque<Block>,
-    ) -> Result<(), Malformed> {
+        blocks: &mut VecDeque<SseBlock>,
+    ) -> Result<(), SseError> {
         for byte in bytes {
             let after_cr = std::mem::replace(&mut self.after_cr, *byte == b'\r');
             match byte {
@@ -57,7 +57,7 @@ impl Parser {
                 _ => {
                     self.size += 1;
                     if self.size > BLOCK_BYTES {
-                        return Err(Malformed);
+                        return Err(SseError);
                     }
                     self.line.push(*byte);
                 }
@@ -66,17 +66,18 @@ impl Parser {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], blocks: &mut VecDeque<Block>) -> Result<(), Malformed> {
-        let line = std::str::from_utf8(line).or(Err(Malformed))?;
-        let first = !std::mem::replace(&mut self.begun, true);
-        let line = line
-            .strip_prefix('\u{feff}')
-            .filter(|_| first)
-            .unwrap_or(line);
+    fn line(&mut self, line: &[u8], blocks: &mut VecDeque<SseBlock>) -> Result<(), SseError> {
+        let line = std::str::from_utf8(line).map_err(|_at| SseError)?;
+        let line = match line.strip_prefix('\u{feff}') {
+            Some(rest) if !self.begun => rest,
+            Some(_) | None => line,
+        };
+        self.begun = true;
         if line.is_empty() {
             self.end(blocks);
             return Ok(());
         }
+        // A line without a colon is a field with an empty value; one space after the colon does not count.
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -98,12 +99,12 @@ impl Parser {
         Ok(())
     }
 
-    fn end(&mut self, blocks: &mut VecDeque<Block>) {
+    fn end(&mut self, blocks: &mut VecDeque<SseBlock>) {
         self.size = 0;
         let has_id = std::mem::take(&mut self.has_id);
-        let next = Block {
+        let next = SseBlock {
             id: self.block.id.clone(),
-            ..Block::default()
+            ..SseBlock::default()
         };
         let block = std::mem::replace(&mut self.block, next);
         if has_id || block.data.is_some() {
@@ -118,16 +119,16 @@ mod tests {
 
     use super::*;
 
-    fn parse(pieces: &[&[u8]]) -> Result<Vec<Block>, Malformed> {
-        let (mut parser, mut blocks) = (Parser::default(), VecDeque::new());
+    fn parse(pieces: &[&[u8]]) -> Result<Vec<SseBlock>, SseError> {
+        let (mut parser, mut blocks) = (SseParser::default(), VecDeque::new());
         for piece in pieces {
             parser.feed(piece, &mut blocks)?;
         }
         Ok(blocks.into())
     }
 
-    fn block(id: &str, kind: &str, data: Option<&str>) -> Block {
-        Block {
+    fn block(id: &str, kind: &str, data: Option<&str>) -> SseBlock {
+        SseBlock {
             id: id.to_owned(),
             kind: kind.to_owned(),
             data: data.map(str::to_owned),
@@ -169,9 +170,9 @@ mod tests {
 
     #[test]
     fn other_bytes_than_utf_8_and_endless_blocks_are_refused() {
-        assert_eq!(parse(&[b"data: \xff\n"]), Err(Malformed));
+        assert_eq!(parse(&[b"data: \xff\n"]), Err(SseError));
         let long = vec![b'a'; BLOCK_BYTES];
-        assert_eq!(parse(&[b"data: ", &long]), Err(Malformed));
+        assert_eq!(parse(&[b"data: ", &long]), Err(SseError));
     }
 
     proptest! {

@@ -1,0 +1,268 @@
+//! The API client: the service as another process sees it, over HTTP with an address and a token.
+//!
+//! In come a log and a cursor, or an owner and names. Out come the log's head, its events byte for byte, a
+//! stream of them, and resolved values. Promise: no error holds a token, a value or any text of the
+//! service's except an error's type; no redirect is followed, so the token goes nowhere else; every wait
+//! ends. It does not decide what to try again, except in [`LogFollower`], which follows a log over any
+//! number of connections.
+
+mod answer;
+mod error;
+mod follower;
+mod health;
+mod sse;
+mod stream;
+
+use std::time::Duration;
+
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    redirect::Policy,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
+
+pub use answer::{EventPage, ResolvedValue, ResolvedValues};
+pub use error::ClientError;
+pub use follower::{LogFollower, Pause};
+pub use health::{HealthReport, check_health};
+pub use stream::{EventStream, StreamItem, StreamedEvent};
+
+/// How long a connection may take to stand, and the body of an error to come.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a whole answer may take: longer than the service waits for its database.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest body that is read: 100 values of 64 KiB, however they are escaped.
+const BODY_BYTES: usize = 48 << 20;
+/// The longest body of an error that is read.
+const ERROR_BYTES: usize = 64 << 10;
+
+/// One service and one token. A clone shares its connections.
+#[derive(Debug, Clone)]
+pub struct ApiClient {
+    http: Client,
+    base: String,
+    origin: String,
+}
+
+impl ApiClient {
+    /// Takes the service's address, with or without a path before `/api`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] for anything but `http://` or `https://` with a host (also when it holds a
+    /// password or a query), [`ClientError::Token`] for a token that no header can hold,
+    /// [`ClientError::Setup`].
+    #[expect(clippy::needless_pass_by_value, reason = "the token is wiped here")]
+    pub fn new(url: &str, token: SecretString) -> Result<Self, ClientError> {
+        let url = Url::parse(url).map_err(|_why| ClientError::Address)?;
+        let plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if !(plain && url.has_host() && matches!(url.scheme(), "http" | "https")) {
+            return Err(ClientError::Address);
+        }
+        let credential = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+        let credential = HeaderValue::from_str(&credential);
+        let mut credential = credential.map_err(|_holds_nothing| ClientError::Token)?;
+        credential.set_sensitive(true);
+        let http = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT)
+            .tcp_keepalive(Duration::from_secs(15))
+            .user_agent(concat!("rekey/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, credential)]))
+            .build()
+            .map_err(ClientError::Setup)?;
+        Ok(Self {
+            http,
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            origin: origin(&url),
+        })
+    }
+
+    /// The log's last event, as a signed checkpoint.
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call here.
+    pub async fn head(&self, log: Log) -> Result<Checkpoint, ClientError> {
+        let query = [("log", log.as_str())];
+        let request = self.get("/api/v1/events/head").query(&query);
+        answer::checkpoint(&self.answered(request).await?, log)
+    }
+
+    /// One page of a log, after a cursor or from the first event that it holds.
+    ///
+    /// # Errors
+    /// [`ClientError::Gone`] when the log does not hold the cursor, and the others.
+    pub async fn events(
+        &self,
+        log: Log,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<EventPage, ClientError> {
+        let mut request = self.get("/api/v1/events").query(&[("log", log.as_str())]);
+        request = request.query(&[("limit", limit)]);
+        if let Some(after) = after {
+            request = request.query(&[("after", after.to_string())]);
+        }
+        EventPage::read(&self.answered(request).await?)
+    }
+
+    /// One connection that streams a log, after a cursor or from the log's head.
+    ///
+    /// # Errors
+    /// [`ClientError::Gone`] when the log does not hold the cursor, and the others.
+    pub async fn stream(
+        &self,
+        log: Log,
+        after: Option<Cursor>,
+    ) -> Result<EventStream, ClientError> {
+        let mut request = self
+            .get("/api/v1/events")
+            .query(&[("log", log.as_str())])
+            .header(ACCEPT, "text/event-stream");
+        if let Some(after) = after {
+            request = request.header("last-event-id", after.to_string());
+        }
+        let response = timeout(ANSWER, request.send())
+            .await
+            .map_err(|_elapsed| ClientError::Silent)?
+            .map_err(|error| ClientError::unreachable(&self.origin, error))?;
+        EventStream::new(accepted(response).await?)
+    }
+
+    /// The values of an owner's secrets by their names, all or none, in the order asked, at least as new as
+    /// `min_cursor`.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with 404 when there is no secret of a name (or the token does not act for the
+    /// owner), [`ClientError::Gone`] when the log does not hold `min_cursor`, and the others.
+    pub async fn resolve(
+        &self,
+        owner: Option<&Owner>,
+        names: &[SecretName],
+        min_cursor: Option<Cursor>,
+    ) -> Result<ResolvedValues, ClientError> {
+        let request = self
+            .http
+            .post(format!("{}/api/v1/secrets/resolve", self.base))
+            .header(CONTENT_TYPE, "application/json")
+            .body(answer::resolve_request(owner, names, min_cursor));
+        ResolvedValues::read(&self.answered(request).await?, names)
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.base))
+    }
+
+    /// The body of a 200. It may hold values: it is wiped when dropped.
+    async fn answered(&self, request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let response = request.timeout(ANSWER).send().await;
+        let response = response.map_err(|error| ClientError::unreachable(&self.origin, error))?;
+        body(accepted(response).await?, BODY_BYTES).await
+    }
+}
+
+/// An address without its path: `http://host:port`.
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// Lets a 200 through; anything else is an error.
+async fn accepted(response: Response) -> Result<Response, ClientError> {
+    let status = response.status();
+    match status {
+        StatusCode::OK => Ok(response),
+        StatusCode::UNAUTHORIZED => Err(ClientError::Unauthorised),
+        StatusCode::GONE => {
+            // The service names both; a 410 from something in front of it may name neither.
+            let cursor = |name| {
+                let text = response.headers().get(name)?.to_str().ok()?;
+                Cursor::parse(text).ok()
+            };
+            Err(ClientError::Gone {
+                first: cursor("rekey-log-first"),
+                head: cursor("rekey-log-head"),
+            })
+        }
+        _ => {
+            // The status says enough when the body does not come or is no envelope.
+            let kind = async { answer::error_type(&body(response, ERROR_BYTES).await.ok()?) };
+            Err(ClientError::Refused {
+                status: status.as_u16(),
+                kind: timeout(CONNECT, kind).await.ok().flatten(),
+            })
+        }
+    }
+}
+
+async fn body(mut response: Response, most: usize) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+    let origin = origin(response.url());
+    let unreachable = |error| ClientError::unreachable(&origin, error);
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(piece) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + piece.len() > most {
+            return Err(ClientError::NotUnderstood("it is too long"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ErrorChain;
+
+    fn client(url: &str, token: &str) -> Result<ApiClient, ClientError> {
+        ApiClient::new(url, SecretString::from(token.to_owned()))
+    }
+
+    #[test]
+    fn an_address_is_http_with_a_host_and_nothing_that_a_message_must_not_show() {
+        for good in ["http://127.0.0.1:8080", "https://keys.example.org/below/"] {
+            let client = client(good, "rekey_token").unwrap();
+            assert!(!client.base.ends_with('/'), "{good}");
+        }
+        for bad in [
+            "",
+            "127.0.0.1:8080",
+            "ftp://a",
+            "http://me:pw@a",
+            "http://a/?b=c",
+            "http://",
+        ] {
+            let refused = client(bad, "rekey_token");
+            assert!(matches!(refused, Err(ClientError::Address)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_in_no_debug_text() {
+        let good = client("http://a", "canary").unwrap();
+        assert!(!format!("{good:?}").contains("canary"));
+        let error = client("http://a", "canary\n").unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_service_is_named_by_its_origin_alone() {
+        // Taken and given back: nobody listens there.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let client = client(&format!("http://{address}/canary"), "rekey_token").unwrap();
+        let error = client.head(Log::Changes).await.unwrap_err();
+        assert!(error.may_pass());
+        let text = ErrorChain(&error).to_string();
+        let start = format!("cannot reach the service at http://{address}: ");
+        assert!(text.starts_with(&start), "{text}");
+        assert!(!text.contains("canary"), "{text}");
+    }
+}
