@@ -1,6 +1,6 @@
 # Builds with the Rust toolchain, and runs on a slim Debian as uid 10001. Nothing needs a writable root file system.
 #
-# To run it alone, with SQLite (the volume keeps database, key and first token):
+# To run it by itself, with SQLite (the volume keeps database, key and first token):
 #   docker run --read-only --tmpfs /tmp -v rekey:/var/lib/rekey -p 127.0.0.1:8080:8080 rekey:local
 
 FROM rust:1-trixie AS build
