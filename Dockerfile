@@ -1,15 +1,15 @@
-# Build with the toolchain, run on a slim Debian as uid 10001; nothing in the image needs a writable root.
+# Builds with the Rust toolchain, and runs on a slim Debian as uid 10001. Nothing needs a writable root file system.
 #
-# Alone, with the embedded SQLite (data, key and first token in the volume):
+# To run it by itself, with SQLite (the volume keeps database, key and first token):
 #   docker run --read-only --tmpfs /tmp -v rekey:/var/lib/rekey -p 127.0.0.1:8080:8080 rekey:local
 
 FROM rust:1-trixie AS build
 WORKDIR /src
 COPY . .
-# What `rekey --version` says; the context has no .git to ask.
+# `rekey --version` shows it. The build context has no .git folder to take it from.
 ARG REKEY_COMMIT=unknown
-# The target folder is kept between builds for the dependencies' sake. Cargo trusts file times, and another checkout's
-# sources may be older than what was built last from this one: touched, our own crates are always compiled anew.
+# The target folder is kept between builds, so that the dependencies are compiled once. Cargo compares file times, and the
+# sources of another checkout may be older than the last build. So touch them all: our own crates are always compiled again.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
@@ -20,12 +20,13 @@ FROM debian:trixie-slim
 RUN groupadd --gid 10001 rekey \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/rekey --shell /usr/sbin/nologin rekey \
     && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/rekey
-# For amqps://, postgres:// with TLS and a JWKS over https.
+# For amqps://, and for `rekey run`, `rekey events tail` and `rekey audit` where the service is at https://. (PostgreSQL's
+# driver brings its own root certificates.)
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/rekey /usr/local/bin/rekey
 USER 10001:10001
 WORKDIR /var/lib/rekey
-# Loopback inside a container reaches nobody: who may reach it is said by the ports that are published.
+# A loopback address can't be reached from outside the container. The ports that you publish decide who can reach it.
 ENV REKEY__SERVER__HOST=0.0.0.0
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["rekey", "healthcheck"]

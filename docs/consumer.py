@@ -1,8 +1,8 @@
-"""An example consumer of rekey's log `changes` (see events.md): each event once, in order, none missing, all proved.
+"""An example consumer of rekey's log `changes` (see events.md): it gets each event once and in order, and verifies it.
 
     AMQP_URL=amqp://… REKEY_URL=http://… REKEY_TOKEN=rekey_… python3 consumer.py
-Change `handle` to what you need. REKEY_TOKEN is a service token for all owners (`--act-for '*' --scope events:read`):
-with it, what the queue missed is fetched from the log. Needs pika (`pip install pika`).
+Change `handle` to what you need. REKEY_TOKEN is a service token for all owners (`--act-for '*' --scope events:read`);
+with it, the consumer fetches from the log what the queue has missed. Needs pika (`pip install pika`).
 """
 import collections
 import hashlib
@@ -21,7 +21,7 @@ STATE = pathlib.Path(os.environ.get("STATE_FILE", "consumer-state.json"))
 
 
 class Alarm(Exception):
-    """The log is not what it was: somebody must look before anything else is believed."""
+    """The log contradicts itself. Find out why before you rely on it again."""
 
 
 def canonical(event):  # RFC 8785, as far as these events need it: ASCII names, whole numbers
@@ -33,7 +33,7 @@ def computed_hash(event):
     return hashlib.blake2b(bytes.fromhex(event["prev_hash"]) + canonical(plain), digest_size=32).hexdigest()
 
 
-def handle(event):  # after a crash the last event can come again: make it harmless to do twice
+def handle(event):  # a crash can bring the last event again: make it harmless to handle it twice
     print(canonical(event).decode(), flush=True)
 
 
@@ -47,19 +47,19 @@ class Follower:
     def take(self, event):
         at = (event["epoch"], event["position"])
         if computed_hash(event) != event["hash"]:
-            raise Alarm(f"{at} does not have its hash")
+            raise Alarm(f"the hash of {at} is wrong")
         if self.seen.get(at, event["hash"]) != event["hash"]:
             raise Alarm(f"{at} comes again and differs")
         while self.last and at[0] == self.last[0] and at[1] > self.last[1] + 1:
             self.fetch_what_is_missing()
         if self.last and at <= self.last:
             return  # a repeat
-        # A higher epoch is a new start, as the very first event is.
+        # A higher epoch is a new start, and so is the first event of all.
         if self.last and at[0] == self.last[0] and event["prev_hash"] != self.seen[self.last]:
             raise Alarm(f"{at} does not follow what came before it")
         handle(event)
         self.seen[at], self.last = event["hash"], at
-        if len(self.seen) > 10_000:  # kept to compare repeats with
+        if len(self.seen) > 10_000:  # they are kept to compare repeats with
             self.seen.popitem(last=False)
         new = STATE.with_suffix(".new")
         new.write_text(json.dumps([*at, event["hash"]]))
@@ -86,7 +86,7 @@ def consume(follower):
         channel.basic_qos(prefetch_count=256)
         for method, _, body in channel.consume(QUEUE):
             follower.take(json.loads(body))
-            channel.basic_ack(method.delivery_tag)  # only now: what is not acknowledged comes again
+            channel.basic_ack(method.delivery_tag)  # only now: without it, the event comes again
 
 
 if __name__ == "__main__":
@@ -95,5 +95,5 @@ if __name__ == "__main__":
         try:
             consume(follower)
         except (pika.exceptions.AMQPError, OSError) as error:
-            print(f"once more in a second: {error!r}", file=sys.stderr)
+            print(f"trying again in a second: {error!r}", file=sys.stderr)
             time.sleep(1)
