@@ -42,6 +42,6 @@ pub(crate) async fn point(name: &'static str) {
         }
         "hang" => std::future::pending().await,
         // Not `panic!`: the lint that forbids it in this crate has this one purpose as its exception.
-        _ => std::panic::resume_unwind(Box::new("a fault that a test asked for")),
+        _ => std::panic::resume_unwind(Box::new("a fault injected by a test")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Freed memory is wiped: what a library copied of a value does not stay behind.
+/// Freed memory is wiped, so that the copies that a library made of a value do not stay in memory.
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);

@@ -1,4 +1,4 @@
-//! The schema of rekey's database, the same on SQLite and PostgreSQL: one change a file, each with `down`.
+//! The schema of rekey's database, the same on SQLite and PostgreSQL: one change in each file, each with `down`.
 
 pub use audit::AuditMigrator;
 use sea_orm_migration::prelude::MigrationTrait;

@@ -1,4 +1,4 @@
-//! `api_tokens`: API tokens: a digest each, never the token.
+//! `api_tokens`: API tokens: only their digests.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The proof of one log: each event follows the one before it.
+//! Verifies one log: each event must follow the one before it.
 //!
 //! In go the exact bytes in position order, from the log's first event; out comes the first position that
 //! does not hold. Pure: it reads no database and no file.
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::event::AuditEvent;
 use crate::domain::{Checkpoint, Cursor, HASH_BYTES, Log};
 
-/// The first position of a log at which the proof fails, and why.
+/// The first position of a log that does not verify, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bad {
     /// The position that was expected there.
@@ -58,7 +58,7 @@ impl Chain {
         }
     }
 
-    /// Behind an event that is not there any more: of what came before it only its hash is known.
+    /// After an event that was removed: only its hash is known.
     pub(super) fn behind(log: Log, last: Cursor, hash: [u8; HASH_BYTES]) -> Self {
         Self {
             log: Some(log),
@@ -100,10 +100,16 @@ impl Chain {
         let event = AuditEvent::parse(body.to_vec()).map_err(|error| bad(error.to_string()))?;
         let log = *self.log.get_or_insert(event.log);
         if event.log != log {
-            return Err(bad(format!("an event of the log {}", event.log.as_str())));
+            return Err(bad(format!(
+                "it is an event of the log {}",
+                event.log.as_str()
+            )));
         }
         if event.position != next {
-            return Err(bad(format!("position {} stands there", event.position)));
+            return Err(bad(format!(
+                "the event there has position {}",
+                event.position
+            )));
         }
         if event.prev_hash != self.hash {
             return Err(bad("it does not follow the event before it".to_owned()));
@@ -118,7 +124,7 @@ impl Chain {
                 .entry(secret)
                 .or_insert(unknown.unwrap_or_default());
             if sequence != *last + 1 {
-                let reason = format!("sequence {sequence} of a secret follows {last}");
+                let reason = format!("a secret's sequence goes from {last} to {sequence}");
                 return Err(Bad::new(event.position, reason));
             }
             *last = sequence;
@@ -130,7 +136,7 @@ impl Chain {
     /// Whether the checkpoint is one of exactly this chain, all of it. (Its signature is the caller's.)
     pub(super) fn ends_at(&self, checkpoint: &Checkpoint) -> Result<(), Bad> {
         if self.log.is_some_and(|log| log != checkpoint.log) {
-            let reason = format!("a checkpoint of the log {}", checkpoint.log.as_str());
+            let reason = format!("it is a checkpoint of the log {}", checkpoint.log.as_str());
             return Err(Bad::new(self.next(), reason));
         }
         if checkpoint.position > self.position {
@@ -144,7 +150,7 @@ impl Chain {
         if checkpoint.cursor() != self.cursor() || checkpoint.hash != self.hash {
             return Err(Bad::new(
                 self.position,
-                "the service signed another event there",
+                "the service signed a different event there",
             ));
         }
         Ok(())
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_goes_on_over_an_epoch_and_never_back() {
+    fn a_chain_continues_in_a_higher_epoch_and_never_in_a_lower_one() {
         let mut chain = Chain::of(Log::Changes);
         let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
         let two = push(&mut chain, ("changes", 1_764_000_000, 2), one).unwrap();
@@ -214,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_cut_the_first_change_of_a_secret_may_be_any_and_the_next_follows() {
+    fn after_a_cut_the_first_change_of_a_secret_may_have_any_sequence() {
         let id = "0198f3c2-7a10-7cc0-8000-00000000000a";
         let cut = Cursor {
             epoch: 1,

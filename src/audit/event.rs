@@ -9,7 +9,7 @@ use crate::{
     domain::{Cursor, HASH_BYTES, Log, Timestamp},
 };
 
-/// Bytes that are no event as rekey writes it.
+/// The bytes are not an event that rekey wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// Not a JSON object.
@@ -19,14 +19,14 @@ pub enum EventError {
     #[error("not in canonical form")]
     Form,
     /// A field that every event has is missing or of another type.
-    #[error("the field {0} is missing or of another type")]
+    #[error("the field {0} is missing or has another type")]
     Field(&'static str),
     /// The hash is not that of the other fields.
-    #[error("the hash is not that of the event")]
+    #[error("the hash does not match the event")]
     Hash,
 }
 
-/// An event whose hash holds. Whether it follows the one before it the chain says.
+/// An event whose hash is right. The chain checks whether it follows the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
     /// The log.
@@ -107,7 +107,7 @@ impl AuditEvent {
         })
     }
 
-    /// The cursor that stands behind it.
+    /// The cursor after it.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
         Cursor {

@@ -1,4 +1,4 @@
-//! One log as a file that proves itself: its events, then the checkpoint that covers the last.
+//! Writes one log to a file that can be verified by itself: its events, then the checkpoint of the last one.
 
 use std::{
     io::{self, Write},
@@ -26,18 +26,20 @@ pub enum ExportError {
     #[error(transparent)]
     Remote(#[from] ClientError),
     /// The file can't be written.
-    #[error("the export can't be written")]
+    #[error("cannot write the export")]
     Write(#[from] io::Error),
     /// The consumer did not get so far in time.
-    #[error("the audit database does not hold the log up to {0}: is `rekey audit serve` running?")]
+    #[error(
+        "the audit database does not have the log through {0} yet: is `rekey audit serve` running?"
+    )]
     Behind(Cursor),
     /// The log's first events were never had, so that no file could prove itself.
     #[error(
-        "the service's log was cut at {0} before the consumer first ran: an export must begin with the first event"
+        "the service had removed events through {0} before the audit consumer first ran, and an export must begin with the first event"
     )]
     Headless(Cursor),
     /// What is stored is no proof.
-    #[error("what is stored does not hold")]
+    #[error("the stored log does not verify")]
     Bad(#[from] Bad),
 }
 

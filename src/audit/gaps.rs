@@ -1,4 +1,4 @@
-//! What the broker lost comes from the service's log.
+//! Fetches from the service's log what the broker has lost.
 //!
 //! A gap shows in what is stored (a later event is there) or in the head of the service's log (the last
 //! event is missing, which leaves no gap). One that does not close by itself is filled over HTTP. Each head
@@ -34,7 +34,7 @@ enum GapError {
     Remote(#[from] ClientError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the service's log holds an event that does not prove itself")]
+    #[error("the service's log has an event whose hash is wrong")]
     Event(#[from] super::event::EventError),
 }
 
@@ -55,7 +55,7 @@ struct Watched {
     head: Cursor,
     /// Whether that was before what is stored, and so was reported.
     behind: bool,
-    /// Since when the mark has stood there with something missing behind it.
+    /// Since when the mark has been there, with events missing after it.
     stuck: Option<(Cursor, Instant)>,
     /// Not before: the last attempt did not close it.
     not_before: Option<Instant>,
@@ -75,7 +75,7 @@ impl Gaps {
         }
     }
 
-    /// Looks for ever. It may be dropped: work that the database has goes to its end.
+    /// Looks for ever. It may be dropped: work that was given to the database runs to its end.
     pub(super) async fn run(&self) {
         let mut watched = Log::ALL.map(|log| Watched {
             log,
@@ -121,7 +121,7 @@ impl Gaps {
         if behind && !watched.behind {
             tracing::error!(
                 log = log.as_str(), %cursor, %stored,
-                "the service's log ends before events that it has published"
+                "the service's log lacks events that it has published"
             );
         }
         watched.behind = behind;
@@ -131,7 +131,7 @@ impl Gaps {
         if !self.store.add_checkpoint(head, now()).await? {
             tracing::error!(
                 log = log.as_str(), %cursor,
-                "the service signed another event than the one that is stored: an alarm"
+                "the service signed a different event from the stored one: an alarm"
             );
         }
         if order(cursor) > order(watched.head) {
@@ -166,7 +166,7 @@ impl Gaps {
             watched.not_before = Some(Instant::now() + self.compare);
             tracing::error!(
                 log = watched.log.as_str(), mark = %state.mark.cursor(), until = %missing,
-                "the service's log does not close a gap"
+                "the service's log does not have the missing events"
             );
         }
         Ok(())
@@ -184,7 +184,7 @@ impl Gaps {
         }
         tracing::warn!(
             log = log.as_str(), %cut,
-            "the service's log was cut before this consumer first ran: it begins behind the cut"
+            "the service had removed events before this consumer first ran: the copy begins after them"
         );
         let base = Mark {
             epoch: cut.epoch,

@@ -1,9 +1,9 @@
-//! The audit consumer: a second copy of both logs, out of the service's hands, and its proof.
+//! The audit consumer: a second copy of both logs that the service can't change, and its verification.
 //!
 //! In come events from the broker, and from the service's log what the broker lost; out come a database of
 //! its own with the exact bytes, and `verify`, which proves from those bytes that nothing is missing,
 //! changed or moved. A message is acknowledged only after COMMIT. What it does not do: trust an event for
-//! having arrived; it keeps what contradicts it beside the first, as an alarm.
+//! having arrived: it keeps a contradicting event next to the first one, as an alarm.
 
 mod chain;
 mod entity;

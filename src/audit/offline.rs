@@ -20,7 +20,7 @@ const LONGEST_LINE: u64 = 1 << 20;
 pub struct Proof {
     /// The log.
     pub log: Log,
-    /// It begins behind this: `0-0` is before the log's first event.
+    /// It begins after this cursor: `0-0` is before the log's first event.
     pub after: Cursor,
     /// Its last event.
     pub cursor: Cursor,
@@ -44,7 +44,7 @@ pub fn verify_export(
             return Ok(Err(Bad::new(chain.next(), "the export has no checkpoint")));
         };
         let Some((b'\n', line)) = line.split_last() else {
-            let reason = "a line that is cut short or far too long";
+            let reason = "a line is incomplete, or far too long";
             return Ok(Err(Bad::new(chain.next(), reason)));
         };
         let Err(bad) = chain.push(line) else {
@@ -54,7 +54,7 @@ pub fn verify_export(
             return Ok(Err(bad));
         };
         if next_line(&mut export)?.is_some() {
-            let reason = "a checkpoint stands before the last line";
+            let reason = "there is a checkpoint before the last line";
             return Ok(Err(Bad::new(chain.next(), reason)));
         }
         return Ok(closed_by(&chain, &checkpoint, key));
@@ -63,7 +63,7 @@ pub fn verify_export(
 
 fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Result<Proof, Bad> {
     if !key.verifies(checkpoint) {
-        let reason = "the checkpoint is not signed by that key";
+        let reason = "the checkpoint was not signed with this key";
         return Err(Bad::new(chain.next(), reason));
     }
     chain.ends_at(checkpoint)?;
@@ -184,7 +184,7 @@ mod tests {
                 assert_eq!(first_bad(&lost), expected, "byte {place} lost");
                 let mut doubled = whole.clone();
                 doubled.insert(place, whole[place]);
-                // A second line feed is an empty line: the next one (behind the checkpoint: that one).
+                // A second line feed is an empty line: the next one (after the checkpoint: that one).
                 let at = (expected + u64::from(whole[place] == b'\n')).min(3);
                 assert_eq!(first_bad(&doubled), at, "byte {place} doubled");
                 place += 1;

@@ -1,7 +1,7 @@
 //! The consumer: what the broker delivers is stored, then acknowledged.
 //!
 //! A message is acknowledged after the COMMIT that holds it, so a crash at any point brings it again, and a
-//! repeat is dropped by its key. What is no event of rekey's is refused for good: the broker keeps it in a
+//! repeat is dropped by its key. A message that is not an event of rekey is refused for good: the broker moves it to a
 //! queue of its own, and the gap that it leaves is filled from the service's log.
 
 use std::{
@@ -79,7 +79,7 @@ impl Auditor {
     /// Makes the database ready, then stores until it is stopped; what it began to store it ends.
     ///
     /// # Errors
-    /// [`ServeError`]: the database is no good at the start. Later it is only waited for.
+    /// [`ServeError`]: the database can't be used at the start. Later, the consumer waits for it.
     pub async fn run(self) -> Result<(), ServeError> {
         self.store.prepare().await??;
         let gaps = Gaps::new(
@@ -106,7 +106,7 @@ impl Auditor {
         while !*self.stopping.borrow() {
             let began = Instant::now();
             if let Err(error) = self.connection().await {
-                tracing::warn!(error = %ErrorChain(&error), "no connection to the broker; trying again");
+                tracing::warn!(error = %ErrorChain(&error), "cannot connect to the broker; trying again");
             }
             if began.elapsed() > LASTED {
                 pause = FIRST_PAUSE;
@@ -170,7 +170,7 @@ impl Auditor {
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(error = %ErrorChain(&error), "can't store; trying again");
+                    tracing::warn!(error = %ErrorChain(&error), "cannot store events; trying again");
                 }
             }
             if *self.stopping.borrow() {
@@ -215,7 +215,7 @@ fn sort(batch: Vec<Delivery>) -> Sorted {
                 sorted.good.push(delivery);
             }
             Err(error) => {
-                tracing::error!(%error, "a message is no event of rekey's: refused");
+                tracing::error!(%error, "a message is not an event of rekey: it is refused");
                 sorted.refused.push(delivery);
             }
         }

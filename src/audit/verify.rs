@@ -27,7 +27,7 @@ const LIMIT: u32 = 500;
 /// How often the mark is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Why nothing was proved, neither good nor bad.
+/// Why the log could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The audit database can't be read.
@@ -111,12 +111,12 @@ impl Verifier {
 
     fn head_is_bad(&self, head: &Checkpoint, stored: Cursor) -> Option<Bad> {
         if self.key.as_ref().is_some_and(|key| !key.verifies(head)) {
-            let reason = "the head of the service's log is not signed by that key";
+            let reason = "the head of the service's log was not signed with this key";
             return Some(Bad::new(head.position, reason));
         }
         let behind = order(head.cursor()) < order(stored);
         behind.then(|| {
-            let reason = format!("the service's log ends before it, {stored} is stored");
+            let reason = format!("the service's log ends before it, but {stored} is stored");
             Bad::new(head.position + 1, reason)
         })
     }
@@ -155,7 +155,7 @@ impl Verifier {
                     if let Some(twin) = &mut twin
                         && !twin.holds(expected, row.body()).await?
                     {
-                        let reason = "the service's log holds another event there";
+                        let reason = "the service's log has a different event there";
                         return Ok(Err(Bad::new(expected, reason)));
                     }
                     continue;
@@ -166,13 +166,13 @@ impl Verifier {
         }
         let end = chain.cursor();
         if end.position < until.position {
-            let reason = format!("missing: {until} is known to be there");
+            let reason = format!("it is missing: the log is known to go through {until}");
             return Ok(Err(Bad::new(chain.next(), reason)));
         }
         Ok(head.map_or(Ok(()), |head| chain.ends_at(head)))
     }
 
-    /// Proves what a restored service has left behind: it was published, so it stays a part of the proof.
+    /// Verifies the branch that a restored service has abandoned: it was published, so it must verify too.
     async fn left(&self, log: Log) -> Result<Result<(), Bad>, VerifyError> {
         let mut walk = Walk::of_what_was_left(&self.store, log).await?;
         let mut before: Option<Before> = None;
@@ -196,7 +196,7 @@ impl Verifier {
                 if let Some(last) = same
                     && last.cursor.position + 1 < cursor.position
                 {
-                    let reason = format!("missing in epoch {}", cursor.epoch);
+                    let reason = format!("it is missing in epoch {}", cursor.epoch);
                     return Ok(Err(Bad::new(last.cursor.position + 1, reason)));
                 }
                 let follows = match same {
@@ -239,13 +239,13 @@ impl Verifier {
                     .as_ref()
                     .is_some_and(|key| !key.verifies(&checkpoint))
                 {
-                    let reason = "its checkpoint is not signed by that key";
+                    let reason = "its checkpoint was not signed with this key";
                     return Ok((count, Some(Bad::new(position, reason))));
                 }
                 // A younger one may be of an event that is still under way.
                 let young = event.is_none() && order(checkpoint.cursor()) > order(until);
                 if !young && event.as_deref() != Some(&checkpoint.hash[..]) {
-                    let reason = "the service signed another event there";
+                    let reason = "the service signed a different event there";
                     return Ok((count, Some(Bad::new(position, reason))));
                 }
                 count += 1;

@@ -1,4 +1,4 @@
-//! The audit consumer's side of the broker: its queue, and what comes out of it.
+//! The audit consumer's queue, and its messages.
 //!
 //! The queue is durable and replicated and has one active consumer at a time. What is refused, or came too
 //! often, goes to a queue of its own, and leaves this one only when that one has it.
@@ -23,7 +23,7 @@ pub const AUDIT_QUEUE: &str = "rekey.audit";
 /// The exchange and the queue of what was refused.
 pub const AUDIT_DEAD: &str = "rekey.audit.dead";
 
-/// What the queue is bound to: both logs, whole.
+/// What the queue is bound to: all events of both logs.
 const BINDINGS: [&str; 2] = ["secret.#", "activity.#"];
 const DELIVERY_LIMIT: i64 = 100;
 /// Messages that may be unacknowledged; so the largest batch.
@@ -89,7 +89,7 @@ impl Consumer {
     /// Waits for a message and takes what came with it, at most as many as may be unacknowledged.
     ///
     /// # Errors
-    /// [`BrokerError`]: the connection is no good any more; what was not acknowledged comes again.
+    /// [`BrokerError`]: the connection can no longer be used; what was not acknowledged is delivered again.
     ///
     /// # Cancel safety
     /// Safe: nothing is taken before the first has come.

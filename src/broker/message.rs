@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// Owner bytes outside `[A-Za-z0-9_-]` are percent-encoded in routing keys.
 const OWNER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
-/// The body of an event is not what rekey writes.
+/// The body of an event is not in the form that rekey writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log holds an event that can't be read")]
 pub struct MessageError;

@@ -17,12 +17,12 @@ use super::{
 /// What the broker says of one message, in time.
 pub type Confirm = Pin<Box<dyn Future<Output = Result<Verdict, BrokerError>> + Send>>;
 
-/// The broker's word for one message.
+/// The broker's answer about one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has it. lapin may attribute an unroutable message to the wrong publish: that only feeds a counter.
+    /// The broker has it. lapin may attribute an unroutable message to the wrong publish: that only feeds a counter.
     Taken {
-        /// Whether some message came back as unroutable.
+        /// Whether a message was returned as unroutable.
         unroutable: bool,
     },
     /// It refused it.

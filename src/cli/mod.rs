@@ -41,7 +41,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 /// Why a command failed. The error is printed with its causes, and the exit code is 1.
 type CommandError = Box<dyn Error + Send + Sync>;
 
-/// User secrets whose rotations nobody misses.
+/// User secrets, for services that never miss a rotation.
 #[derive(Debug, Parser)]
 #[command(
     name = "rekey",

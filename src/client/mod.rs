@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unreachable_service_is_named_by_its_origin_alone() {
+    async fn an_unreachable_service_is_named_only_by_its_origin() {
         // Taken and given back: nobody listens there.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -15,7 +15,7 @@ const DOMAIN: &[u8] = b"rekey-checkpoint";
 const SCHEME: &str = "ed25519:";
 const PUBLIC_KEY_BYTES: usize = 32;
 
-/// Signs checkpoints. It holds the private key, and shows the public one alone.
+/// Signs checkpoints. It holds the private key, and shows only the public one.
 pub struct CheckpointSigner {
     pair: Ed25519KeyPair,
 }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_public_key_alone() {
+    fn debug_shows_only_the_public_key() {
         let signer = CheckpointSigner::from_seed(&[1; 32]).unwrap();
         assert_eq!(
             format!("{signer:?}"),

@@ -1,4 +1,4 @@
-//! The bytes of a sealed thing, and the place that it is bound to.
+//! The bytes of sealed data, and the associated data that they are bound to.
 //!
 //! Sealed: format byte `1` ‖ nonce (24 bytes) ‖ ciphertext ‖ tag (32), by orion's key-committing
 //! `cae::xchacha20poly1305blake2b`. Associated data: for each field its length as u32 big-endian, then
@@ -23,17 +23,17 @@ pub enum SealError {
     KeyMissing,
 }
 
-/// Sealed bytes did not open: damaged, moved from another place, or under another key.
+/// Sealed bytes did not open: they were damaged or moved, or belong to another key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The bytes are too short or of an unknown format.
     #[error("the sealed bytes have an unknown format")]
     Format,
     /// The tag does not hold for this key and place.
-    #[error("the sealed bytes do not belong to this key and place")]
+    #[error("the sealed bytes do not belong to this key, owner, secret and version")]
     Refused,
     /// What was opened is not UTF-8, or not of the length it must have.
-    #[error("the opened bytes are not what they should be")]
+    #[error("the decrypted bytes are not valid")]
     Content,
     /// This process's keyring lacks the key.
     #[error("key {0} is not in the keyring")]

@@ -1,7 +1,7 @@
 //! The key source: a file, or a list from the settings.
 //!
 //! File: `{"keys":[{"id": "…", "key": "<standard base64 of 32 bytes, padded>", "created_at": "…"}]}`,
-//! mode 0600 or stricter. Which key is the primary one the database alone says.
+//! mode 0600 or stricter. Only the database says which key is the primary one.
 
 use std::{
     fmt, fs,
@@ -27,13 +27,13 @@ const CHECKED: [u8; 32] = [0; 32];
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     /// There is no such file.
-    #[error("no keyring at {}: make one with `rekey keys generate`", .0.display())]
+    #[error("there is no keyring at {}: create one with `rekey keys generate`", .0.display())]
     Absent(PathBuf),
     /// The file could not be read or written.
     #[error("the keyring {} can't be used", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// Others than its owner may read or write the file.
-    #[error("the keyring {} has mode {mode:04o}: allowed is 0600 or stricter", path.display())]
+    /// Someone other than its owner can read or write the file.
+    #[error("the keyring {} has mode {mode:04o}: it must be 0600 or stricter", path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -43,9 +43,9 @@ pub enum KeyringError {
     /// The file is not of the documented form.
     #[error("the keyring {} is not of the form {{\"keys\":[{{\"id\",\"key\",\"created_at\"}}]}}", .0.display())]
     Form(PathBuf),
-    /// An entry is not a good key.
+    /// An entry is not a valid key.
     #[error(
-        "entry {0} of the keyring: allowed is an id of [a-z0-9-]{{1,32}} and the padded standard base64 of 32 bytes, each id once"
+        "entry {0} of the keyring: must be an id of [a-z0-9-]{{1,32}}, which no other entry has, and the padded standard base64 of 32 bytes"
     )]
     Entry(usize),
     /// There is no key at all.
@@ -117,7 +117,7 @@ impl Keyring {
         Ok(Self { keys })
     }
 
-    /// Adds a fresh key to the file, and makes file (0600) and folder (0700) when they are absent. The
+    /// Adds a fresh key to the file, and creates file (0600) and folder (0700) if they are missing. The
     /// file is replaced as a whole: a crash leaves the old one or the new one.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Keys, ciphertexts and signatures: the only room that names orion and ring.
 //!
-//! In go values, masks and keys; out come sealed bytes that open at their own place alone (envelope
+//! In: values, masks and keys. Out: sealed bytes that open only for their own owner, secret and version (envelope
 //! encryption: a key-encryption key wraps one data key per version), digests of the log's chain and of
 //! tokens, signatures of checkpoints, and random bytes. Key bytes never leave this room, and none of its
 //! types prints them.

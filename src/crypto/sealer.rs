@@ -167,7 +167,7 @@ impl<'a> VersionPlace<'a> {
         }
     }
 
-    /// Value and mask: not bound to the key-encryption key, so that a rewrap need not reseal them.
+    /// Value and mask: not bound to the key-encryption key, so that a new key-encryption key needs no new ciphertext.
     fn of(&self, purpose: Purpose) -> Place<'_> {
         Place {
             purpose,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_opens_at_its_own_place_alone() {
+    fn a_version_opens_only_with_its_own_associated_data() {
         let sealer = sealer();
         let one = sealed("a", 1);
         assert!(opens(&sealer, "alice", 1, &one));
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_key_opens_under_its_own_key_and_name_alone() {
+    fn a_service_key_opens_only_under_its_own_key_and_name() {
         let sealer = sealer();
         let (a, b) = (KeyId::parse("a").unwrap(), KeyId::parse("b").unwrap());
         let name = ServiceKeyName::CheckpointSigning;

@@ -1,4 +1,4 @@
-//! Whether the keyring and the database go together, the first registration of a key, and the service's
+//! Checks that keyring and database match, registers the first key, and opens the service's
 //! own keys.
 
 use chrono::Utc;
@@ -10,14 +10,14 @@ use crate::{
     store::{Admin, Reader, StoreError, StoredKey, StoredServiceKey, Target},
 };
 
-/// Keyring and database don't go together.
+/// Keyring and database don't match.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// A key that the database needs is missing, or is another one.
     #[error("key {0} of the database can't be used with this keyring")]
     Key(KeyId, #[source] OpenError),
     /// The first key can't be registered, or one of the service's own not be made.
-    #[error("a key can't be made")]
+    #[error("a key can't be created")]
     Seal(#[from] SealError),
     /// The database can't be asked.
     #[error(transparent)]
@@ -26,7 +26,7 @@ pub enum KeysError {
     #[error("the service's own key {} does not open", .0.as_str())]
     ServiceKey(ServiceKeyName, #[source] OpenError),
     /// One of the service's own keys was not there to be read after it had been made.
-    #[error("the service's own key {} could not be made: the primary key was being retired", .0.as_str())]
+    #[error("the service's own key {} could not be created: the primary key was being retired", .0.as_str())]
     Unmade(ServiceKeyName),
     /// The database has keys, but none is the primary one.
     #[error("the database names no primary key")]

@@ -1,11 +1,11 @@
-//! How all relays of the process do, taken together.
+//! The state of all relays of the process together.
 
 use tokio::sync::watch;
 
 use super::RelayState;
 use crate::{domain::Log, store::Check};
 
-/// How the relays do.
+/// The state of the relays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayHealth {
     /// The connections to the broker.

@@ -36,7 +36,7 @@ const ASK: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How the relay and its broker do.
+/// The state of the relay and its broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayState {
     /// The log that it relays.
@@ -107,13 +107,13 @@ impl Relay {
         }
     }
 
-    /// How it does.
+    /// Its state.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<RelayState> {
         self.state.subscribe()
     }
 
-    /// Publishes until it is stopped; then moves the cursor a last time and lets the lease go.
+    /// Publishes until it is stopped; then moves the cursor a last time and releases the lease.
     pub async fn run(mut self) {
         let mut lost_at = Instant::now();
         let mut pause = Duration::from_millis(100);
@@ -128,7 +128,7 @@ impl Relay {
                 Err(error) => {
                     tracing::warn!(
                         error = %ErrorChain(&error),
-                        "no connection to the broker"
+                        "cannot connect to the broker"
                     );
                     self.set(Check::Failed);
                     if self.lease.is_some() && lost_at.elapsed() >= WITHOUT_BROKER {
@@ -224,7 +224,7 @@ impl Relay {
                 lease_number: lease.number,
                 position: lease.confirmed,
             });
-            // A lease that is not let go ends by itself.
+            // A lease that is not released ends by itself.
             let _ = self.committer.cursor(step).await;
         }
     }

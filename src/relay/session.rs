@@ -36,9 +36,9 @@ const POLL: Duration = Duration::from_millis(250);
 pub(super) enum Ended {
     /// The relay is stopped.
     Stopped,
-    /// The lease is somebody else's, or could not be renewed.
+    /// Another relay has the lease, or it could not be renewed.
     LeaseLost,
-    /// The connection is no good any more.
+    /// The connection can no longer be used.
     BrokerLost(BrokerError),
 }
 
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes the broker's word for the first event of the window.
+    /// Takes the broker's answer about the first event of the window.
     async fn confirmed(&mut self, verdict: Result<Verdict, BrokerError>) -> Result<(), Ended> {
         match verdict {
             Ok(Verdict::Taken { unroutable }) => {
@@ -190,11 +190,11 @@ impl<'a> Session<'a> {
             } = event;
             self.published = position;
             let Ok(message) = Message::of(body, traceparent) else {
-                // Only a hand in the database can have written it: it can't be sent, and must not stop
+                // Only someone who edited the database can have written it. It can't be sent, and must not stop
                 // what follows. The log keeps it.
                 tracing::error!(
                     event.position = position,
-                    "an event that can't be read is passed over"
+                    "an event that can't be read is skipped"
                 );
                 continue;
             };

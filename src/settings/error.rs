@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-/// The start stops: every fault of every source, one a line.
+/// The service does not start: all faults of all sources, one on each line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", faults.join("\n"))]
 pub struct SettingsError {

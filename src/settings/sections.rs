@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Settings, parse, reader::Reader};
 use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
-/// Deadlines of the database, the committer and the edge: none is off, none outlives patience.
+/// The range of all deadlines: none can be switched off, and none is longer than ten minutes.
 const DEADLINE_MS: RangeInclusive<u64> = 10..=600_000;
 const MILLION: RangeInclusive<u64> = 1..=1_000_000;
 /// A value of 65,536 bytes, each written as `\u00XX`, and 4 KiB for what is around it.

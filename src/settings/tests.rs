@@ -688,7 +688,7 @@ fn faults_show_no_value() {
 }
 
 #[test]
-fn what_is_no_toml_is_named_by_file_and_line() {
+fn a_file_that_is_not_toml_is_named_with_the_line() {
     for (text, fault) in [
         ("\n\n[server", ", line 3: not valid TOML"),
         ("a = 1\na = 2", ", line 2: not valid TOML"),

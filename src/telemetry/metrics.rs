@@ -1,6 +1,6 @@
-//! Metrics in Prometheus' text format: counted where things happen, rendered when somebody asks.
+//! Metrics in Prometheus' text format: counted where things happen, rendered on request.
 //!
-//! No label holds an ID, an owner or a name: routes are patterns, logs are two.
+//! No label has an ID, an owner or a name: routes are patterns, and there are two logs.
 
 use std::sync::OnceLock;
 
@@ -19,7 +19,7 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 /// Makes the process record metrics, from now on and once.
 ///
 /// # Errors
-/// [`BuildError`] when the buckets are no good: a bug.
+/// [`BuildError`] if the buckets are wrong: a bug.
 pub fn install() -> Result<(), BuildError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -40,36 +40,36 @@ fn describe() {
     describe_counter!("rekey_http_requests_total", "Requests answered");
     describe_histogram!(
         "rekey_http_request_duration_seconds",
-        "From a request's head to its answer's head"
+        "Time from the head of a request to the head of its answer"
     );
     describe_histogram!(
         "rekey_commit_batch_size",
-        "Changes and records that a transaction held"
+        "Changes and records in a transaction"
     );
     describe_histogram!(
         "rekey_commit_duration_seconds",
-        "From a batch's begin to its COMMIT"
+        "Time from the beginning of a batch to its COMMIT"
     );
     describe_gauge!("rekey_commit_queue_depth", "Commands under way");
     describe_gauge!("rekey_log_position", "Position of a log's last event");
     describe_gauge!(
         "rekey_relay_lag_events",
-        "Events that the broker has yet to confirm (where this process relays)"
+        "Events that the broker has not confirmed yet (on the replica that holds the lease)"
     );
     describe_gauge!(
         "rekey_relay_lag_seconds",
-        "Age of the oldest event that the broker has yet to confirm"
+        "Age of the oldest event that the broker has not confirmed yet"
     );
     describe_counter!(
         "rekey_relay_unroutable_events_total",
-        "Events that no queue was bound for"
+        "Events that the broker could not route to any queue"
     );
     describe_gauge!(
         "rekey_broker_connected",
-        "Whether the broker is there (absent when none is set)"
+        "1 if the broker is connected, else 0 (absent if none is set)"
     );
     describe_gauge!("rekey_event_streams", "Open streams of events");
-    describe_gauge!("rekey_secret_actors", "Living actors of secrets");
+    describe_gauge!("rekey_secret_actors", "Actors that are running");
 }
 
 /// All metrics as they stand; empty before [`install`].

@@ -1,9 +1,9 @@
 //! The log on stderr, the panic hook, the protection of the process's memory.
 //! In: `log.format`, `RUST_LOG`. Out: one line an event, JSON or for people.
 //!
-//! Promise: whatever `RUST_LOG` says, only rekey's own targets get below `warn`: libraries log
+//! Promise: whatever `RUST_LOG` says, only rekey's own targets log below `warn`. Libraries log
 //! what they carry (statements, frames, bodies), so the cap is compiled in. A panic shows its
-//! place, never its message: messages quote values.
+//! place and never its message, because messages quote values.
 //!
 //! What it does not do: redact. What must not be logged has types that cannot be printed.
 
@@ -25,7 +25,7 @@ use crate::settings::LogFormat;
 
 pub use harden::{harden_parent, harden_process};
 
-/// Rekey's own targets begin with the crate's name; `RUST_LOG` alone decides on them.
+/// rekey's own targets begin with the crate's name; only `RUST_LOG` decides about them.
 const OWN: &str = "rekey";
 /// The most that other crates may log, and those that quote what they carry even there. The
 /// first that fits counts.
@@ -60,7 +60,7 @@ pub fn init(format: LogFormat) {
     };
     let directives = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let writer = BoxMakeWriter::new(io::stderr);
-    // An error says that a log is there already.
+    // An error means that the log was started before.
     let _ = lines(look, &directives, writer).try_init();
     panic::set_hook();
 }

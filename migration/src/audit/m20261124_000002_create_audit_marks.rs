@@ -1,4 +1,4 @@
-//! `audit_marks`: up to where each log is stored without a gap, and behind what it begins: the log's first
+//! `audit_marks`: up to where each log is stored without gaps, and after what it begins: the log's first
 //! event, unless the service's retention had removed some before the consumer first ran.
 
 use sea_orm_migration::prelude::*;

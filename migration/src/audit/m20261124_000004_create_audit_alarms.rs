@@ -1,4 +1,4 @@
-//! `audit_alarms`: what contradicts a stored event, beside it.
+//! `audit_alarms`: events that contradict a stored event.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The schema of the audit consumer's own database: with a table of applied migrations of its own, so
+//! The schema of the audit consumer's own database: it has its own table of applied migrations, so
 //! that it may share a database with the service and still knows nothing of it.
 
 use sea_orm_migration::prelude::{Alias, DynIden, IntoIden, MigrationTrait, MigratorTrait};

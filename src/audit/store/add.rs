@@ -1,4 +1,4 @@
-//! The writes: events beside what is there already, marks moved over what is whole, checkpoints.
+//! The writes: adds events and checkpoints, and moves the marks.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
@@ -89,7 +89,7 @@ async fn add_page(
                     log = event.log.as_str(),
                     event.epoch = event.epoch,
                     event.position = event.position,
-                    "an event contradicts the one that is stored: both are kept"
+                    "an event contradicts the stored one: both are kept"
                 );
                 odd.push(alarms::Model {
                     log: log.as_str().to_owned(),

@@ -61,7 +61,7 @@ impl Mark {
 /// Where a log stands in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
-    /// Behind this the log begins here: before its first event, or where the service's log was cut before
+    /// The copy begins after this: before the log's first event, or where the service's log was cut before
     /// the consumer first ran.
     pub(super) base: Mark,
     /// Up to here nothing is missing.
@@ -105,7 +105,7 @@ impl AuditStore {
     /// A store that connects when it must.
     ///
     /// # Errors
-    /// [`StoreError`] when the URL is no good.
+    /// [`StoreError`] if the URL can't be used.
     pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let pool = RwLock::new(Arc::new(Pool::open(&target, 1, runtime).await?));
         let inner = Inner {
@@ -118,7 +118,7 @@ impl AuditStore {
         })
     }
 
-    /// Applies the migrations that are missing, and refuses settings that could lose what was acknowledged.
+    /// Applies the missing migrations, and refuses settings that could lose acknowledged events.
     ///
     /// # Errors
     /// [`SchemaError`], or [`UnsafeDatabase`] inside.
@@ -174,7 +174,7 @@ impl AuditStore {
         .await
     }
 
-    /// Lets a log begin behind `base`, unless its first event is stored: retention has removed what was
+    /// Lets a log begin after `base`, unless its first event is stored: retention has removed what was
     /// before. The mark goes there.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl AuditStore {
         .await
     }
 
-    /// The checkpoints of a log behind one of them, in the order of position, epoch and hash, at most
+    /// The checkpoints of a log after one of them, in the order of position, epoch and hash, at most
     /// [`PAGE`], each with its event.
     pub(super) async fn checkpoints(
         &self,
@@ -342,7 +342,9 @@ impl AuditStore {
         if Arc::ptr_eq(&held, &pool) {
             *held = fresh;
             pool.condemn();
-            tracing::warn!("the connection to the audit database was replaced: it does not answer");
+            tracing::warn!(
+                "the connection to the audit database was replaced because it did not answer"
+            );
         }
         Err(StoreError::Deadline)
     }

@@ -1,4 +1,4 @@
-//! Rows and their way into types of ours.
+//! Converts rows into our types.
 
 use sea_orm::FromQueryResult;
 
@@ -57,7 +57,7 @@ impl Row {
         &self.0.body
     }
 
-    /// The cursor behind it, by its columns.
+    /// The cursor after it, by its columns.
     pub(in crate::audit) fn cursor(&self) -> Result<Cursor, StoreError> {
         Ok(Cursor {
             epoch: unsigned(self.0.epoch)?,
@@ -72,10 +72,7 @@ impl Row {
         if event_row(event) == self.0 {
             Ok(())
         } else {
-            Err(Bad::new(
-                position,
-                "a column says something else than the event",
-            ))
+            Err(Bad::new(position, "a column differs from the event"))
         }
     }
 }

@@ -81,7 +81,7 @@ fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent
 }
 
 #[tokio::test]
-async fn the_migrations_of_a_newer_binary_are_no_obstacle() {
+async fn an_older_audit_consumer_runs_on_the_schema_of_a_newer_one() {
     let db = Db::new().await;
     let newer =
         "INSERT INTO audit_migrations (version, applied_at) VALUES ('m20990101_000001_newer', 0)";
@@ -108,7 +108,7 @@ async fn an_event_is_stored_once_however_often_it_comes() {
 }
 
 #[tokio::test]
-async fn a_repeat_with_another_hash_is_kept_beside_the_first() {
+async fn a_repeat_with_another_hash_is_kept_next_to_the_first() {
     let db = Db::new().await;
     let events = stretch(1, 1, 2, [0; 32]);
     db.add(&events).await;
@@ -129,7 +129,7 @@ async fn a_repeat_with_another_hash_is_kept_beside_the_first() {
 }
 
 #[tokio::test]
-async fn the_mark_stands_before_a_gap_and_goes_on_when_it_closes() {
+async fn the_mark_stops_before_a_gap_and_moves_on_when_it_is_filled() {
     let db = Db::new().await;
     assert_eq!(db.mark().await, "0-0");
     let events = stretch(1, 1, 5, [0; 32]);
@@ -245,7 +245,7 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_cut_before_the_first_start_begins_behind_the_cut() {
+async fn a_log_that_was_cut_before_the_first_start_begins_after_the_cut() {
     let db = Db::new().await;
     let events = stretch(1, 1, 8, [0; 32]);
     let base = Mark {

@@ -28,7 +28,7 @@ pub(in crate::audit) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// From the first event that is stored, behind the base, up to a position.
+    /// From the first stored event, after the base, through a position.
     pub(in crate::audit) async fn begin(
         store: &'a AuditStore,
         (log, base): (Log, u64),
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The newest events of a log, and what comes behind them.
+/// The newest events of a log, and those that follow.
 #[derive(Debug)]
 pub struct Tail {
     log: Log,
@@ -94,7 +94,7 @@ impl Tail {
         std::mem::take(&mut self.bodies)
     }
 
-    /// Reads what is stored behind the last one; false when there is nothing as yet.
+    /// Reads the events after the last one; false if there are none yet.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,5 @@
-//! API tokens; `name` is the owner's ID or the service's name, `acts_for` and `scopes` are separated by spaces.
+//! API tokens. `name` is the owner's or the service's. `scopes` are separated by spaces, `acts_for` by line
+//! feeds (see `store::tokens`: an owner may contain spaces).
 
 use sea_orm::entity::prelude::*;
 

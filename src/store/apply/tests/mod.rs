@@ -252,7 +252,7 @@ fn a_deleted_name_is_free_in_the_same_batch() {
 }
 
 #[test]
-fn what_is_made_and_destroyed_in_one_batch_leaves_its_events_alone() {
+fn a_secret_created_and_deleted_in_one_batch_leaves_only_its_events() {
     let works = singles(vec![create(1, "A"), update(1, 8, None), delete(1)]);
     let plan = when(given(vec![]), &works);
     assert!(single(&plan).iter().all(Result::is_ok));
@@ -268,7 +268,7 @@ fn what_is_made_and_destroyed_in_one_batch_leaves_its_events_alone() {
 }
 
 #[test]
-fn refusals_stand_beside_successes() {
+fn a_refusal_does_not_affect_other_changes_of_the_batch() {
     let foreign = change("bob", 1, Action::Delete { if_match: None });
     let works = singles(vec![foreign, update(2, 8, None), update(1, 9, None)]);
     let plan = when(given(vec![stored(1, "A", 1)]), &works);

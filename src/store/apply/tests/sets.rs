@@ -25,7 +25,7 @@ fn a_change_set_is_applied_whole_and_its_events_say_so() {
 }
 
 #[test]
-fn a_change_set_with_one_refusal_leaves_nothing_and_its_neighbours_stand() {
+fn a_change_set_with_one_refusal_changes_nothing_and_other_changes_are_applied() {
     let given = given(vec![stored(1, "A", 1), stored(2, "B", 4)]);
     let works = [
         set(
