@@ -20,7 +20,9 @@ pub mod relay;
 pub mod audit;
 pub mod client;
 
+mod backoff;
 pub mod domain;
 mod faults;
+mod files;
 pub mod settings;
 pub mod telemetry;

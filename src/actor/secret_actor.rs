@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::messages::{ChangeRequest, Destination, RequestedChange, Seal};
 use crate::{
-    crypto::{SealError, Sealer},
+    crypto::{SealError, Sealer, SecretPlace},
     domain::{
         Action, Change, EventId, Failure, Mask, Owner, RequestId, SealedVersion, SecretId,
         SecretValue, VersionId, Work,
@@ -36,7 +36,12 @@ impl SecretActor {
         value: SecretValue,
         mask: &Mask,
     ) -> Result<SealedVersion, SealError> {
-        let place = (owner, secret_id, VersionId::new(Uuid::now_v7()));
+        let version_id = VersionId::new(Uuid::now_v7());
+        let place = SecretPlace {
+            owner,
+            secret_id,
+            version_id,
+        };
         self.sealer
             .seal(&self.committer.primary_key(), place, value, mask)
     }

@@ -59,7 +59,7 @@ impl Chain {
     }
 
     /// After an event that was removed: only its hash is known.
-    pub(super) fn behind(log: Log, last: Cursor, hash: [u8; HASH_BYTES]) -> Self {
+    pub(super) fn after(log: Log, last: Cursor, hash: [u8; HASH_BYTES]) -> Self {
         Self {
             log: Some(log),
             epoch: last.epoch,
@@ -227,7 +227,7 @@ mod tests {
             position: 7,
         };
         for (second, good) in [(5, true), (6, false), (1, false)] {
-            let mut chain = Chain::behind(Log::Changes, cut, [7; 32]);
+            let mut chain = Chain::after(Log::Changes, cut, [7; 32]);
             for (sequence, good) in [(4, true), (second, good)] {
                 let more = json!({"secret_id": id, "sequence": sequence});
                 let event = event(("changes", 1, chain.next()), chain.hash(), &more);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     event::AuditEvent,
-    store::{AuditStore, Mark, State},
+    store::{AuditStore, LogState, Mark},
 };
 use crate::{
     client::{ApiClient, ClientError, EventPage},
@@ -117,7 +117,7 @@ impl Gaps {
             return Ok(());
         }
         let cursor = head.cursor();
-        let behind = order(cursor) < order(stored);
+        let behind = cursor < stored;
         if behind && !watched.behind {
             tracing::error!(
                 log = log.as_str(), %cursor, %stored,
@@ -134,7 +134,7 @@ impl Gaps {
                 "the service signed a different event from the stored one: an alarm"
             );
         }
-        if order(cursor) > order(watched.head) {
+        if cursor > watched.head {
             watched.head = cursor;
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Gaps {
     async fn look(&self, watched: &mut Watched) -> Result<(), GapError> {
         let state = self.store.state(watched.log).await?;
         let mark = state.mark.cursor();
-        if order(mark) >= order(goal(&state, watched.head)) {
+        if mark >= goal(&state, watched.head) {
             watched.stuck = None;
             watched.not_before = None;
             return Ok(());
@@ -162,7 +162,7 @@ impl Gaps {
         }
         let state = self.fill(watched, mark).await?;
         let missing = goal(&state, watched.head);
-        if order(state.mark.cursor()) < order(missing) {
+        if state.mark.cursor() < missing {
             watched.not_before = Some(Instant::now() + self.compare);
             tracing::error!(
                 log = watched.log.as_str(), mark = %state.mark.cursor(), until = %missing,
@@ -174,7 +174,7 @@ impl Gaps {
 
     /// Lets the log begin where the service's does: of what retention has removed before the first start
     /// nothing can be had.
-    async fn begin_behind(&self, log: Log, cut: Cursor, page: &EventPage) -> Result<(), GapError> {
+    async fn begin_after(&self, log: Log, cut: Cursor, page: &EventPage) -> Result<(), GapError> {
         let Some(first) = page.events.first() else {
             return Ok(());
         };
@@ -191,11 +191,11 @@ impl Gaps {
             position: cut.position,
             hash: first.prev_hash,
         };
-        Ok(self.store.begin_behind(log, base).await?)
+        Ok(self.store.begin_after(log, base).await?)
     }
 
     /// Fetches from the mark on until nothing is missing or nothing more comes.
-    async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<State, GapError> {
+    async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<LogState, GapError> {
         let log = watched.log;
         let mut page = match self.remote.events(log, Some(mark), LIMIT).await {
             // The service was restored to before the mark, or retention was there: from its first event
@@ -204,7 +204,7 @@ impl Gaps {
                 let first = first.unwrap_or(Cursor::START);
                 let page = self.remote.events(log, Some(first), LIMIT).await?;
                 if mark == Cursor::START {
-                    self.begin_behind(log, first, &page).await?;
+                    self.begin_after(log, first, &page).await?;
                 }
                 page
             }
@@ -220,7 +220,7 @@ impl Gaps {
                 .collect();
             filled += self.store.add(events?, now()).await?.new;
             let state = self.store.state(log).await?;
-            let whole = order(state.mark.cursor()) >= order(goal(&state, watched.head));
+            let whole = state.mark.cursor() >= goal(&state, watched.head);
             if last || whole {
                 if filled > 0 {
                     tracing::info!(log = log.as_str(), events = filled, "filled a gap");
@@ -233,17 +233,12 @@ impl Gaps {
 }
 
 /// Up to where everything must be stored.
-fn goal(state: &State, head: Cursor) -> Cursor {
-    if order(head) > order(state.highest) {
+fn goal(state: &LogState, head: Cursor) -> Cursor {
+    if head > state.highest {
         head
     } else {
         state.highest
     }
-}
-
-/// A higher epoch is a new start, whatever its position.
-pub(super) fn order(cursor: Cursor) -> (u64, u64) {
-    (cursor.epoch, cursor.position)
 }
 
 fn now() -> Timestamp {

@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 use super::{
     chain::{Bad, Chain},
     event::AuditEvent,
-    gaps::order,
     offline::Proof,
     store::{AuditStore, Checked, Walk},
 };
@@ -89,10 +88,10 @@ impl Verifier {
         };
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
-        let mut chain = Chain::behind(log, base.cursor(), base.hash);
+        let mut chain = Chain::after(log, base.cursor(), base.hash);
         let walked = self.walk(&mut chain, until, head.as_ref(), told).await?;
         found.extend(walked.err());
-        found.extend(self.left(log).await?.err());
+        found.extend(self.abandoned(log).await?.err());
         found.extend(self.alarm(log).await?);
         let (checkpoints, bad) = self.checkpoints(log, until).await?;
         found.extend(bad);
@@ -114,7 +113,7 @@ impl Verifier {
             let reason = "the head of the service's log was not signed with this key";
             return Some(Bad::new(head.position, reason));
         }
-        let behind = order(head.cursor()) < order(stored);
+        let behind = head.cursor() < stored;
         behind.then(|| {
             let reason = format!("the service's log ends before it, but {stored} is stored");
             Bad::new(head.position + 1, reason)
@@ -124,9 +123,7 @@ impl Verifier {
     /// The highest cursor that anything in the database speaks of.
     async fn newest_claim(&self, log: Log, stored: Cursor) -> Result<Cursor, StoreError> {
         let signed = self.store.newest_checkpoint(log).await?;
-        Ok(signed
-            .filter(|signed| order(*signed) > order(stored))
-            .unwrap_or(stored))
+        Ok(signed.filter(|signed| *signed > stored).unwrap_or(stored))
     }
 
     /// Follows the chain up to `until`, beside the service's own log.
@@ -173,8 +170,8 @@ impl Verifier {
     }
 
     /// Verifies the branch that a restored service has abandoned: it was published, so it must verify too.
-    async fn left(&self, log: Log) -> Result<Result<(), Bad>, VerifyError> {
-        let mut walk = Walk::of_what_was_left(&self.store, log).await?;
+    async fn abandoned(&self, log: Log) -> Result<Result<(), Bad>, VerifyError> {
+        let mut walk = Walk::of_abandoned(&self.store, log).await?;
         let mut before: Option<Before> = None;
         loop {
             let page = walk.page().await?;
@@ -243,7 +240,7 @@ impl Verifier {
                     return Ok((count, Some(Bad::new(position, reason))));
                 }
                 // A younger one may be of an event that is still under way.
-                let young = event.is_none() && order(checkpoint.cursor()) > order(until);
+                let young = event.is_none() && checkpoint.cursor() > until;
                 if !young && event.as_deref() != Some(&checkpoint.hash[..]) {
                     let reason = "the service signed a different event there";
                     return Ok((count, Some(Bad::new(position, reason))));
@@ -272,7 +269,7 @@ pub(super) async fn await_mark(
     let end = Instant::now() + patience;
     loop {
         let mark = store.state(log).await?.mark.cursor();
-        if order(mark) >= order(until) {
+        if mark >= until {
             return Ok(true);
         }
         if Instant::now() >= end {

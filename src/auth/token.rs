@@ -9,7 +9,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::{
-    crypto::{RandomError, blake2b_256, random_base62},
+    crypto::{RandomError, base62_digit, blake2b_256, random_base62},
     domain::{HASH_BYTES, Timestamp},
     store::{StoredToken, TokenKind},
 };
@@ -110,18 +110,14 @@ pub fn issue(
 
 /// Six base62 digits (`0-9A-Za-z`), the most significant first, zero-padded.
 fn checksum(ascii: &[u8]) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut rest = crc32fast::hash(ascii);
-    let mut digits = [b'0'; CHECKSUM];
+    let mut digits = ['0'; CHECKSUM];
+    // 62^6 is over 2^32: six digits are enough.
     for digit in digits.iter_mut().rev() {
-        // The remainder is below 62, and 62^6 is over 2^32.
-        *digit = usize::try_from(rest % 62)
-            .ok()
-            .and_then(|n| DIGITS.get(n).copied())
-            .unwrap_or(b'0');
+        *digit = base62_digit(rest);
         rest /= 62;
     }
-    digits.iter().copied().map(char::from).collect()
+    digits.iter().collect()
 }
 
 #[cfg(test)]

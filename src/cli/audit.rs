@@ -1,7 +1,7 @@
 //! `rekey audit serve|verify|tail|export`: the audit consumer and its proof.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, BufWriter},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -24,6 +24,7 @@ use crate::{
     client::ApiClient,
     crypto::CheckpointKey,
     domain::Log,
+    files::Replacement,
     settings::Settings,
     store::{Missing, Target},
 };
@@ -290,15 +291,11 @@ async fn write_export(
     let until = match output {
         None => export(from, log, wait, &mut BufWriter::new(io::stdout()), report).await?,
         Some(path) => {
-            // Written to a new file that is then renamed: readers see a whole export, this one or the last.
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(".new");
-            let mut file = BufWriter::new(File::create(&aside)?);
+            // Readers see a whole export, this one or the last.
+            let mut file = BufWriter::new(Replacement::of(path, 0o644)?);
             let until = export(from, log, wait, &mut file, report).await?;
-            file.into_inner()
-                .map_err(io::IntoInnerError::into_error)?
-                .sync_all()?;
-            fs::rename(&aside, path)?;
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.commit()?;
             until
         }
     };

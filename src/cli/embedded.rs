@@ -7,7 +7,6 @@ use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +19,7 @@ use crate::{
     auth::{Scope, Token, issue},
     crypto::Keyring,
     domain::{Agent, Owner, Timestamp},
+    files::Replacement,
     settings::Settings,
     store::{Admin, Missing, TokenKind},
 };
@@ -81,19 +81,12 @@ pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, Comman
     })
 }
 
-/// Writes a token to a new file and renames it: the file is whole or absent.
+/// Creates a token's file: it is whole or absent.
 fn write_token(path: &Path) -> Result<Token, CommandError> {
     let token = Token::generate()?;
-    let aside = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)?;
+    let mut file = Replacement::of(path, 0o600)?;
     writeln!(file, "{}", token.expose())?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
+    file.commit()?;
     Ok(token)
 }
 

@@ -69,7 +69,7 @@ impl Purpose {
 
 /// Where something is sealed to; what is `None` is not part of that place.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct AssociatedData<'a> {
     pub(super) purpose: Purpose,
     pub(super) owner: Option<&'a str>,
     pub(super) secret_id: Option<&'a [u8; 16]>,
@@ -78,12 +78,13 @@ pub(super) struct Place<'a> {
     pub(super) name: Option<&'a str>,
 }
 
-impl Place<'_> {
-    fn associated_data(&self) -> Vec<u8> {
+impl AssociatedData<'_> {
+    fn to_bytes(self) -> Vec<u8> {
         let fields: [&[u8]; 8] = [
             b"rekey",
             &[FORMAT],
             self.purpose.as_str().as_bytes(),
+            // An absent field has length 0.
             self.owner.unwrap_or_default().as_bytes(),
             self.secret_id.map_or(&[], <[u8; 16]>::as_slice),
             self.version_id.map_or(&[], <[u8; 16]>::as_slice),
@@ -92,8 +93,11 @@ impl Place<'_> {
         ];
         let mut bytes = Vec::with_capacity(128);
         for field in fields {
-            // No field is longer than an owner's 64 bytes.
-            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            #[expect(
+                clippy::expect_used,
+                reason = "no field is longer than an owner's 64 bytes"
+            )]
+            let length = u32::try_from(field.len()).expect("a short field");
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(field);
         }
@@ -104,7 +108,7 @@ impl Place<'_> {
 /// Seals `plaintext` (of any length, empty too) to `place`.
 pub(super) fn seal(
     key: &SecretKey,
-    place: &Place<'_>,
+    associated_data: AssociatedData<'_>,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let nonce = Nonce::generate().or(Err(SealError::Cipher))?;
@@ -115,15 +119,21 @@ pub(super) fn seal(
     let (_, body) = sealed
         .split_at_mut_checked(1 + NONCE_BYTES)
         .ok_or(SealError::Cipher)?;
-    cae::seal(key, &nonce, plaintext, Some(&place.associated_data()), body)
-        .or(Err(SealError::Cipher))?;
+    cae::seal(
+        key,
+        &nonce,
+        plaintext,
+        Some(&associated_data.to_bytes()),
+        body,
+    )
+    .or(Err(SealError::Cipher))?;
     Ok(sealed)
 }
 
 /// Opens what [`seal`] made for the same key and place.
 pub(super) fn open(
     key: &SecretKey,
-    place: &Place<'_>,
+    associated_data: AssociatedData<'_>,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let (format, rest) = sealed.split_first().ok_or(OpenError::Format)?;
@@ -140,7 +150,7 @@ pub(super) fn open(
         key,
         &nonce,
         body,
-        Some(&place.associated_data()),
+        Some(&associated_data.to_bytes()),
         &mut plaintext,
     )
     .or(Err(OpenError::Refused))?;
@@ -153,8 +163,8 @@ mod tests {
 
     use super::*;
 
-    fn place() -> Place<'static> {
-        Place {
+    fn place() -> AssociatedData<'static> {
+        AssociatedData {
             purpose: Purpose::Value,
             owner: Some("alice"),
             secret_id: Some(&[1; 16]),
@@ -167,10 +177,10 @@ mod tests {
     #[test]
     fn the_bytes_are_as_documented() {
         let key = SecretKey::generate().unwrap();
-        let sealed = seal(&key, &place(), b"example").unwrap();
+        let sealed = seal(&key, place(), b"example").unwrap();
         assert_eq!(sealed.len(), 1 + 24 + 7 + 32);
         assert_eq!(sealed[0], 1);
-        let data = place().associated_data();
+        let data = place().to_bytes();
         let mut expected = Vec::new();
         for field in [
             b"rekey".as_slice(),
@@ -191,51 +201,51 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_truncation_is_refused() {
         let key = SecretKey::generate().unwrap();
-        let sealed = seal(&key, &place(), b"example").unwrap();
+        let sealed = seal(&key, place(), b"example").unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(open(&key, &place(), &damaged).is_err(), "bit {bit}");
+            assert!(open(&key, place(), &damaged).is_err(), "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert!(open(&key, &place(), &sealed[..length]).is_err(), "{length}");
+            assert!(open(&key, place(), &sealed[..length]).is_err(), "{length}");
         }
     }
 
     #[test]
     fn another_place_or_key_is_refused() {
         let key = SecretKey::generate().unwrap();
-        let sealed = seal(&key, &place(), b"example").unwrap();
+        let sealed = seal(&key, place(), b"example").unwrap();
         let others = [
-            Place {
+            AssociatedData {
                 purpose: Purpose::Mask,
                 ..place()
             },
-            Place {
+            AssociatedData {
                 owner: Some("bob"),
                 ..place()
             },
-            Place {
+            AssociatedData {
                 owner: Some("alic"),
                 ..place()
             },
-            Place {
+            AssociatedData {
                 secret_id: Some(&[3; 16]),
                 ..place()
             },
-            Place {
+            AssociatedData {
                 version_id: Some(&[3; 16]),
                 ..place()
             },
-            Place {
+            AssociatedData {
                 secret_id: None,
                 ..place()
             },
-            Place {
+            AssociatedData {
                 kek_id: Some("k"),
                 ..place()
             },
-            Place {
+            AssociatedData {
                 name: Some("k"),
                 ..place()
             },
@@ -245,7 +255,7 @@ mod tests {
         }
         let other = SecretKey::generate().unwrap();
         assert_eq!(
-            open(&other, &place(), &sealed).unwrap_err(),
+            open(&other, place(), &sealed).unwrap_err(),
             OpenError::Refused
         );
     }
@@ -254,14 +264,14 @@ mod tests {
         #[test]
         fn what_was_sealed_opens(plaintext in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let key = SecretKey::generate().unwrap();
-            let sealed = seal(&key, &place(), &plaintext).unwrap();
-            prop_assert_eq!(&*open(&key, &place(), &sealed).unwrap(), &plaintext);
+            let sealed = seal(&key, place(), &plaintext).unwrap();
+            prop_assert_eq!(&*open(&key, place(), &sealed).unwrap(), &plaintext);
         }
 
         #[test]
         fn no_two_places_share_their_associated_data(a in "[a-z]{0,8}", b in "[a-z]{0,8}", c in "[a-z]{0,8}", d in "[a-z]{0,8}") {
-            let one = Place { owner: Some(&a), kek_id: Some(&b), ..place() };
-            let other = Place { owner: Some(&c), kek_id: Some(&d), ..place() };
+            let one = AssociatedData { owner: Some(&a), kek_id: Some(&b), ..place() };
+            let other = AssociatedData { owner: Some(&c), kek_id: Some(&d), ..place() };
             prop_assert_eq!(one.associated_data() == other.associated_data(), (a, b) == (c, d));
         }
     }

@@ -5,8 +5,8 @@
 
 use std::{
     fmt, fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -15,10 +15,13 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{
-    envelope::{self, OpenError, Place, Purpose, SealError, SecretKey},
+    envelope::{self, AssociatedData, OpenError, Purpose, SealError, SecretKey},
     random::random_base62,
 };
-use crate::domain::{KeyId, Timestamp};
+use crate::{
+    domain::{KeyId, Timestamp},
+    files::{Replacement, folder_of},
+};
 
 const KEY_BYTES: usize = 32;
 const CHECKED: [u8; 32] = [0; 32];
@@ -124,10 +127,7 @@ impl Keyring {
     /// [`KeyringError`]; the file is then as it was.
     pub fn generate(path: &Path, now: Timestamp) -> Result<KeyId, KeyringError> {
         let fail = |error| KeyringError::File(path.to_owned(), error);
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(path);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -142,11 +142,14 @@ impl Keyring {
             Err(error) => return Err(error),
         };
         let entry = new_entry(now)?;
-        let id = KeyId::parse(&entry.id).or(Err(KeyringError::Random))?;
+        #[expect(clippy::expect_used, reason = "a day and 8 letters are a good ID")]
+        let id = KeyId::parse(&entry.id).expect("an ID of our own");
         file.keys.push(entry);
         let text = serde_json::to_string_pretty(&file).map_err(|e| fail(e.into()))?;
-        write_whole(path, Zeroizing::new(text).as_bytes()).map_err(fail)?;
-        lock.sync_all().map_err(fail)?;
+        let text = Zeroizing::new(text);
+        let mut replacement = Replacement::of(path, 0o600).map_err(fail)?;
+        replacement.write_all(text.as_bytes()).map_err(fail)?;
+        replacement.commit().map_err(fail)?;
         Ok(id)
     }
 
@@ -175,7 +178,7 @@ impl Keyring {
     /// [`SealError`] when the key is not in this keyring, or the cipher fails.
     pub fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
         let key = self.get(id).ok_or(SealError::KeyMissing)?;
-        envelope::seal(key, &check_place(id), &CHECKED)
+        envelope::seal(key, check_data(id), &CHECKED)
     }
 
     /// Whether this keyring's key of that ID is the one that made the check value.
@@ -186,7 +189,7 @@ impl Keyring {
         let key = self
             .get(id)
             .ok_or_else(|| OpenError::KeyMissing(id.clone()))?;
-        let opened = envelope::open(key, &check_place(id), check_value)?;
+        let opened = envelope::open(key, check_data(id), check_value)?;
         if *opened == CHECKED {
             Ok(())
         } else {
@@ -201,8 +204,8 @@ impl fmt::Debug for Keyring {
     }
 }
 
-fn check_place(id: &KeyId) -> Place<'_> {
-    Place {
+fn check_data(id: &KeyId) -> AssociatedData<'_> {
+    AssociatedData {
         purpose: Purpose::KeyCheck,
         owner: None,
         secret_id: None,
@@ -223,6 +226,7 @@ fn new_entry(now: Timestamp) -> Result<KeyEntry, KeyringError> {
         .or(Err(KeyringError::Random))?
         .to_ascii_lowercase();
     let created_at = now.to_string();
+    // RFC 3339: the day is before the T.
     let day = created_at.split('T').next().unwrap_or_default();
     let bytes: &[u8] = key.unprotected_as_ref();
     Ok(KeyEntry {
@@ -250,23 +254,6 @@ fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
     let text = Zeroizing::new(fs::read(path).map_err(fail)?);
     // serde_json's message would quote the file: it is not passed on.
     serde_json::from_slice(&text).or(Err(KeyringError::Form(path.to_owned())))
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("new");
-    if let Err(error) = fs::remove_file(&aside)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
 }
 
 #[cfg(test)]

@@ -16,5 +16,5 @@ pub use checkpoint::{CheckpointKey, CheckpointSigner};
 pub use digest::{blake2b_256, same_bytes};
 pub use envelope::{OpenError, SealError};
 pub use keyring::{Keyring, KeyringError};
-pub use random::{RandomError, random_base62};
-pub use sealer::Sealer;
+pub use random::{RandomError, base62_digit, random_base62};
+pub use sealer::{Sealer, SecretPlace};

@@ -4,6 +4,21 @@ use zeroize::Zeroizing;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
+/// The digit of `number` modulo 62: `0-9A-Za-z`.
+#[must_use]
+pub fn base62_digit(number: u32) -> char {
+    let index = usize::try_from(number % 62);
+    #[expect(
+        clippy::expect_used,
+        reason = "a remainder below 62 is an index of 62 digits"
+    )]
+    let digit = index
+        .ok()
+        .and_then(|index| BASE62.get(index))
+        .expect("a digit");
+    char::from(*digit)
+}
+
 /// The operating system gave no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gave no random bytes")]
@@ -19,12 +34,9 @@ pub fn random_base62(count: usize) -> Result<Zeroizing<String>, RandomError> {
     while text.len() < count {
         orion::util::secure_rand_bytes(&mut *bytes).or(Err(RandomError))?;
         // Bytes from 248 (4 × 62) on are thrown away, so that no character is likelier than another.
-        let characters = bytes
-            .iter()
-            .filter(|b| **b < 248)
-            .filter_map(|b| BASE62.get(usize::from(b % 62)));
-        for character in characters.take(count - text.len()) {
-            text.push(char::from(*character));
+        let characters = bytes.iter().filter(|byte| **byte < 248);
+        for byte in characters.take(count - text.len()) {
+            text.push(base62_digit(u32::from(*byte)));
         }
     }
     Ok(text)

@@ -5,11 +5,22 @@ use zeroize::Zeroizing;
 use super::{
     Keyring,
     checkpoint::CheckpointSigner,
-    envelope::{self, OpenError, Place, Purpose, SealError, SecretKey},
+    envelope::{self, AssociatedData, OpenError, Purpose, SealError, SecretKey},
 };
 use crate::domain::{
     KeyId, Mask, Owner, SealedMask, SealedVersion, SecretId, SecretValue, ServiceKeyName, VersionId,
 };
+
+/// Which version a value becomes.
+#[derive(Debug, Clone, Copy)]
+pub struct SecretPlace<'a> {
+    /// The secret's owner.
+    pub owner: &'a Owner,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// The version.
+    pub version_id: VersionId,
+}
 
 /// Seals and opens under the keys of the keyring.
 #[derive(Debug)]
@@ -32,20 +43,25 @@ impl Sealer {
     pub fn seal(
         &self,
         kek_id: &KeyId,
-        (owner, secret_id, version_id): (&Owner, SecretId, VersionId),
+        place: SecretPlace<'_>,
         value: SecretValue,
         mask: &Mask,
     ) -> Result<SealedVersion, SealError> {
         let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
-        let at = VersionPlace::new(owner, secret_id, version_id);
+        let SecretPlace {
+            owner,
+            secret_id,
+            version_id,
+        } = place;
+        let at = VersionData::new(owner, secret_id, version_id);
         let data_key = SecretKey::generate().or(Err(SealError::Cipher))?;
         let key_bytes: &[u8] = data_key.unprotected_as_ref();
-        let wrapped_key = envelope::seal(kek, &at.data_key(kek_id), key_bytes)?;
+        let wrapped_key = envelope::seal(kek, at.data_key(kek_id), key_bytes)?;
         let value_bytes = value.expose().as_bytes();
-        let sealed_value = envelope::seal(&data_key, &at.of(Purpose::Value), value_bytes)?;
+        let sealed_value = envelope::seal(&data_key, at.of(Purpose::Value), value_bytes)?;
         drop(value);
         let mask_bytes = mask.as_str().as_bytes();
-        let sealed_mask = envelope::seal(&data_key, &at.of(Purpose::Mask), mask_bytes)?;
+        let sealed_mask = envelope::seal(&data_key, at.of(Purpose::Mask), mask_bytes)?;
         Ok(SealedVersion {
             version_id,
             kek_id: kek_id.clone(),
@@ -65,9 +81,9 @@ impl Sealer {
         secret_id: SecretId,
         sealed: &SealedMask,
     ) -> Result<Mask, OpenError> {
-        let at = VersionPlace::new(owner, secret_id, sealed.version_id);
+        let at = VersionData::new(owner, secret_id, sealed.version_id);
         let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
-        let text = envelope::open(&data_key, &at.of(Purpose::Mask), &sealed.sealed_mask)?;
+        let text = envelope::open(&data_key, at.of(Purpose::Mask), &sealed.sealed_mask)?;
         Ok(Mask::from_opened(into_text(text)?.to_string()))
     }
 
@@ -81,9 +97,9 @@ impl Sealer {
         secret_id: SecretId,
         sealed: &SealedVersion,
     ) -> Result<SecretValue, OpenError> {
-        let at = VersionPlace::new(owner, secret_id, sealed.version_id);
+        let at = VersionData::new(owner, secret_id, sealed.version_id);
         let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
-        let text = envelope::open(&data_key, &at.of(Purpose::Value), &sealed.sealed_value)?;
+        let text = envelope::open(&data_key, at.of(Purpose::Value), &sealed.sealed_value)?;
         SecretValue::parse(into_text(text)?).or(Err(OpenError::Content))
     }
 
@@ -98,7 +114,7 @@ impl Sealer {
     ) -> Result<Vec<u8>, SealError> {
         let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
         let key = SecretKey::generate().or(Err(SealError::Cipher))?;
-        envelope::seal(kek, &service_place(kek_id, name), key.unprotected_as_ref())
+        envelope::seal(kek, service_data(kek_id, name), key.unprotected_as_ref())
     }
 
     /// The signer of checkpoints, from the sealed service key of that name.
@@ -114,14 +130,14 @@ impl Sealer {
             .keyring
             .get(kek_id)
             .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
-        let place = service_place(kek_id, ServiceKeyName::CheckpointSigning);
-        let seed = envelope::open(kek, &place, sealed)?;
+        let data = service_data(kek_id, ServiceKeyName::CheckpointSigning);
+        let seed = envelope::open(kek, data, sealed)?;
         CheckpointSigner::from_seed(&seed).ok_or(OpenError::Content)
     }
 
     fn data_key(
         &self,
-        at: &VersionPlace<'_>,
+        at: &VersionData<'_>,
         kek_id: &KeyId,
         wrapped_key: &[u8],
     ) -> Result<SecretKey, OpenError> {
@@ -129,13 +145,13 @@ impl Sealer {
             .keyring
             .get(kek_id)
             .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
-        let bytes = envelope::open(kek, &at.data_key(kek_id), wrapped_key)?;
+        let bytes = envelope::open(kek, at.data_key(kek_id), wrapped_key)?;
         SecretKey::try_from(bytes.as_slice()).or(Err(OpenError::Content))
     }
 }
 
-fn service_place(kek_id: &KeyId, name: ServiceKeyName) -> Place<'_> {
-    Place {
+fn service_data(kek_id: &KeyId, name: ServiceKeyName) -> AssociatedData<'_> {
+    AssociatedData {
         purpose: Purpose::ServiceKey,
         owner: None,
         secret_id: None,
@@ -152,13 +168,13 @@ fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, OpenErr
 }
 
 /// The place of one version, of which each sealed part has its own.
-struct VersionPlace<'a> {
+struct VersionData<'a> {
     owner: &'a Owner,
     secret_id: [u8; 16],
     version_id: [u8; 16],
 }
 
-impl<'a> VersionPlace<'a> {
+impl<'a> VersionData<'a> {
     fn new(owner: &'a Owner, secret_id: SecretId, version_id: VersionId) -> Self {
         Self {
             owner,
@@ -168,8 +184,8 @@ impl<'a> VersionPlace<'a> {
     }
 
     /// Value and mask: not bound to the key-encryption key, so that a new key-encryption key needs no new ciphertext.
-    fn of(&self, purpose: Purpose) -> Place<'_> {
-        Place {
+    fn of(&self, purpose: Purpose) -> AssociatedData<'_> {
+        AssociatedData {
             purpose,
             owner: Some(self.owner.as_str()),
             secret_id: Some(&self.secret_id),
@@ -179,8 +195,8 @@ impl<'a> VersionPlace<'a> {
         }
     }
 
-    fn data_key<'b>(&'b self, kek_id: &'b KeyId) -> Place<'b> {
-        Place {
+    fn data_key<'b>(&'b self, kek_id: &'b KeyId) -> AssociatedData<'b> {
+        AssociatedData {
             kek_id: Some(kek_id.as_str()),
             ..self.of(Purpose::DataKey)
         }
@@ -206,11 +222,11 @@ mod tests {
     fn sealed(kek_id: &str, version: u128) -> SealedVersion {
         let value = SecretValue::parse(VALUE.to_owned().into()).unwrap();
         let mask = Mask::of(&value);
-        let place = (
-            &Owner::parse("alice").unwrap(),
-            SecretId::new(Uuid::from_u128(1)),
-            VersionId::new(Uuid::from_u128(version)),
-        );
+        let place = SecretPlace {
+            owner: &Owner::parse("alice").unwrap(),
+            secret_id: SecretId::new(Uuid::from_u128(1)),
+            version_id: VersionId::new(Uuid::from_u128(version)),
+        };
         sealer()
             .seal(&KeyId::parse(kek_id).unwrap(), place, value, &mask)
             .unwrap()

@@ -285,7 +285,8 @@ impl Agent {
 }
 
 /// A place in a log, `<epoch>-<position>`; `0-0` is the place before the first event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Ordered by epoch first: a higher epoch is a new start, whatever its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cursor {
     /// The epoch of the event at `position`.
     pub epoch: u64,

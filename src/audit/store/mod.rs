@@ -60,7 +60,7 @@ impl Mark {
 
 /// Where a log stands in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct LogState {
     /// The copy begins after this: before the log's first event, or where the service's log was cut before
     /// the consumer first ran.
     pub(super) base: Mark,
@@ -179,7 +179,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`StoreError`], as in [`AuditStore::add`].
-    pub(super) async fn begin_behind(&self, log: Log, base: Mark) -> Result<(), StoreError> {
+    pub(super) async fn begin_after(&self, log: Log, base: Mark) -> Result<(), StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             let locked = lock_marks(&transaction).await?;
@@ -207,12 +207,12 @@ impl AuditStore {
     }
 
     /// Where a log stands.
-    pub(super) async fn state(&self, log: Log) -> Result<State, StoreError> {
+    pub(super) async fn state(&self, log: Log) -> Result<LogState, StoreError> {
         self.run(async move |db| {
             let row = marks::Entity::find_by_id(log.as_str()).one(&db).await?;
             let row = row.ok_or(StoreError::Corrupt("audit_marks"))?;
             let highest = highest(&db, log).await?;
-            Ok(State {
+            Ok(LogState {
                 base: base_of(&row)?,
                 mark: mark_of(row)?,
                 highest,

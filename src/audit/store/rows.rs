@@ -49,9 +49,9 @@ pub(super) fn event_row(event: AuditEvent) -> events::Model {
 
 /// A stored event: its columns, and its body that they are held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::audit) struct Row(pub(super) events::Model);
+pub(in crate::audit) struct StoredEvent(pub(super) events::Model);
 
-impl Row {
+impl StoredEvent {
     /// The exact bytes.
     pub(in crate::audit) fn body(&self) -> &[u8] {
         &self.0.body

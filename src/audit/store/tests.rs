@@ -254,7 +254,7 @@ async fn a_log_that_was_cut_before_the_first_start_begins_after_the_cut() {
         hash: events[4].hash,
     };
     db.add(&events[6..]).await;
-    db.store.begin_behind(Log::Changes, base).await.unwrap();
+    db.store.begin_after(Log::Changes, base).await.unwrap();
     assert_eq!(db.mark().await, "1-5");
     db.add(&events[5..6]).await;
     assert_eq!(db.mark().await, "1-8");
@@ -274,6 +274,6 @@ async fn a_log_that_was_cut_before_the_first_start_begins_after_the_cut() {
         position: 9,
         hash: [9; 32],
     };
-    db.store.begin_behind(Log::Changes, later).await.unwrap();
+    db.store.begin_after(Log::Changes, later).await.unwrap();
     assert_eq!(db.mark().await, "1-8");
 }

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use super::{
     AuditStore, PAGE,
-    rows::{Row, signed, unsigned},
+    rows::{StoredEvent, signed, unsigned},
 };
 use crate::{
     audit::entity::events,
@@ -48,7 +48,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Through the stretches that the log has left: they follow each other in epochs, not in position.
-    pub(in crate::audit) async fn of_what_was_left(
+    pub(in crate::audit) async fn of_abandoned(
         store: &'a AuditStore,
         log: Log,
     ) -> Result<Self, StoreError> {
@@ -57,12 +57,12 @@ impl<'a> Walk<'a> {
             store,
             log,
             until: u64::MAX,
-            segments: branches.left,
+            segments: branches.abandoned,
         })
     }
 
     /// The next events; none at the end.
-    pub(in crate::audit) async fn page(&mut self) -> Result<Vec<Row>, StoreError> {
+    pub(in crate::audit) async fn page(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
         while let Some(segment) = self.segments.front_mut() {
             let wanted = Segment {
                 to: segment.to.min(self.until),
@@ -82,13 +82,13 @@ impl<'a> Walk<'a> {
 
 /// The newest events of a log, and those that follow.
 #[derive(Debug)]
-pub struct Tail {
+pub struct NewestEvents {
     log: Log,
     cursor: Cursor,
     bodies: Vec<Vec<u8>>,
 }
 
-impl Tail {
+impl NewestEvents {
     /// The exact bytes of the events that were read, once.
     pub fn take(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.bodies)
@@ -105,7 +105,7 @@ impl Tail {
         Ok(any)
     }
 
-    fn add(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
+    fn add(&mut self, rows: Vec<StoredEvent>) -> Result<(), StoreError> {
         if let Some(last) = rows.last() {
             self.cursor = last.cursor()?;
         }
@@ -115,8 +115,8 @@ impl Tail {
 }
 
 impl AuditStore {
-    async fn rows(&self, query: Select<events::Entity>) -> Result<Vec<Row>, StoreError> {
-        self.run(async move |db| Ok(query.all(&db).await?.into_iter().map(Row).collect()))
+    async fn rows(&self, query: Select<events::Entity>) -> Result<Vec<StoredEvent>, StoreError> {
+        self.run(async move |db| Ok(query.all(&db).await?.into_iter().map(StoredEvent).collect()))
             .await
     }
 
@@ -125,7 +125,7 @@ impl AuditStore {
         &self,
         log: Log,
         Segment { epoch, from, to }: Segment,
-    ) -> Result<Vec<Row>, StoreError> {
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         let next = events_of(log)
             .filter(events::Column::Epoch.eq(signed(epoch)))
             .filter(events::Column::Position.between(signed(from), signed(to)))
@@ -138,14 +138,14 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn tail(&self, log: Log, limit: u64) -> Result<Tail, StoreError> {
+    pub async fn tail(&self, log: Log, limit: u64) -> Result<NewestEvents, StoreError> {
         let newest = events_of(log)
             .order_by_desc(events::Column::Epoch)
             .order_by_desc(events::Column::Position)
             .limit(limit);
         let mut rows = self.rows(newest).await?;
         rows.reverse();
-        let mut tail = Tail {
+        let mut tail = NewestEvents {
             log,
             cursor: Cursor::START,
             bodies: Vec::new(),
@@ -154,7 +154,7 @@ impl AuditStore {
         Ok(tail)
     }
 
-    async fn behind(&self, log: Log, after: Cursor) -> Result<Vec<Row>, StoreError> {
+    async fn behind(&self, log: Log, after: Cursor) -> Result<Vec<StoredEvent>, StoreError> {
         let later = Condition::any()
             .add(events::Column::Epoch.gt(signed(after.epoch)))
             .add(
@@ -187,7 +187,7 @@ struct Segment {
 #[derive(Debug, Default)]
 struct Branches {
     main: VecDeque<Segment>,
-    left: VecDeque<Segment>,
+    abandoned: VecDeque<Segment>,
 }
 
 async fn branches(db: &impl ConnectionTrait, log: Log) -> Result<Branches, StoreError> {
@@ -211,7 +211,7 @@ async fn branches(db: &impl ConnectionTrait, log: Log) -> Result<Branches, Store
         );
         let to = last.min(before.saturating_sub(1));
         if to < last {
-            branches.left.push_front(Segment {
+            branches.abandoned.push_front(Segment {
                 epoch,
                 from: from.max(to + 1),
                 to: last,

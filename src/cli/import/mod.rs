@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{CommandError, database, print, progress::Progress};
 use crate::{
     app,
-    crypto::Sealer,
+    crypto::{Sealer, SecretPlace},
     domain::{
         Action, Agent, Applied, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask,
         Outcome, Owner, Refusal, Refused, RequestContext, SecretId, SecretName, SecretValue,
@@ -240,7 +240,12 @@ impl Importer {
             Some(id) => id,
             None => SecretId::new(Uuid::now_v7()),
         };
-        let place = (owner, secret_id, VersionId::new(Uuid::now_v7()));
+        let version_id = VersionId::new(Uuid::now_v7());
+        let place = SecretPlace {
+            owner,
+            secret_id,
+            version_id,
+        };
         let mask = Mask::of(&secret.value);
         // The original is kept for another attempt.
         let value = SecretValue::parse(secret.value.expose().to_owned().into())?;
