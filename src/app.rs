@@ -298,8 +298,8 @@ fn start_relays(
         exchange: settings.broker.exchange.clone(),
     };
     let relays = Log::ALL.map(|log| {
-        let rooms = (reader.clone(), committer.clone());
-        let relay = Relay::new(log, rooms, broker.clone(), stop.subscribe());
+        let (reader, committer) = (reader.clone(), committer.clone());
+        let relay = Relay::new(log, reader, committer, broker.clone(), stop.subscribe());
         let state = relay.state();
         (tokio::spawn(relay.run()), state)
     });

@@ -33,6 +33,11 @@ impl Backoff {
         self.pauses.next().unwrap_or(self.longest)
     }
 
+    /// Pauses before the next attempt.
+    pub(crate) async fn wait(&mut self) {
+        tokio::time::sleep(self.next_pause()).await;
+    }
+
     /// Starts again with the shortest, after an attempt that succeeded.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.longest);

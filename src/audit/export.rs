@@ -24,7 +24,7 @@ pub enum ExportError {
     Store(#[from] StoreError),
     /// The service gives no checkpoint.
     #[error(transparent)]
-    Remote(#[from] ClientError),
+    Client(#[from] ClientError),
     /// The file can't be written.
     #[error("cannot write the export")]
     Write(#[from] io::Error),
@@ -50,13 +50,14 @@ pub enum ExportError {
 /// # Errors
 /// [`ExportError`]; what was written by then is no export.
 pub async fn export(
-    (store, remote): (&AuditStore, &ApiClient),
+    store: &AuditStore,
+    client: &ApiClient,
     log: Log,
     patience: Duration,
     out: &mut impl Write,
-    told: impl Fn(u64, u64),
+    report: impl Fn(u64, u64),
 ) -> Result<Cursor, ExportError> {
-    let checkpoint = remote.head(log).await?;
+    let checkpoint = client.head(log).await?;
     let until = checkpoint.cursor();
     if !await_mark(store, log, until, patience).await? {
         return Err(ExportError::Behind(until));
@@ -66,7 +67,7 @@ pub async fn export(
         return Err(ExportError::Headless(base));
     }
     let mut chain = Chain::of(log);
-    let mut walk = Walk::begin(store, (log, 0), until.position).await?;
+    let mut walk = Walk::begin(store, log, 0, until.position).await?;
     loop {
         let page = walk.page().await?;
         if page.is_empty() {
@@ -77,7 +78,7 @@ pub async fn export(
             out.write_all(row.body())?;
             out.write_all(b"\n")?;
         }
-        told(chain.cursor().position, until.position);
+        report(chain.cursor().position, until.position);
     }
     chain.ends_at(&checkpoint)?;
     serde_json::to_writer(&mut *out, &checkpoint).map_err(io::Error::from)?;

@@ -31,7 +31,7 @@ const LIMIT: u32 = 500;
 #[derive(Debug, thiserror::Error)]
 enum GapError {
     #[error(transparent)]
-    Remote(#[from] ClientError),
+    Client(#[from] ClientError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the service's log has an event whose hash is wrong")]
@@ -42,7 +42,7 @@ enum GapError {
 #[derive(Debug)]
 pub(super) struct Gaps {
     store: AuditStore,
-    remote: ApiClient,
+    client: ApiClient,
     key: Option<CheckpointKey>,
     compare: Duration,
 }
@@ -64,12 +64,13 @@ struct Watched {
 impl Gaps {
     pub(super) fn new(
         store: AuditStore,
-        (remote, key): (ApiClient, Option<CheckpointKey>),
+        client: ApiClient,
+        key: Option<CheckpointKey>,
         compare: Duration,
     ) -> Self {
         Self {
             store,
-            remote,
+            client,
             key,
             compare,
         }
@@ -92,11 +93,11 @@ impl Gaps {
             }
             for one in &mut watched {
                 if compare && let Err(error) = self.compare(one).await {
-                    complain(one.log, &error, "can't compare with the service's log");
+                    warn_of(one.log, &error, "can't compare with the service's log");
                 }
                 if let Err(error) = self.look(one).await {
                     one.not_before = Some(Instant::now() + self.compare);
-                    complain(one.log, &error, "can't fill a gap; trying again later");
+                    warn_of(one.log, &error, "can't fill a gap; trying again later");
                 }
             }
             sleep(LOOK).await;
@@ -108,7 +109,7 @@ impl Gaps {
         let log = watched.log;
         // Read before the head is: what is stored by then the service must have.
         let stored = self.store.state(log).await?.mark.cursor();
-        let head = self.remote.head(log).await?;
+        let head = self.client.head(log).await?;
         if self.key.as_ref().is_some_and(|key| !key.verifies(&head)) {
             tracing::error!(
                 log = log.as_str(),
@@ -197,12 +198,12 @@ impl Gaps {
     /// Fetches from the mark on until nothing is missing or nothing more comes.
     async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<LogState, GapError> {
         let log = watched.log;
-        let mut page = match self.remote.events(log, Some(mark), LIMIT).await {
+        let mut page = match self.client.events(log, Some(mark), LIMIT).await {
             // The service was restored to before the mark, or retention was there: from its first event
             // on, for what is there already is dropped.
             Err(ClientError::Gone { first, .. }) => {
                 let first = first.unwrap_or(Cursor::START);
-                let page = self.remote.events(log, Some(first), LIMIT).await?;
+                let page = self.client.events(log, Some(first), LIMIT).await?;
                 if mark == Cursor::START {
                     self.begin_after(log, first, &page).await?;
                 }
@@ -227,7 +228,7 @@ impl Gaps {
                 }
                 return Ok(state);
             }
-            page = self.remote.events(log, Some(next), LIMIT).await?;
+            page = self.client.events(log, Some(next), LIMIT).await?;
         }
     }
 }
@@ -245,6 +246,6 @@ fn now() -> Timestamp {
     Timestamp::from(Utc::now())
 }
 
-fn complain(log: Log, error: &GapError, what: &'static str) {
+fn warn_of(log: Log, error: &GapError, what: &'static str) {
     tracing::warn!(log = log.as_str(), error = %ErrorChain(error), "{what}");
 }

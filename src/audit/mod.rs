@@ -17,7 +17,7 @@ mod verify;
 
 pub use chain::Bad;
 pub use export::{ExportError, export};
-pub use offline::{Proof, verify_export};
-pub use serve::{Auditor, ServeError};
-pub use store::AuditStore;
+pub use offline::{OfflineError, Proof, verify_export};
+pub use serve::Auditor;
+pub use store::{AuditStore, PrepareError};
 pub use verify::{Verifier, VerifyError};

@@ -30,34 +30,42 @@ pub struct Proof {
     pub checkpoints: u64,
 }
 
+/// Why an export could not be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// The file can't be read.
+    #[error("the export can't be read")]
+    Read(#[from] io::Error),
+    /// The proof fails.
+    #[error(transparent)]
+    Bad(#[from] Bad),
+}
+
 /// Verifies an export.
 ///
 /// # Errors
-/// The outer one when the file can't be read; the inner one names the first bad position.
-pub fn verify_export(
-    mut export: impl BufRead,
-    key: &CheckpointKey,
-) -> io::Result<Result<Proof, Bad>> {
+/// [`OfflineError::Bad`] names the first bad position.
+pub fn verify_export(mut export: impl BufRead, key: &CheckpointKey) -> Result<Proof, OfflineError> {
     let mut chain = Chain::default();
     loop {
         let Some(line) = next_line(&mut export)? else {
-            return Ok(Err(Bad::new(chain.next(), "the export has no checkpoint")));
+            return Err(Bad::new(chain.next(), "the export has no checkpoint").into());
         };
         let Some((b'\n', line)) = line.split_last() else {
             let reason = "a line is incomplete, or far too long";
-            return Ok(Err(Bad::new(chain.next(), reason)));
+            return Err(Bad::new(chain.next(), reason).into());
         };
         let Err(bad) = chain.push(line) else {
             continue;
         };
         let Some(checkpoint) = checkpoint(line) else {
-            return Ok(Err(bad));
+            return Err(bad.into());
         };
         if next_line(&mut export)?.is_some() {
             let reason = "there is a checkpoint before the last line";
-            return Ok(Err(Bad::new(chain.next(), reason)));
+            return Err(Bad::new(chain.next(), reason).into());
         }
-        return Ok(closed_by(&chain, &checkpoint, key));
+        return Ok(closed_by(&chain, &checkpoint, key)?);
     }
 }
 
@@ -136,7 +144,11 @@ mod tests {
 
     fn verified(export: &[u8]) -> Result<Proof, Bad> {
         let key = CheckpointKey::parse(&signer().public_key()).unwrap();
-        verify_export(export, &key).unwrap()
+        match verify_export(export, &key) {
+            Ok(proof) => Ok(proof),
+            Err(OfflineError::Bad(bad)) => Err(bad),
+            Err(error @ OfflineError::Read(_)) => panic!("{error}"),
+        }
     }
 
     fn first_bad(export: &[u8]) -> u64 {
@@ -251,7 +263,7 @@ mod tests {
     fn an_endless_line_is_refused_without_being_read() {
         let endless = io::BufReader::new(io::repeat(b'x'));
         let key = CheckpointKey::parse(&signer().public_key()).unwrap();
-        let bad = verify_export(endless, &key).unwrap().unwrap_err();
-        assert_eq!(bad.position, 1);
+        let bad = verify_export(endless, &key).unwrap_err();
+        assert!(matches!(bad, OfflineError::Bad(bad) if bad.position == 1));
     }
 }

@@ -4,10 +4,7 @@
 //! repeat is dropped by its key. A message that is not an event of rekey is refused for good: the broker moves it to a
 //! queue of its own, and the gap that it leaves is filled from the service's log.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use chrono::Utc;
 use tokio::{
@@ -15,76 +12,53 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{event::AuditEvent, gaps::Gaps, store::AuditStore};
+use super::{
+    event::AuditEvent,
+    gaps::Gaps,
+    store::{AuditStore, PrepareError},
+};
 use crate::{
+    backoff::Backoff,
     broker::{BrokerError, BrokerTarget, Consumer, Delivery},
     client::ApiClient,
     crypto::CheckpointKey,
     domain::{ErrorChain, Timestamp},
     faults,
-    store::{SchemaError, StoreError, UnsafeDatabase},
 };
 
-/// The first and the longest pause between two attempts at the broker or the database.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts at the broker or the database.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that lasted so long was a good one.
 const LASTED: Duration = Duration::from_secs(10);
 
-/// Why the consumer does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The database's settings could lose what was acknowledged.
-    #[error(transparent)]
-    Unsafe(#[from] UnsafeDatabase),
-    /// The schema can't be made.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// The database can't be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// The audit consumer.
 #[derive(Debug)]
 pub struct Auditor {
-    store: AuditStore,
-    broker: BrokerTarget,
-    remote: ApiClient,
-    key: Option<CheckpointKey>,
-    compare: Duration,
-    stopping: watch::Receiver<bool>,
+    /// Its own database.
+    pub store: AuditStore,
+    /// The broker that delivers events.
+    pub broker: BrokerTarget,
+    /// The service, which fills gaps.
+    pub client: ApiClient,
+    /// The key that verifies checkpoints, if it is known.
+    pub key: Option<CheckpointKey>,
+    /// How often it compares itself with the service.
+    pub compare: Duration,
+    /// It runs until this says so.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl Auditor {
-    /// A consumer that runs until `stopping` says so, and compares itself with the service every `compare`.
-    #[must_use]
-    pub fn new(
-        store: AuditStore,
-        broker: BrokerTarget,
-        (remote, key): (ApiClient, Option<CheckpointKey>),
-        compare: Duration,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            store,
-            broker,
-            remote,
-            key,
-            compare,
-            stopping,
-        }
-    }
-
     /// Makes the database ready, then stores until it is stopped; what it began to store it ends.
     ///
     /// # Errors
-    /// [`ServeError`]: the database can't be used at the start. Later, the consumer waits for it.
-    pub async fn run(self) -> Result<(), ServeError> {
-        self.store.prepare().await??;
+    /// [`PrepareError`]: the database can't be used at the start. Later, the consumer waits for it.
+    pub async fn run(self) -> Result<(), PrepareError> {
+        self.store.prepare().await?;
         let gaps = Gaps::new(
             self.store.clone(),
-            (self.remote.clone(), self.key.clone()),
+            self.client.clone(),
+            self.key.clone(),
             self.compare,
         );
         // What it has handed to the database goes on; an answer of the service is not waited for.
@@ -102,17 +76,16 @@ impl Auditor {
     }
 
     async fn consume(&self) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !*self.stopping.borrow() {
             let began = Instant::now();
             if let Err(error) = self.connection().await {
                 tracing::warn!(error = %ErrorChain(&error), "cannot connect to the broker; trying again");
             }
             if began.elapsed() > LASTED {
-                pause = FIRST_PAUSE;
+                backoff.reset();
             }
-            self.rest(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.rest(backoff.next_pause()).await;
         }
     }
 
@@ -156,7 +129,7 @@ impl Auditor {
 
     /// Stores the events, however long the database takes; false when the consumer was stopped before.
     async fn store_all(&self, events: Vec<AuditEvent>) -> bool {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !events.is_empty() {
             let now = Timestamp::from(Utc::now());
             match self.store.add(events.clone(), now).await {
@@ -176,16 +149,13 @@ impl Auditor {
             if *self.stopping.borrow() {
                 return false;
             }
-            self.rest(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.rest(backoff.next_pause()).await;
         }
         true
     }
 
-    /// Pauses, with up to a quarter more, unless the consumer is stopped meanwhile.
+    /// Pauses, unless the consumer is stopped.
     async fn rest(&self, pause: Duration) {
-        let jitter = RandomState::new().hash_one(0_u8) % 256;
-        let pause = pause + pause.mul_f64(f64::from(u32::try_from(jitter).unwrap_or(0)) / 1024.0);
         let mut stopping = self.stopping.clone();
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => {}

@@ -34,14 +34,26 @@ pub enum VerifyError {
     Store(#[from] StoreError),
     /// The service's log can't be read.
     #[error(transparent)]
-    Remote(#[from] ClientError),
+    Client(#[from] ClientError),
+    /// The proof fails.
+    #[error(transparent)]
+    Bad(#[from] Bad),
+}
+
+/// Keeps a proof that fails as a finding; a proof that can't be made is an error.
+fn finding(proved: Result<(), VerifyError>) -> Result<Option<Bad>, VerifyError> {
+    match proved {
+        Ok(()) => Ok(None),
+        Err(VerifyError::Bad(bad)) => Ok(Some(bad)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Proves logs.
 #[derive(Debug)]
 pub struct Verifier {
     store: AuditStore,
-    remote: Option<ApiClient>,
+    client: Option<ApiClient>,
     key: Option<CheckpointKey>,
     patience: Duration,
 }
@@ -52,30 +64,27 @@ impl Verifier {
     #[must_use]
     pub fn new(
         store: AuditStore,
-        remote: Option<ApiClient>,
+        client: Option<ApiClient>,
         key: Option<CheckpointKey>,
         patience: Duration,
     ) -> Self {
         Self {
             store,
-            remote,
+            client,
             key,
             patience,
         }
     }
 
-    /// Proves one log. `told` hears up to which position, of which, the events were looked at.
+    /// Proves one log. `report` is called with the position through which events were checked, and with the
+    /// last one.
     ///
     /// # Errors
-    /// The outer one when the proof can't be made; the inner one names the first bad position.
-    pub async fn verify(
-        &self,
-        log: Log,
-        told: impl Fn(u64, u64),
-    ) -> Result<Result<Proof, Bad>, VerifyError> {
+    /// [`VerifyError::Bad`] names the first bad position; the others say why no proof could be made.
+    pub async fn verify(&self, log: Log, report: impl Fn(u64, u64)) -> Result<Proof, VerifyError> {
         let stored = self.store.state(log).await?.highest;
-        let head = match &self.remote {
-            Some(remote) => Some(remote.head(log).await?),
+        let head = match &self.client {
+            Some(client) => Some(client.head(log).await?),
             None => None,
         };
         let mut found = Vec::new();
@@ -89,22 +98,22 @@ impl Verifier {
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
         let mut chain = Chain::after(log, base.cursor(), base.hash);
-        let walked = self.walk(&mut chain, until, head.as_ref(), told).await?;
-        found.extend(walked.err());
-        found.extend(self.abandoned(log).await?.err());
+        let walked = self.walk(&mut chain, until, head.as_ref(), report).await;
+        found.extend(finding(walked)?);
+        found.extend(finding(self.abandoned(log).await)?);
         found.extend(self.alarm(log).await?);
-        let (checkpoints, bad) = self.checkpoints(log, until).await?;
+        let Signed { checkpoints, bad } = self.checkpoints(log, until).await?;
         found.extend(bad);
         // The first of equals: the walk's word is the plainest.
         match found.into_iter().min_by_key(|bad| bad.position) {
-            Some(bad) => Ok(Err(bad)),
-            None => Ok(Ok(Proof {
+            Some(bad) => Err(bad.into()),
+            None => Ok(Proof {
                 log,
                 after: base.cursor(),
                 cursor: chain.cursor(),
                 hash: chain.hash(),
                 checkpoints,
-            })),
+            }),
         }
     }
 
@@ -132,15 +141,15 @@ impl Verifier {
         chain: &mut Chain,
         until: Cursor,
         head: Option<&Checkpoint>,
-        told: impl Fn(u64, u64),
-    ) -> Result<Result<(), Bad>, VerifyError> {
+        report: impl Fn(u64, u64),
+    ) -> Result<(), VerifyError> {
         let Some(log) = chain.log() else {
-            return Ok(Ok(()));
+            return Ok(());
         };
         let base = chain.cursor();
-        let twin = self.remote.as_ref();
-        let mut twin = twin.map(|remote| Twin::new(remote, log, base));
-        let mut walk = Walk::begin(&self.store, (log, base.position), until.position).await?;
+        let twin = self.client.as_ref();
+        let mut twin = twin.map(|client| Twin::new(client, log, base));
+        let mut walk = Walk::begin(&self.store, log, base.position, until.position).await?;
         loop {
             let page = walk.page().await?;
             if page.is_empty() {
@@ -153,48 +162,51 @@ impl Verifier {
                         && !twin.holds(expected, row.body()).await?
                     {
                         let reason = "the service's log has a different event there";
-                        return Ok(Err(Bad::new(expected, reason)));
+                        return Err(Bad::new(expected, reason).into());
                     }
                     continue;
                 };
-                return Ok(Err(bad));
+                return Err(bad.into());
             }
-            told(chain.cursor().position, until.position);
+            report(chain.cursor().position, until.position);
         }
         let end = chain.cursor();
         if end.position < until.position {
             let reason = format!("it is missing: the log is known to go through {until}");
-            return Ok(Err(Bad::new(chain.next(), reason)));
+            return Err(Bad::new(chain.next(), reason).into());
         }
-        Ok(head.map_or(Ok(()), |head| chain.ends_at(head)))
+        match head {
+            Some(head) => Ok(chain.ends_at(head)?),
+            None => Ok(()),
+        }
     }
 
     /// Verifies the branch that a restored service has abandoned: it was published, so it must verify too.
-    async fn abandoned(&self, log: Log) -> Result<Result<(), Bad>, VerifyError> {
+    async fn abandoned(&self, log: Log) -> Result<(), VerifyError> {
         let mut walk = Walk::of_abandoned(&self.store, log).await?;
         let mut before: Option<Before> = None;
         loop {
             let page = walk.page().await?;
             if page.is_empty() {
-                return Ok(Ok(()));
+                return Ok(());
             }
             for row in page {
                 let at = row.cursor()?;
                 let bad = |reason: String| Bad::new(at.position, format!("{at}: {reason}"));
                 let event = match AuditEvent::parse(row.body().to_vec()) {
                     Ok(event) => event,
-                    Err(error) => return Ok(Err(bad(error.to_string()))),
+                    Err(error) => return Err(bad(error.to_string()).into()),
                 };
                 let (cursor, hash, prev_hash) = (event.cursor(), event.hash, event.prev_hash);
                 if let Err(error) = row.check(event) {
-                    return Ok(Err(bad(error.reason)));
+                    return Err(bad(error.reason).into());
                 }
                 let same = before.filter(|last| last.cursor.epoch == cursor.epoch);
                 if let Some(last) = same
                     && last.cursor.position + 1 < cursor.position
                 {
                     let reason = format!("it is missing in epoch {}", cursor.epoch);
-                    return Ok(Err(Bad::new(last.cursor.position + 1, reason)));
+                    return Err(Bad::new(last.cursor.position + 1, reason).into());
                 }
                 let follows = match same {
                     Some(last) => last.hash == prev_hash,
@@ -205,7 +217,7 @@ impl Verifier {
                     }
                 };
                 if !follows {
-                    return Ok(Err(bad("it does not follow an event before it".to_owned())));
+                    return Err(bad("it does not follow an event before it".to_owned()).into());
                 }
                 before = Some(Before { cursor, hash });
             }
@@ -221,13 +233,16 @@ impl Verifier {
     }
 
     /// How many checkpoints hold, and the first that does not.
-    async fn checkpoints(&self, log: Log, until: Cursor) -> Result<(u64, Option<Bad>), StoreError> {
+    async fn checkpoints(&self, log: Log, until: Cursor) -> Result<Signed, StoreError> {
         let mut count = 0;
         let mut last = None;
         loop {
             let page = self.store.checkpoints(log, last.as_ref()).await?;
             if page.is_empty() {
-                return Ok((count, None));
+                return Ok(Signed {
+                    checkpoints: count,
+                    bad: None,
+                });
             }
             for Checked { checkpoint, event } in page {
                 let position = checkpoint.position;
@@ -237,19 +252,33 @@ impl Verifier {
                     .is_some_and(|key| !key.verifies(&checkpoint))
                 {
                     let reason = "its checkpoint was not signed with this key";
-                    return Ok((count, Some(Bad::new(position, reason))));
+                    return Ok(Signed {
+                        checkpoints: count,
+                        bad: Some(Bad::new(position, reason)),
+                    });
                 }
                 // A younger one may be of an event that is still under way.
                 let young = event.is_none() && checkpoint.cursor() > until;
                 if !young && event.as_deref() != Some(&checkpoint.hash[..]) {
                     let reason = "the service signed a different event there";
-                    return Ok((count, Some(Bad::new(position, reason))));
+                    return Ok(Signed {
+                        checkpoints: count,
+                        bad: Some(Bad::new(position, reason)),
+                    });
                 }
                 count += 1;
                 last = Some(checkpoint);
             }
         }
     }
+}
+
+/// What was found of a log's checkpoints.
+struct Signed {
+    /// How many hold.
+    checkpoints: u64,
+    /// The first that does not.
+    bad: Option<Bad>,
 }
 
 /// The event before the one in question.
@@ -281,7 +310,7 @@ pub(super) async fn await_mark(
 
 /// The service's log, read beside the stored one.
 struct Twin<'a> {
-    remote: &'a ApiClient,
+    client: &'a ApiClient,
     log: Log,
     cursor: Cursor,
     events: VecDeque<Vec<u8>>,
@@ -290,9 +319,9 @@ struct Twin<'a> {
 }
 
 impl<'a> Twin<'a> {
-    fn new(remote: &'a ApiClient, log: Log, after: Cursor) -> Self {
+    fn new(client: &'a ApiClient, log: Log, after: Cursor) -> Self {
         Self {
-            remote,
+            client,
             log,
             cursor: after,
             events: VecDeque::new(),
@@ -306,7 +335,7 @@ impl<'a> Twin<'a> {
             return Ok(true);
         }
         if self.events.is_empty() {
-            let page = match self.remote.events(self.log, Some(self.cursor), LIMIT).await {
+            let page = match self.client.events(self.log, Some(self.cursor), LIMIT).await {
                 Err(ClientError::Gone {
                     first: Some(first), ..
                 }) if first.position >= position => {

@@ -19,7 +19,9 @@ use super::{
     shutdown::Shutdown,
 };
 use crate::{
-    audit::{AuditStore, Auditor, Bad, Proof, Verifier, export, verify_export},
+    audit::{
+        AuditStore, Auditor, Bad, OfflineError, Proof, Verifier, VerifyError, export, verify_export,
+    },
     broker::BrokerTarget,
     client::ApiClient,
     crypto::CheckpointKey,
@@ -123,10 +125,10 @@ pub(super) fn verify_offline(
     let length = opened.metadata()?.len();
     let progress = Progress::new(file.display().to_string(), "bytes");
     let read = BufReader::new(ProgressReader::new(opened, length, progress));
-    let found = verify_export(read, key)?;
-    let log = match &found {
-        Ok(proof) => Some(proof.log),
-        Err(_bad) => None,
+    let (log, found) = match verify_export(read, key) {
+        Ok(proof) => (Some(proof.log), Ok(proof)),
+        Err(OfflineError::Bad(bad)) => (None, Err(bad)),
+        Err(error @ OfflineError::Read(_)) => return Err(error.into()),
     };
     report(&[Verdict { log, found }], as_json)
 }
@@ -165,13 +167,14 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
         exchange: settings.broker.exchange.clone(),
     };
     let stop = watch::Sender::new(false);
-    let auditor = Auditor::new(
+    let auditor = Auditor {
         store,
         broker,
-        (client, public_key(settings)?),
-        settings.audit.compare,
-        stop.subscribe(),
-    );
+        client,
+        key: public_key(settings)?,
+        compare: settings.audit.compare,
+        stopping: stop.subscribe(),
+    };
     let asked = async {
         shutdown.wait().await;
         stop.send_replace(true);
@@ -207,9 +210,14 @@ async fn verify(
     for log in Log::ALL {
         let progress = Progress::new(log.as_str(), "events");
         let report = |done, all| progress.report(done, all);
+        let found = match verifier.verify(log, report).await {
+            Ok(proof) => Ok(proof),
+            Err(VerifyError::Bad(bad)) => Err(bad),
+            Err(error) => return Err(error.into()),
+        };
         verdicts.push(Verdict {
             log: Some(log),
-            found: verifier.verify(log, report).await?,
+            found,
         });
     }
     store.close(TIMEOUT).await;
@@ -285,15 +293,24 @@ async fn write_export(
 ) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
     let client = client(settings)?.ok_or("audit.url and audit.token must be set")?;
-    let from = (&store, &client);
     let progress = Progress::new(log.as_str(), "events");
     let report = |done, all| progress.report(done, all);
     let until = match output {
-        None => export(from, log, wait, &mut BufWriter::new(io::stdout()), report).await?,
+        None => {
+            export(
+                &store,
+                &client,
+                log,
+                wait,
+                &mut BufWriter::new(io::stdout()),
+                report,
+            )
+            .await?
+        }
         Some(path) => {
             // Readers see a whole export, this one or the last.
             let mut file = BufWriter::new(Replacement::of(path, 0o644)?);
-            let until = export(from, log, wait, &mut file, report).await?;
+            let until = export(&store, &client, log, wait, &mut file, report).await?;
             let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.commit()?;
             until

@@ -61,7 +61,7 @@ async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
             .iter()
             .map(|(key, versions)| {
                 json!({
-                    "id": key.id, "state": key.state, "primary": key.primary,
+                    "id": key.id, "state": key.state.as_str(), "primary": key.primary,
                     "versions": versions,
                 })
             })
@@ -73,7 +73,8 @@ async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
         let primary = if key.primary { "  primary" } else { "" };
         print(&format!(
             "{}  {}  seals {versions} versions{primary}",
-            key.id, key.state
+            key.id,
+            key.state.as_str()
         ))?;
     }
     let shown = match public_key {

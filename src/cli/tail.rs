@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{CommandError, connection, log_name, print};
 use crate::{
-    client::{ApiClient, LogFollower, Pause},
+    backoff::Backoff,
+    client::{ApiClient, LONGEST_PAUSE, LogFollower},
     domain::{Cursor, Log},
 };
 
@@ -38,16 +39,16 @@ pub(super) async fn run(options: TailOptions, as_json: bool) -> Result<ExitCode,
 
 async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<(), CommandError> {
     let mut after = options.after;
-    let mut pause = Pause::new();
+    let mut backoff = Backoff::new(LONGEST_PAUSE);
     loop {
         let page = match client.events(options.log, after, PAGE).await {
             Err(error) if options.follow && error.may_pass() => {
-                pause.wait().await;
+                backoff.wait().await;
                 continue;
             }
             page => page?,
         };
-        pause.reset();
+        backoff.reset();
         let lines: Vec<_> = page
             .events
             .iter()

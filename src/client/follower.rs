@@ -1,50 +1,13 @@
 //! A log followed over any number of connections.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{ApiClient, ClientError, EventStream, StreamItem};
+use crate::backoff::Backoff;
 use crate::domain::{Cursor, ErrorChain, Log};
 
-/// Grows with each failure and begins anew after a success.
-#[derive(Debug)]
-pub struct Pause {
-    next: Duration,
-}
-
-impl Pause {
-    const SHORTEST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(10);
-
-    /// Begins with the shortest.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            next: Self::SHORTEST,
-        }
-    }
-
-    /// Waits. Jittered, so that the clients of a service that comes back do not come all at once.
-    pub async fn wait(&mut self) {
-        let pause = self.next;
-        self.next = (pause * 2).min(Self::LONGEST);
-        let share = u32::try_from(RandomState::new().hash_one(0) % 512).unwrap_or(0);
-        tokio::time::sleep(pause * (512 + share) / 1024).await;
-    }
-
-    /// Something went well.
-    pub const fn reset(&mut self) {
-        self.next = Self::SHORTEST;
-    }
-}
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// The longest pause between two attempts to reach the service.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Follows a log over any number of connections. After a break it resumes from its last cursor, so each event
 /// comes once.
@@ -54,20 +17,20 @@ pub struct LogFollower {
     log: Log,
     cursor: Option<Cursor>,
     stream: Option<EventStream>,
-    pause: Pause,
+    backoff: Backoff,
     broken: bool,
 }
 
 impl LogFollower {
     /// Begins after a cursor, or at the log's head as the first connection finds it.
     #[must_use]
-    pub const fn new(client: ApiClient, log: Log, after: Option<Cursor>) -> Self {
+    pub fn new(client: ApiClient, log: Log, after: Option<Cursor>) -> Self {
         Self {
             client,
             log,
             cursor: after,
             stream: None,
-            pause: Pause::new(),
+            backoff: Backoff::new(LONGEST_PAUSE),
             broken: false,
         }
     }
@@ -102,7 +65,7 @@ impl LogFollower {
                 Err(error) => return Err(error),
             }
             self.stream = None;
-            self.pause.wait().await;
+            self.backoff.wait().await;
         }
     }
 
@@ -120,7 +83,7 @@ impl LogFollower {
             // Every connection begins with an item. It does not count: a service that accepts connections
             // and drops them must not be hurried.
             if !first {
-                self.pause.reset();
+                self.backoff.reset();
             }
             if std::mem::take(&mut self.broken) {
                 tracing::info!(event.cursor = %item.cursor, "resumed the stream");

@@ -28,7 +28,8 @@ use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
 
 pub use answer::{EventPage, ResolvedValue, ResolvedValues};
 pub use error::ClientError;
-pub use follower::{LogFollower, Pause};
+pub(crate) use follower::LONGEST_PAUSE;
+pub use follower::LogFollower;
 pub use health::{HealthReport, check_health};
 pub use stream::{EventStream, StreamItem, StreamedEvent};
 

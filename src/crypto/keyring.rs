@@ -264,6 +264,12 @@ mod tests {
         format!("{id}:{}", STANDARD.encode([byte; 32]))
     }
 
+    fn write_file(path: &Path, text: &str) {
+        let mut file = Replacement::of(path, 0o600).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.commit().unwrap();
+    }
+
     #[test]
     fn generated_keys_are_read_back_in_order() {
         let folder = tempfile::tempdir().unwrap();
@@ -302,7 +308,7 @@ mod tests {
             r#"{"keys":"canary"}"#,
             r#"{"keys":[{"id":"a","key":"canary"}]}"#,
         ] {
-            write_whole(&path, text.as_bytes()).unwrap();
+            write_file(&path, text);
             let error = Keyring::read(&path).unwrap_err();
             assert!(matches!(error, KeyringError::Form(_)), "{text}");
             assert!(!format!("{error} {error:?}").contains("canary"));

@@ -23,6 +23,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Its canonical JSON (RFC 8785).
+    #[must_use]
+    #[expect(
+        clippy::expect_used,
+        reason = "strings and numbers, written to memory, can't fail to serialise"
+    )]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a checkpoint is always serialisable")
+    }
+
     /// The cursor of the last event that it covers.
     #[must_use]
     pub fn cursor(&self) -> Cursor {

@@ -7,6 +7,7 @@ mod checkpoint;
 mod error_chain;
 mod event;
 mod identity;
+mod key;
 mod mask;
 mod name;
 mod sealed;
@@ -24,6 +25,7 @@ pub use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
     ServiceKeyName, TraceParent, VersionId,
 };
+pub use key::KeyState;
 pub use mask::Mask;
 pub use name::{Provider, SecretName};
 pub use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     crypto::{CheckpointSigner, Keyring, OpenError, SealError, Sealer},
-    domain::{KeyId, ServiceKeyName, Timestamp},
+    domain::{KeyId, KeyState, ServiceKeyName, Timestamp},
     store::{Admin, Reader, StoreError, StoredKey, StoredServiceKey, Target},
 };
 
@@ -61,7 +61,7 @@ pub async fn verify(
         primary: _,
     } in &known
     {
-        if state != "retired" {
+        if *state != KeyState::Retired {
             keyring
                 .verify(id, check_value)
                 .map_err(|error| KeysError::Key(id.clone(), error))?;

@@ -8,10 +8,7 @@
 mod health;
 mod session;
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::{
     sync::watch,
@@ -20,12 +17,13 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    backoff::Backoff,
     broker::{BrokerTarget, Publisher},
     domain::{ErrorChain, Log},
     store::{Check, Committer, CursorAction, CursorName, CursorState, CursorStep, Reader},
 };
 pub(crate) use health::RelayHealth;
-use session::{Ended, Session};
+use session::{Ended, PublishSession};
 
 /// How long a relay without a broker keeps its lease.
 const WITHOUT_BROKER: Duration = Duration::from_secs(5);
@@ -79,7 +77,8 @@ impl Relay {
     #[must_use]
     pub fn new(
         log: Log,
-        (reader, committer): (Reader, Committer),
+        reader: Reader,
+        committer: Committer,
         target: BrokerTarget,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -116,11 +115,11 @@ impl Relay {
     /// Publishes until it is stopped; then moves the cursor a last time and releases the lease.
     pub async fn run(mut self) {
         let mut lost_at = Instant::now();
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !*self.stopping.borrow() {
             match Publisher::connect(&self.target).await {
                 Ok(publisher) => {
-                    pause = Duration::from_millis(100);
+                    backoff.reset();
                     self.set(Check::Ok);
                     self.serve(publisher).await;
                     lost_at = Instant::now();
@@ -135,8 +134,7 @@ impl Relay {
                         self.release().await;
                         self.rest(STAND_BACK).await;
                     }
-                    self.rest(jittered(pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.rest(backoff.next_pause()).await;
                 }
             }
         }
@@ -151,7 +149,7 @@ impl Relay {
                 continue;
             };
             let cursor = self.cursor.clone();
-            let mut session = Session::new((&publisher, &cursor), lease, self.careful_until);
+            let mut session = PublishSession::new(&publisher, &cursor, lease, self.careful_until);
             let ended = loop {
                 if *self.stopping.borrow() {
                     break Ended::Stopped;
@@ -244,7 +242,7 @@ impl Relay {
         });
     }
 
-    fn note(&self, session: &mut Session<'_>) {
+    fn note(&self, session: &mut PublishSession<'_>) {
         let (unroutable, confirmed) = (session.take_unroutable(), session.lease().confirmed);
         self.state.send_if_modified(|state| {
             let news = unroutable > 0 || state.confirmed != Some(confirmed);
@@ -253,10 +251,4 @@ impl Relay {
             news
         });
     }
-}
-
-/// Between half and the whole of a pause, so that replicas don't come back all at once.
-fn jittered(pause: Duration) -> Duration {
-    let share = u32::try_from(RandomState::new().hash_one(0) % 512).unwrap_or(0);
-    pause * (512 + share) / 1024
 }

@@ -43,7 +43,7 @@ pub(super) enum Ended {
 }
 
 /// Publishes on one connection under one lease.
-pub(super) struct Session<'a> {
+pub(super) struct PublishSession<'a> {
     publisher: &'a Publisher,
     cursor: &'a CursorName,
     lease: Lease,
@@ -51,8 +51,15 @@ pub(super) struct Session<'a> {
     /// The last position that was published.
     published: u64,
     read: VecDeque<LoggedEvent>,
-    window: VecDeque<(u64, Instant, Confirm)>,
+    window: VecDeque<Unconfirmed>,
     unroutable: u64,
+}
+
+/// An event that the broker has yet to confirm.
+struct Unconfirmed {
+    position: u64,
+    published_at: Instant,
+    confirm: Confirm,
 }
 
 /// What a step waits for.
@@ -62,9 +69,10 @@ enum Woken {
     Nothing,
 }
 
-impl<'a> Session<'a> {
+impl<'a> PublishSession<'a> {
     pub(super) fn new(
-        (publisher, cursor): (&'a Publisher, &'a CursorName),
+        publisher: &'a Publisher,
+        cursor: &'a CursorName,
         lease: Lease,
         careful_until: u64,
     ) -> Self {
@@ -114,8 +122,13 @@ impl<'a> Session<'a> {
         // Subscribed before the log is read: a commit in between wakes the next step.
         let mut commits = committer.committed(self.cursor.log);
         self.publish(reader).await?;
-        let woken = if let Some((_, since, confirm)) = self.window.front_mut() {
-            let late = *since + CONFIRM;
+        let woken = if let Some(Unconfirmed {
+            published_at,
+            confirm,
+            ..
+        }) = self.window.front_mut()
+        {
+            let late = *published_at + CONFIRM;
             tokio::select! {
                 biased;
                 verdict = confirm => Woken::Confirmed(verdict),
@@ -135,8 +148,8 @@ impl<'a> Session<'a> {
             Woken::Confirmed(verdict) => {
                 self.confirmed(verdict).await?;
                 // The broker confirms many at once: those that are there need no step of their own.
-                while let Some((.., confirm)) = self.window.front_mut()
-                    && let Some(verdict) = confirm.now_or_never()
+                while let Some(first) = self.window.front_mut()
+                    && let Some(verdict) = (&mut first.confirm).now_or_never()
                 {
                     self.confirmed(verdict).await?;
                 }
@@ -150,8 +163,8 @@ impl<'a> Session<'a> {
         match verdict {
             Ok(Verdict::Taken { unroutable }) => {
                 self.unroutable += u64::from(unroutable);
-                if let Some((position, ..)) = self.window.pop_front() {
-                    self.lease.confirmed = position;
+                if let Some(first) = self.window.pop_front() {
+                    self.lease.confirmed = first.position;
                 }
                 faults::point("after-confirm").await;
                 Ok(())
@@ -203,7 +216,11 @@ impl<'a> Session<'a> {
                 .publish(message)
                 .await
                 .map_err(Ended::BrokerLost)?;
-            self.window.push_back((position, Instant::now(), confirm));
+            self.window.push_back(Unconfirmed {
+                position,
+                published_at: Instant::now(),
+                confirm,
+            });
             faults::point("after-publish").await;
         }
         Ok(())

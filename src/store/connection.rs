@@ -4,7 +4,14 @@
 //! all work runs in tasks of its own. What hangs is given up together with its whole pool: a condemned
 //! pool drops its tasks and closes its connections hard.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
@@ -19,7 +26,7 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::StoreError;
@@ -183,7 +190,94 @@ impl Pool {
     pub async fn close(&self, deadline: Duration) {
         // Nothing uses the pool any more, so the dropped future can lose no write. Connections that do not
         // close in time end with the process.
-        let _ = tokio::time::timeout(deadline, self.db.clone().close()).await;
+        let _ = timeout(deadline, self.db.clone().close()).await;
+    }
+}
+
+/// How long work may take before its pool counts a miss, and after how many misses in a row the pool is
+/// replaced as a whole: a black-holed connection frees nothing by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// The longest that work may take.
+    pub(crate) deadline: Duration,
+    /// Misses in a row.
+    pub(crate) misses: u32,
+}
+
+/// A pool that is replaced when it does not answer.
+#[derive(Debug)]
+pub(crate) struct ReplaceablePool {
+    target: Target,
+    runtime: Handle,
+    patience: Patience,
+    pool: RwLock<Arc<Pool>>,
+    misses: AtomicU32,
+}
+
+impl ReplaceablePool {
+    /// A pool of the target's size, which connects when it must.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL can't be used.
+    pub(crate) async fn open(
+        target: Target,
+        runtime: &Handle,
+        patience: Patience,
+    ) -> Result<Self, StoreError> {
+        let pool = Pool::open(&target, target.max_connections, runtime).await?;
+        Ok(Self {
+            target,
+            runtime: runtime.clone(),
+            patience,
+            pool: RwLock::new(Arc::new(pool)),
+            misses: AtomicU32::new(0),
+        })
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs work as a task of its own. When it misses its deadline the task goes on, unless the pool is given
+    /// up with all its tasks.
+    ///
+    /// # Errors
+    /// The work's own, or [`StoreError::Deadline`].
+    pub(crate) async fn run<F, W, T, E>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(DatabaseConnection) -> W,
+        W: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let pool = self.pool();
+        let task = pool.spawn(work).finish();
+        let Ok(result) = timeout(self.patience.deadline, task).await else {
+            if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= self.patience.misses {
+                self.replace(&pool).await?;
+            }
+            return Err(StoreError::Deadline.into());
+        };
+        self.misses.store(0, Ordering::Relaxed);
+        result
+    }
+
+    async fn replace(&self, missed: &Arc<Pool>) -> Result<(), StoreError> {
+        let fresh = Pool::open(&self.target, self.target.max_connections, &self.runtime).await?;
+        let mut held = self.pool.write().unwrap_or_else(PoisonError::into_inner);
+        // Another task may have replaced it already.
+        if Arc::ptr_eq(&held, missed) {
+            *held = Arc::new(fresh);
+            self.misses.store(0, Ordering::Relaxed);
+            missed.condemn();
+            tracing::warn!("the connections to the database were replaced: it does not answer");
+        }
+        Ok(())
+    }
+
+    /// Closes the pool, as far as that is possible within `deadline`.
+    pub(crate) async fn close(&self, deadline: Duration) {
+        self.pool().close(deadline).await;
     }
 }
 

@@ -11,15 +11,15 @@ use super::{
     rows::{corrupt, unsigned},
     transaction::Transaction,
 };
-use crate::domain::{KeyId, Log, Timestamp};
+use crate::domain::{KeyId, KeyState, Log, Timestamp};
 
 /// A key that versions are sealed under, or were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
     /// Its ID.
     pub id: KeyId,
-    /// `active`, `retiring` or `retired`.
-    pub state: String,
+    /// What it may still do.
+    pub state: KeyState,
     /// Whether new versions are sealed under it.
     pub primary: bool,
     /// 32 zero bytes, sealed under it.
@@ -46,7 +46,7 @@ pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredKey>, Sto
                 Ok(StoredKey {
                     primary: head.primary_kek_id.as_deref() == Some(id.as_str()),
                     id: KeyId::parse(&id).map_err(corrupt("keys"))?,
-                    state,
+                    state: KeyState::parse(&state).map_err(corrupt("keys"))?,
                     check_value,
                 })
             },
@@ -67,7 +67,7 @@ pub(super) async fn insert_first(
     }
     let row = keys::Model {
         id: id.as_str().to_owned(),
-        state: "active".to_owned(),
+        state: KeyState::Active.as_str().to_owned(),
         check_value,
         created_at: now.micros(),
     };

@@ -34,7 +34,9 @@ pub(crate) use admin::Admin;
 pub(crate) use admission::{Pending, QueueLimits, Ticket};
 pub(crate) use apply::Limits;
 pub(crate) use committer::{Committer, CommitterSettings};
-pub(crate) use connection::{Missing, Pool, Target, UnsafeDatabase, refuse_unsafe};
+pub(crate) use connection::{
+    Missing, Patience, ReplaceablePool, Target, UnsafeDatabase, refuse_unsafe,
+};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
 pub(crate) use keys::StoredKey;

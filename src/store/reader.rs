@@ -1,21 +1,15 @@
 //! The readers' pool, and all that the service reads.
 
-use std::{
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use migration::Migrator;
 use sea_orm::DatabaseConnection;
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 
 use super::{
     StoreError, Target, UnsafeDatabase,
     chain::Head,
-    connection::{self, Pool},
+    connection::{self, Patience, ReplaceablePool},
     keys::{self, StoredKey},
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
     schema::{self, SchemaError},
@@ -35,15 +29,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The database as readers see it. Clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    shared: Arc<ReaderShared>,
-}
-
-#[derive(Debug)]
-struct ReaderShared {
-    target: Target,
-    runtime: Handle,
-    pool: RwLock<Arc<Pool>>,
-    misses: AtomicU32,
+    pool: Arc<ReplaceablePool>,
 }
 
 /// The state of one thing that readiness depends on.
@@ -74,15 +60,13 @@ impl Reader {
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
     pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
-        let pool = Pool::open(&target, target.max_connections, runtime).await?;
-        let shared = ReaderShared {
-            target,
-            runtime: runtime.clone(),
-            pool: RwLock::new(Arc::new(pool)),
-            misses: AtomicU32::new(0),
+        let patience = Patience {
+            deadline: target.timeout + GRACE,
+            misses: MISSES,
         };
+        let pool = ReplaceablePool::open(target, runtime, patience).await?;
         Ok(Self {
-            shared: Arc::new(shared),
+            pool: Arc::new(pool),
         })
     }
 
@@ -284,18 +268,9 @@ impl Reader {
 
     /// Closes the pool, as far as that is possible within `deadline`.
     pub async fn close(&self, deadline: Duration) {
-        let pool = Arc::clone(
-            &self
-                .shared
-                .pool
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        pool.close(deadline).await;
+        self.pool.close(deadline).await;
     }
 
-    /// Runs a query as a task of its own. When it misses its deadline the task goes on; after three in a
-    /// row the pool is given up with all its tasks (a black-holed connection frees nothing by itself).
     async fn read<F, W, T, E>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
@@ -303,35 +278,6 @@ impl Reader {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let shared = &self.shared;
-        let pool = Arc::clone(&shared.pool.read().unwrap_or_else(PoisonError::into_inner));
-        let task = pool.spawn(query).finish();
-        let Ok(result) = timeout(shared.target.timeout + GRACE, task).await else {
-            if shared.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES {
-                self.replace(&pool).await?;
-            }
-            return Err(StoreError::Deadline.into());
-        };
-        shared.misses.store(0, Ordering::Relaxed);
-        result
-    }
-
-    async fn replace(&self, missed: &Arc<Pool>) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        let fresh = Pool::open(
-            &shared.target,
-            shared.target.max_connections,
-            &shared.runtime,
-        )
-        .await?;
-        let mut held = shared.pool.write().unwrap_or_else(PoisonError::into_inner);
-        // Another reader may have replaced it already.
-        if Arc::ptr_eq(&held, missed) {
-            *held = Arc::new(fresh);
-            shared.misses.store(0, Ordering::Relaxed);
-            missed.condemn();
-            tracing::warn!("the readers' connections were replaced: they missed their deadlines");
-        }
-        Ok(())
+        self.pool.run(query).await
     }
 }

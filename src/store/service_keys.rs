@@ -8,7 +8,7 @@ use super::{
     rows::corrupt,
     transaction::Transaction,
 };
-use crate::domain::{KeyId, ServiceKeyName, Timestamp};
+use crate::domain::{KeyId, KeyState, ServiceKeyName, Timestamp};
 
 /// A key of the service's own, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) async fn insert_absent(
     let kek = keys::Entity::find_by_id(kek_id.as_str())
         .one(transaction)
         .await?;
-    if known.is_some() || kek.is_none_or(|kek| kek.state != "active") {
+    if known.is_some() || kek.is_none_or(|kek| kek.state != KeyState::Active.as_str()) {
         return Ok(());
     }
     let row = service_keys::Model {

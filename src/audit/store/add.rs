@@ -10,7 +10,6 @@ use sea_orm::{
 use super::{
     Mark, PAGE, Stored, hash_at,
     rows::{event_row, hash_of, mark_of, signed, unsigned},
-    usize_of,
 };
 use crate::{
     audit::{
@@ -41,8 +40,8 @@ pub(super) async fn add(
             .ok_or(StoreError::Corrupt("audit_marks"))?;
         let mut rest = events;
         while !rest.is_empty() {
-            let page = rest.drain(..rest.len().min(usize_of(PAGE))).collect();
-            add_page(transaction, (log, page), now, &mut stored).await?;
+            let page = rest.drain(..rest.len().min(PAGE)).collect();
+            add_page(transaction, log, page, now, &mut stored).await?;
         }
         let moved = advance(transaction, log, mark).await?;
         if moved != mark {
@@ -55,7 +54,8 @@ pub(super) async fn add(
 /// Inserts what is not there, and sets beside it what contradicts what is there.
 async fn add_page(
     transaction: &Transaction,
-    (log, page): (Log, Vec<AuditEvent>),
+    log: Log,
+    page: Vec<AuditEvent>,
     now: Timestamp,
     stored: &mut Stored,
 ) -> Result<(), StoreError> {
@@ -163,8 +163,7 @@ pub(super) async fn add_checkpoint(
         epoch,
         position,
         hash: checkpoint.hash.to_vec(),
-        // It can't fail: a checkpoint is strings and numbers.
-        body: serde_json::to_vec(checkpoint).unwrap_or_default(),
+        body: checkpoint.to_json(),
         received_at: now.micros(),
     };
     insert_alarm(transaction, alarm).await?;
@@ -196,7 +195,7 @@ pub(super) async fn advance(
             .filter(events::Column::Epoch.gte(signed(mark.epoch)))
             .order_by_asc(events::Column::Position)
             .order_by_asc(events::Column::Epoch)
-            .limit(PAGE)
+            .limit(PAGE as u64)
             .into_tuple::<(i64, i64, Vec<u8>, Vec<u8>)>()
             .all(transaction)
             .await?;

@@ -8,17 +8,14 @@ mod add;
 mod rows;
 mod walk;
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use migration::AuditMigrator;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait,
     FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 
 use add::{add, add_checkpoint, advance, lock_marks, write_mark};
 use rows::{CheckedRow, base_of, hash_of, mark_of, signed, unsigned};
@@ -31,15 +28,15 @@ use super::{
 use crate::{
     domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
     store::{
-        Pool, SchemaError, StoreError, Target, Transaction, UnsafeDatabase, migrate_up,
-        missing_migration, refuse_unsafe,
+        Patience, ReplaceablePool, SchemaError, StoreError, Target, Transaction, UnsafeDatabase,
+        migrate_up, missing_migration, refuse_unsafe,
     },
 };
 
 /// How long a piece of work may take before its pool is given up.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How many rows a statement writes or a page has.
-const PAGE: u64 = 256;
+const PAGE: usize = 256;
 
 /// A log's contiguous low-water mark: every event up to it is stored, each following the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,17 +85,21 @@ pub(super) struct Checked {
     pub(super) event: Option<Vec<u8>>,
 }
 
+/// Why the database can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The database's settings could lose what was acknowledged.
+    #[error(transparent)]
+    Unsafe(UnsafeDatabase),
+    /// The schema can't be created.
+    #[error(transparent)]
+    Schema(SchemaError),
+}
+
 /// The database. Clones share one connection.
 #[derive(Debug, Clone)]
 pub struct AuditStore {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    target: Target,
-    runtime: Handle,
-    pool: RwLock<Arc<Pool>>,
+    pool: Arc<ReplaceablePool>,
 }
 
 impl AuditStore {
@@ -107,25 +108,25 @@ impl AuditStore {
     /// # Errors
     /// [`StoreError`] if the URL can't be used.
     pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
-        let pool = RwLock::new(Arc::new(Pool::open(&target, 1, runtime).await?));
-        let inner = Inner {
-            target,
-            runtime: runtime.clone(),
-            pool,
+        let patience = Patience {
+            deadline: DEADLINE,
+            misses: 1,
         };
+        let pool = ReplaceablePool::open(target, runtime, patience).await?;
         Ok(Self {
-            inner: Arc::new(inner),
+            pool: Arc::new(pool),
         })
     }
 
-    /// Applies the missing migrations, and refuses settings that could lose acknowledged events.
+    /// Applies the migrations that are missing, and refuses settings that could lose what was acknowledged.
     ///
     /// # Errors
-    /// [`SchemaError`], or [`UnsafeDatabase`] inside.
-    pub async fn prepare(&self) -> Result<Result<(), UnsafeDatabase>, SchemaError> {
-        self.run(async |db| Ok(migrate_up::<AuditMigrator>(&db).await))
-            .await??;
-        Ok(self.run(async |db| Ok(refuse_unsafe(db).await)).await?)
+    /// [`PrepareError`].
+    pub async fn prepare(&self) -> Result<(), PrepareError> {
+        self.run(async |db| migrate_up::<AuditMigrator>(&db).await)
+            .await
+            .map_err(PrepareError::Schema)?;
+        self.run(refuse_unsafe).await.map_err(PrepareError::Unsafe)
     }
 
     /// Refuses a database that `audit serve` has not made ready.
@@ -283,7 +284,7 @@ impl AuditStore {
                 position.into(),
                 epoch.into(),
                 hash.into(),
-                signed(PAGE).into(),
+                signed(PAGE as u64).into(),
             ];
             let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
             let rows = CheckedRow::find_by_statement(statement).all(&db).await?;
@@ -314,39 +315,17 @@ impl AuditStore {
 
     /// Closes the connection, as far as that is possible within `deadline`.
     pub async fn close(&self, deadline: Duration) {
-        self.pool().close(deadline).await;
+        self.pool.close(deadline).await;
     }
 
-    fn pool(&self) -> Arc<Pool> {
-        let held = self.inner.pool.read();
-        Arc::clone(&held.unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn run<F, W, T>(&self, work: F) -> Result<T, StoreError>
+    async fn run<F, W, T, E>(&self, work: F) -> Result<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
-        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
     {
-        let pool = self.pool();
-        let task = pool.spawn(work).finish();
-        if let Ok(ended) = timeout(DEADLINE, task).await {
-            return ended;
-        }
-        let fresh = Arc::new(Pool::open(&self.inner.target, 1, &self.inner.runtime).await?);
-        let mut held = self
-            .inner
-            .pool
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&held, &pool) {
-            *held = fresh;
-            pool.condemn();
-            tracing::warn!(
-                "the connection to the audit database was replaced because it did not answer"
-            );
-        }
-        Err(StoreError::Deadline)
+        self.pool.run(work).await
     }
 }
 
@@ -360,11 +339,14 @@ async fn highest(db: &impl ConnectionTrait, log: Log) -> Result<Cursor, StoreErr
         .into_tuple::<(i64, i64)>()
         .one(db)
         .await?;
-    let (epoch, position) = row.unwrap_or_default();
-    Ok(Cursor {
-        epoch: unsigned(epoch)?,
-        position: unsigned(position)?,
-    })
+    match row {
+        Some((epoch, position)) => Ok(Cursor {
+            epoch: unsigned(epoch)?,
+            position: unsigned(position)?,
+        }),
+        // Nothing is stored.
+        None => Ok(Cursor::START),
+    }
 }
 
 async fn hash_at(
@@ -379,10 +361,6 @@ async fn hash_at(
     );
     let row = events::Entity::find_by_id(key).one(db).await?;
     row.map(|row| hash_of(row.hash)).transpose()
-}
-
-fn usize_of(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

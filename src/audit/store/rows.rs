@@ -95,7 +95,7 @@ impl TryFrom<CheckedRow> for Checked {
             log: Log::parse(&row.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
             epoch: unsigned(row.epoch)?,
             position: unsigned(row.position)?,
-            // One that was damaged is no event's, so that the proof names it.
+            // A hash of another length becomes one that no event has, so that the proof names its position.
             hash: row.hash.try_into().unwrap_or_default(),
             signature: row.signature,
         };

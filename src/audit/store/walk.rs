@@ -31,7 +31,8 @@ impl<'a> Walk<'a> {
     /// From the first stored event, after the base, through a position.
     pub(in crate::audit) async fn begin(
         store: &'a AuditStore,
-        (log, base): (Log, u64),
+        log: Log,
+        base: u64,
         until: u64,
     ) -> Result<Self, StoreError> {
         let branches = store.run(async move |db| branches(&db, log).await).await?;
@@ -130,7 +131,7 @@ impl AuditStore {
             .filter(events::Column::Epoch.eq(signed(epoch)))
             .filter(events::Column::Position.between(signed(from), signed(to)))
             .order_by_asc(events::Column::Position)
-            .limit(PAGE);
+            .limit(PAGE as u64);
         self.rows(next).await
     }
 
@@ -166,7 +167,7 @@ impl AuditStore {
             .filter(later)
             .order_by_asc(events::Column::Epoch)
             .order_by_asc(events::Column::Position)
-            .limit(PAGE);
+            .limit(PAGE as u64);
         self.rows(next).await
     }
 }

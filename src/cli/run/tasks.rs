@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{changes::EventSummary, child::Child, say};
 use crate::{
-    client::{ApiClient, ClientError, LogFollower, Pause, ResolvedValues},
+    backoff::Backoff,
+    client::{ApiClient, ClientError, LONGEST_PAUSE, LogFollower, ResolvedValues},
     domain::{Cursor, Log, Owner, SecretName},
 };
 
@@ -57,7 +58,7 @@ impl Tasks {
     pub(super) fn follow(&self, mut follower: LogFollower) -> AbortHandle {
         let tasks = self.clone();
         let task = tokio::spawn(async move {
-            let mut retry = Retry::default();
+            let mut retry = Retry::new();
             loop {
                 let report = match follower.next().await {
                     Ok(item) => {
@@ -100,7 +101,7 @@ impl Tasks {
     pub(super) fn start_over(&self) -> JoinHandle<()> {
         let tasks = self.clone();
         tokio::spawn(async move {
-            let mut retry = Retry::default();
+            let mut retry = Retry::new();
             let head = loop {
                 match tasks.client.head(Log::Changes).await {
                     Ok(head) => break head.cursor(),
@@ -122,7 +123,7 @@ impl Tasks {
     }
 
     async fn values(&self, min_cursor: Option<Cursor>) -> FetchOutcome {
-        let mut retry = Retry::default();
+        let mut retry = Retry::new();
         loop {
             let owner = Some(&self.owner);
             match self.client.resolve(owner, &self.names, min_cursor).await {
@@ -141,13 +142,20 @@ impl Tasks {
 }
 
 /// Waits after an error: the command runs on with the values it has. Says each kind of error once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Retry {
-    pause: Pause,
+    backoff: Backoff,
     said: Option<String>,
 }
 
 impl Retry {
+    fn new() -> Self {
+        Self {
+            backoff: Backoff::new(LONGEST_PAUSE),
+            said: None,
+        }
+    }
+
     async fn wait(&mut self, doing: &str, error: &ClientError) {
         let text = error.to_string();
         if self.said.as_ref() != Some(&text) {
@@ -156,11 +164,11 @@ impl Retry {
             ));
             self.said = Some(text);
         }
-        self.pause.wait().await;
+        self.backoff.wait().await;
     }
 
     fn reset(&mut self) {
-        self.pause.reset();
+        self.backoff.reset();
         self.said = None;
     }
 }
