@@ -2,7 +2,7 @@
 
 use actix_web::http::header::{HeaderMap, IF_MATCH};
 
-use super::error::Malformed;
+use super::error::MalformedRequest;
 use crate::domain::IfMatch;
 
 /// The strong entity tag of a version.
@@ -13,9 +13,9 @@ pub(super) fn etag(version: u64) -> String {
 /// Reads `If-Match` (RFC 9110 section 13.1.1); several field lines are one list.
 ///
 /// # Errors
-/// [`Malformed::IfMatch`] when the header is there and is neither `*` nor a list of at least one entity
+/// [`MalformedRequest::IfMatch`] when the header is there and is neither `*` nor a list of at least one entity
 /// tag.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Malformed> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, MalformedRequest> {
     let mut lines = headers.get_all(IF_MATCH).peekable();
     if lines.peek().is_none() {
         return Ok(None);
@@ -27,7 +27,7 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Malformed
         }
         list.extend_from_slice(line.as_bytes());
     }
-    parse(&list).map(Some).ok_or(Malformed::IfMatch)
+    parse(&list).map(Some).ok_or(MalformedRequest::IfMatch)
 }
 
 fn parse(list: &[u8]) -> Option<IfMatch> {
@@ -154,7 +154,7 @@ mod tests {
         headers.append(IF_MATCH, HeaderValue::from_static("W/\"2\", \"3\""));
         assert_eq!(if_match(&headers), Ok(versions(&[1, 3])));
         headers.append(IF_MATCH, HeaderValue::from_static("*"));
-        assert_eq!(if_match(&headers), Err(Malformed::IfMatch));
+        assert_eq!(if_match(&headers), Err(MalformedRequest::IfMatch));
     }
 
     proptest! {

@@ -7,17 +7,20 @@
 
 use std::error::Error;
 
+use super::{
+    conditional::etag,
+    envelope::{ErrorEnvelope, ErrorItem, ItemKind, Location},
+    json,
+    limit::Refill,
+};
+use crate::{
+    auth::AuthError,
+    domain::{Failure, Refusal},
+    store::{CursorError, Gone, StoreError},
+};
 use actix_web::{
     HttpResponse,
     http::{StatusCode, header},
-};
-use serde::Serialize;
-
-use super::{conditional::etag, json, limit::Refill};
-use crate::{
-    auth::AuthError,
-    domain::{Failure, ParseError, Refusal},
-    store::{CursorError, Gone, StoreError},
 };
 
 /// What lies behind an error of the service's own: for the log, never for an answer.
@@ -27,7 +30,7 @@ pub(super) type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub(super) enum ApiError {
     /// The request can't be read.
-    InvalidRequest(Malformed),
+    InvalidRequest(MalformedRequest),
     /// No credential, or not a good one.
     Unauthenticated,
     /// A good credential without the scope, or of the wrong kind.
@@ -78,7 +81,7 @@ pub(super) enum ApiError {
 
 /// Why a request can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Malformed {
+pub(super) enum MalformedRequest {
     /// Not exactly one `Content-Type: application/json`, or a charset other than UTF-8.
     ContentType,
     /// Any `Content-Encoding`.
@@ -93,7 +96,7 @@ pub(super) enum Malformed {
     IfMatch,
 }
 
-impl Malformed {
+impl MalformedRequest {
     const fn detail(self) -> &'static str {
         match self {
             Self::ContentType => "The Content-Type must be application/json in UTF-8",
@@ -301,17 +304,17 @@ impl ApiError {
             | Self::OutcomeUnknown(_) => {
                 answer.insert_header((header::RETRY_AFTER, 1));
             }
-            Self::InvalidRequest(Malformed::Incomplete) => {
+            Self::InvalidRequest(MalformedRequest::Incomplete) => {
                 answer.force_close();
             }
             Self::Validation(items) => errors = items,
             Self::EntryNotFound { index } => {
-                let entry = Place::Index(index);
+                let entry = Location::Index(index);
                 let place = [
-                    Place::BODY,
-                    Place::Name("updates"),
+                    Location::BODY,
+                    Location::Name("updates"),
                     entry,
-                    Place::Name("id"),
+                    Location::Name("id"),
                 ];
                 errors.push(ErrorItem::new(place, ItemKind::NotFound));
             }
@@ -360,8 +363,8 @@ impl From<serde_json::Error> for ApiError {
     }
 }
 
-impl From<Malformed> for ApiError {
-    fn from(why: Malformed) -> Self {
+impl From<MalformedRequest> for ApiError {
+    fn from(why: MalformedRequest) -> Self {
         Self::InvalidRequest(why)
     }
 }
@@ -371,9 +374,10 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::NotFound => Self::NotFound,
             Refusal::NameTaken => Self::AlreadyExists,
-            Refusal::LimitReached => {
-                Self::Validation(vec![ErrorItem::new([Place::BODY], ItemKind::LimitReached)])
-            }
+            Refusal::LimitReached => Self::Validation(vec![ErrorItem::new(
+                [Location::BODY],
+                ItemKind::LimitReached,
+            )]),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
             refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),
         }
@@ -419,140 +423,6 @@ impl From<AuthError> for ApiError {
         match error {
             AuthError::Refused => Self::Unauthenticated,
             AuthError::Store(error) => error.into(),
-        }
-    }
-}
-
-/// Every error has this form.
-#[derive(Debug, Serialize)]
-pub(super) struct ErrorEnvelope {
-    /// The HTTP status.
-    code: u16,
-    /// A fixed text.
-    detail: &'static str,
-    /// The kind of error.
-    r#type: &'static str,
-    /// The faults of a request that breaks the schema or a rule.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<ErrorItem>,
-}
-
-/// Every `type` that an envelope of the contract may carry.
-pub(super) const ERROR_TYPES: [&str; 16] = [
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
-    "method_not_allowed_error",
-    "already_exists_error",
-    "position_gone_error",
-    "precondition_failed_error",
-    "payload_too_large_error",
-    "validation_error",
-    "upgrade_required_error",
-    "rate_limit_error",
-    "internal_server_error",
-    "bad_gateway_error",
-    "gateway_timeout_error",
-    "outcome_unknown_error",
-];
-
-/// One fault of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct ErrorItem {
-    /// Where it is.
-    loc: Vec<Place>,
-    /// A fixed text.
-    msg: &'static str,
-    /// The kind of fault.
-    r#type: ItemKind,
-}
-
-impl ErrorItem {
-    /// A fault at a place.
-    pub(super) fn new<const N: usize>(loc: [Place; N], kind: ItemKind) -> Self {
-        Self {
-            loc: loc.to_vec(),
-            msg: kind.message(),
-            r#type: kind,
-        }
-    }
-}
-
-/// A step on the way to a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(super) enum Place {
-    /// A part of the request, a field or a parameter.
-    Name(&'static str),
-    /// A place in a list, from 0.
-    Index(usize),
-}
-
-impl Place {
-    /// The body.
-    pub(super) const BODY: Self = Self::Name("body");
-    /// The path.
-    pub(super) const PATH: Self = Self::Name("path");
-    /// The query.
-    pub(super) const QUERY: Self = Self::Name("query");
-    /// The header.
-    pub(super) const HEADER: Self = Self::Name("header");
-}
-
-/// The kinds of faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ItemKind {
-    /// A required field is absent.
-    Missing,
-    /// Not a string.
-    StringType,
-    /// Not a whole number.
-    IntType,
-    /// Too few characters.
-    StringTooShort,
-    /// Too many characters or bytes.
-    StringTooLong,
-    /// A character that may not be there.
-    StringPatternMismatch,
-    /// None of the values that there are.
-    Enum,
-    /// Not a UUID in its 36-character form.
-    UuidParsing,
-    /// Of the right form, and still not allowed.
-    ValueError,
-    /// The owner's limit is reached.
-    LimitReached,
-    /// Absent, deleted, or not the caller's.
-    NotFound,
-}
-
-impl ItemKind {
-    const fn message(self) -> &'static str {
-        match self {
-            Self::Missing => "Field required",
-            Self::StringType => "Input should be a string",
-            Self::IntType => "Input should be a whole number",
-            Self::StringTooShort => "Input is too short",
-            Self::StringTooLong => "Input is too long",
-            Self::StringPatternMismatch => "Input does not match the pattern",
-            Self::Enum => "Input is none of the permitted values",
-            Self::UuidParsing => "Input should be a UUID of 36 characters",
-            Self::ValueError => "Input is not allowed",
-            Self::LimitReached => "The limit is reached",
-            Self::NotFound => "Not found",
-        }
-    }
-}
-
-impl From<ParseError> for ItemKind {
-    fn from(error: ParseError) -> Self {
-        match error {
-            ParseError::TooShort => Self::StringTooShort,
-            ParseError::TooLong => Self::StringTooLong,
-            ParseError::Pattern => Self::StringPatternMismatch,
-            ParseError::NotAllowed => Self::ValueError,
         }
     }
 }

@@ -9,10 +9,11 @@ use actix_web::{
 };
 
 use super::{
-    error::{ApiError, ErrorItem, ItemKind, Place},
+    envelope::{ErrorItem, ItemKind, Location},
+    error::ApiError,
     history, json, json_bytes,
     query::Query,
-    request::{Answer, Call},
+    request::{Call, HandlerResult},
     stream::{self, Follower},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /api/v1/events?after=&limit=&type=&log=`, as a page or as a stream.
-pub(super) async fn list(call: Call<'_, ()>) -> Answer {
+pub(super) async fn list(call: Call<'_, ()>) -> HandlerResult {
     let mut query = Query::parse(call.request.query_string());
     let log = log(&mut query);
     let (after, limit) = (query.cursor("after"), query.limit());
@@ -51,7 +52,7 @@ pub(super) async fn list(call: Call<'_, ()>) -> Answer {
 }
 
 /// `GET /api/v1/events/head?log=`: a checkpoint of the whole log.
-pub(super) async fn head(call: Call<'_, ()>) -> Answer {
+pub(super) async fn head(call: Call<'_, ()>) -> HandlerResult {
     let mut query = Query::parse(call.request.query_string());
     let log = log(&mut query);
     query.finish()?;
@@ -109,14 +110,19 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
         .filter(|_| lines.next().is_none())
         .and_then(|line| Cursor::parse(line.to_str().ok()?).ok())
         .ok_or_else(|| {
-            let place = [Place::HEADER, Place::Name("Last-Event-ID")];
+            let place = [Location::HEADER, Location::Name("Last-Event-ID")];
             ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])
         })?;
     Ok(Some(cursor))
 }
 
 /// Opens a stream after a cursor that the log knows, or at the head.
-async fn follow(call: &Call<'_, ()>, log: Log, filter: Filter, from: Option<Cursor>) -> Answer {
+async fn follow(
+    call: &Call<'_, ()>,
+    log: Log,
+    filter: Filter,
+    from: Option<Cursor>,
+) -> HandlerResult {
     let reader = &call.state.reader;
     let start = match from {
         Some(cursor) => {

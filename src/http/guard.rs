@@ -10,9 +10,9 @@ use actix_web::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    client::{self, Network},
+    caller::{self, Network},
     error::ApiError,
-    serve::{Edge, Progress},
+    serve::{Edge, RequestState},
 };
 use crate::{
     auth::{AuthError, Principal, PrincipalKind, Scope},
@@ -69,7 +69,7 @@ pub(super) fn upgrade(
         let upgrade = HeaderValue::from_static("TLS/1.2, HTTP/1.1");
         return Err(ApiError::UpgradeRequired { upgrade });
     }
-    let Some(least) = client::outdated(&http.min_client_versions, request.headers()) else {
+    let Some(least) = caller::outdated(&http.min_client_versions, request.headers()) else {
         return Ok(());
     };
     let (major, minor, fix) = least.version;
@@ -83,7 +83,7 @@ fn over_tls(http: &HttpSettings, request: &HttpRequest) -> bool {
     request.app_config().secure()
         || request
             .peer_addr()
-            .is_some_and(|peer| client::forwarded_tls(http, peer.ip(), request.headers()))
+            .is_some_and(|peer| caller::forwarded_tls(http, peer.ip(), request.headers()))
 }
 
 /// Finds out who calls.
@@ -94,11 +94,11 @@ fn over_tls(http: &HttpSettings, request: &HttpRequest) -> bool {
 pub(super) async fn authenticate(
     edge: &Edge,
     request: &HttpRequest,
-    progress: &Progress,
+    progress: &RequestState,
 ) -> Result<(Arc<Principal>, Credential), ApiError> {
     let headers = request.headers();
     let network = request.peer_addr().map(|peer| {
-        Network::of(client::caller(
+        Network::of(caller::caller(
             &edge.state.settings.http,
             peer.ip(),
             headers,
@@ -119,7 +119,7 @@ pub(super) async fn authenticate(
     match presented(headers) {
         // Nothing was guessed: a probe without a credential does not use up its network's bucket.
         Presented::Nothing => Err(ApiError::Unauthenticated),
-        Presented::Malformed => Err(failed()),
+        Presented::MalformedRequest => Err(failed()),
         Presented::Token(token) => match edge.state.authenticator.authenticate(token).await {
             Ok(principal) => Ok((principal, Credential(Arc::new(token.into())))),
             Err(AuthError::Refused) => Err(failed()),
@@ -132,7 +132,7 @@ pub(super) async fn authenticate(
 #[derive(Debug, PartialEq, Eq)]
 enum Presented<'a> {
     Nothing,
-    Malformed,
+    MalformedRequest,
     Token(&'a str),
 }
 
@@ -147,7 +147,7 @@ fn presented(headers: &HeaderMap) -> Presented<'_> {
         found = match (token, found) {
             (Some(token), Presented::Nothing) => Presented::Token(token),
             (Some(token), Presented::Token(other)) if token == other => Presented::Token(token),
-            _ => return Presented::Malformed,
+            _ => return Presented::MalformedRequest,
         };
     }
     found
@@ -234,7 +234,11 @@ mod tests {
             &[("x-api-key", "t"), ("x-api-key", "u"), ("x-api-key", "t")],
             &[("authorization", "Bearer t"), ("authorization", "Bearer u")],
         ] {
-            assert_eq!(presented(&headers(bad)), Presented::Malformed, "{bad:?}");
+            assert_eq!(
+                presented(&headers(bad)),
+                Presented::MalformedRequest,
+                "{bad:?}"
+            );
         }
     }
 }

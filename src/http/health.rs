@@ -3,17 +3,17 @@
 use actix_web::HttpResponse;
 use serde::Serialize;
 
-use super::{LinkState, json, request::Answer, serve::Edge};
+use super::{LinkState, json, request::HandlerResult, serve::Edge};
 use crate::store::{self, Check};
 
 /// `GET /health`
-pub(super) fn alive() -> Answer {
+pub(super) fn alive() -> HandlerResult {
     Ok(json(&mut HttpResponse::Ok(), &Health { status: "ok" })?)
 }
 
 /// `GET /ready`: 503 while the database, its schema or the keys are not as they should be, and once the
 /// service drains. Broker and relay are reported and change nothing: writes do without them.
-pub(super) async fn ready(edge: &Edge) -> Answer {
+pub(super) async fn ready(edge: &Edge) -> HandlerResult {
     let state = &edge.state;
     let store::Readiness {
         database,

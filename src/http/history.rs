@@ -6,12 +6,12 @@ use super::{
     error::ApiError,
     json_bytes,
     query::Query,
-    request::{Answer, Call},
+    request::{Call, HandlerResult},
 };
 use crate::domain::Cursor;
 
 /// `GET /api/v1/user/secrets/{secret_id}/events?before=&limit=`
-pub(super) async fn list(call: Call<'_>) -> Answer {
+pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     let mut query = Query::parse(call.request.query_string());
     let (before, limit) = (query.cursor("before"), query.limit());

@@ -19,7 +19,7 @@ use governor::{
     state::keyed::DefaultKeyedStateStore,
 };
 
-use super::client::Network;
+use super::caller::Network;
 
 /// How often full buckets are swept out.
 const SWEEP: Duration = Duration::from_mins(1);

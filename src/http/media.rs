@@ -2,21 +2,21 @@
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
-use super::error::Malformed;
+use super::error::MalformedRequest;
 
 /// Checks the headers that say what the body is.
 ///
 /// # Errors
-/// [`Malformed::ContentEncoding`] for any `Content-Encoding`, [`Malformed::ContentType`] unless there is
+/// [`MalformedRequest::ContentEncoding`] for any `Content-Encoding`, [`MalformedRequest::ContentType`] unless there is
 /// exactly one `Content-Type`, of JSON in UTF-8.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Malformed> {
+pub(super) fn check(headers: &HeaderMap) -> Result<(), MalformedRequest> {
     if headers.contains_key(CONTENT_ENCODING) {
-        return Err(Malformed::ContentEncoding);
+        return Err(MalformedRequest::ContentEncoding);
     }
     let mut lines = headers.get_all(CONTENT_TYPE);
     match (lines.next().map(|line| line.to_str()), lines.next()) {
         (Some(Ok(line)), None) if is_json(line) => Ok(()),
-        _ => Err(Malformed::ContentType),
+        _ => Err(MalformedRequest::ContentType),
     }
 }
 
@@ -86,12 +86,12 @@ mod tests {
     fn there_is_exactly_one_content_type_and_no_encoding() {
         let json = HeaderValue::from_static("application/json");
         let mut headers = HeaderMap::new();
-        assert_eq!(check(&headers), Err(Malformed::ContentType));
+        assert_eq!(check(&headers), Err(MalformedRequest::ContentType));
         headers.append(CONTENT_TYPE, json.clone());
         assert_eq!(check(&headers), Ok(()));
         headers.append(CONTENT_TYPE, json);
-        assert_eq!(check(&headers), Err(Malformed::ContentType));
+        assert_eq!(check(&headers), Err(MalformedRequest::ContentType));
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
-        assert_eq!(check(&headers), Err(Malformed::ContentEncoding));
+        assert_eq!(check(&headers), Err(MalformedRequest::ContentEncoding));
     }
 }

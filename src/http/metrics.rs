@@ -11,7 +11,7 @@ use actix_web::{
 use chrono::Utc;
 use metrics::{counter, gauge};
 
-use super::{AppState, LinkState, error::ApiError, request::Answer, serve::Edge};
+use super::{AppState, LinkState, error::ApiError, request::HandlerResult, serve::Edge};
 use crate::{
     domain::{Log, Timestamp},
     store::Check,
@@ -22,7 +22,7 @@ use crate::{
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `GET /metrics` where the API is: only on a loopback address, and only without a listener of their own.
-pub(super) async fn serve(edge: &Edge) -> Answer {
+pub(super) async fn serve(edge: &Edge) -> HandlerResult {
     if edge.state.metrics_here {
         Ok(render(&edge.state).await)
     } else {

@@ -2,32 +2,33 @@
 //!
 //! In come connections; down go commands whose values are already wiped from every buffer of this room;
 //! out go answers that never repeat any part of a request but its ID. The order of the checks is that of
-//! the contract and stands in one function, `serve::answer`; which routes there are, what they need and
-//! how OpenAPI describes them is one table, `routes::ROUTES`.
+//! the contract and stands in one function, `serve::answer`; which routes there are and what they
+//! need is one table, `routes::ROUTES`; a test compares it with `docs/openapi.json`.
 //!
 //! What it does not do: nothing that must finish lives here (a client that resets its connection drops
 //! the handler's future midway), and what actix-http refuses below HTTP's semantics (bad framing, a head
 //! over 128 KiB or 96 fields, a first head slower than 5 s) has no envelope.
 
 mod body;
-mod client;
+mod caller;
 mod conditional;
 mod cors;
+mod documents;
+mod envelope;
 mod error;
 mod events;
+mod fields;
 mod guard;
 mod health;
 mod history;
 mod limit;
 mod media;
 mod metrics;
-pub mod openapi;
 mod presets;
 mod query;
 mod request;
 mod resolve;
 mod routes;
-mod schema;
 mod secrets;
 mod serve;
 mod sets;

@@ -4,10 +4,11 @@ use actix_web::HttpResponse;
 use serde::Serialize;
 
 use super::{
-    body::{Faults, Fields},
-    error::{ApiError, ItemKind},
+    envelope::ItemKind,
+    error::ApiError,
+    fields::{Faults, Fields},
     json,
-    request::{Answer, Call},
+    request::{Call, HandlerResult},
     secrets,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// `GET /api/v1/user/secrets/presets`
-pub(super) async fn list(call: Call<'_>) -> Answer {
+pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let names = call.state.reader.names(&call.owner).await?;
     let presets = &call.state.settings.presets;
     let presets = presets
@@ -32,7 +33,7 @@ pub(super) async fn list(call: Call<'_>) -> Answer {
 }
 
 /// `POST /api/v1/user/secrets/preset`
-pub(super) async fn create(mut call: Call<'_>) -> Answer {
+pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
     let fields = call.object().await?;
     let presets = &call.state.settings.presets;

@@ -1,31 +1,28 @@
 //! The query of a request: parameters by name, each read strictly, all faults reported together.
 
-use super::error::{ApiError, ErrorItem, ItemKind, Place};
+use url::form_urlencoded;
+
+use super::{
+    envelope::{ErrorItem, ItemKind, Location},
+    error::ApiError,
+};
 use crate::domain::Cursor;
 
-/// How many events a page has at most, and unless the caller says.
+/// The most events of a page, and how many it has unless the caller says.
 pub(super) const MOST: u32 = 1000;
 pub(super) const USUAL: u32 = 100;
 
-/// The parameters of a query. Those that nobody asks for are ignored.
+/// The parameters of a query. Parameters that no handler reads are ignored.
 pub(super) struct Query {
     parameters: Vec<(String, String)>,
     faults: Vec<ErrorItem>,
 }
 
 impl Query {
-    /// Splits and percent-decodes. What is no UTF-8 then is no good value either.
+    /// Splits and decodes (WHATWG URL, `application/x-www-form-urlencoded`). Bytes that are not UTF-8 become
+    /// replacement characters, which no value may hold.
     pub(super) fn parse(query: &str) -> Self {
-        let decode = |text: &str| {
-            let spaced = text.replace('+', " ");
-            percent_encoding::percent_decode_str(&spaced)
-                .decode_utf8_lossy()
-                .into_owned()
-        };
-        let parameters = query.split('&').map(|pair| {
-            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(text))
-        });
+        let parameters = form_urlencoded::parse(query.as_bytes()).into_owned();
         Self {
             parameters: parameters.collect(),
             faults: Vec::new(),
@@ -43,7 +40,7 @@ impl Query {
             match read(text) {
                 Ok(value) => values.push(value),
                 Err(kind) => {
-                    let item = ErrorItem::new([Place::QUERY, Place::Name(name)], kind);
+                    let item = ErrorItem::new([Location::QUERY, Location::Name(name)], kind);
                     self.faults.push(item);
                     break;
                 }
@@ -52,7 +49,7 @@ impl Query {
         values
     }
 
-    /// Reads a parameter that may stand there once.
+    /// Reads a parameter that may be given once.
     pub(super) fn once<T>(
         &mut self,
         name: &'static str,
@@ -65,7 +62,7 @@ impl Query {
             .count()
             > 1
         {
-            let place = [Place::QUERY, Place::Name(name)];
+            let place = [Location::QUERY, Location::Name(name)];
             self.faults
                 .push(ErrorItem::new(place, ItemKind::ValueError));
             return None;
@@ -134,7 +131,7 @@ mod tests {
 
     #[test]
     fn faults_of_the_query_are_reported_together() {
-        let item = |name, kind| ErrorItem::new([Place::QUERY, Place::Name(name)], kind);
+        let item = |name, kind| ErrorItem::new([Location::QUERY, Location::Name(name)], kind);
         assert_eq!(
             page("limit=x&before=7"),
             Err(vec![

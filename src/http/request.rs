@@ -7,12 +7,14 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{
     AppState,
-    body::{self, Fields, Incoming},
+    body::Incoming,
     conditional,
-    error::{ApiError, Bug, ErrorItem, ItemKind, Place},
+    envelope::{ErrorItem, ItemKind, Location},
+    error::{ApiError, Bug},
+    fields::{Fields, parse_object},
     guard::{self, Credential},
     media,
-    serve::Progress,
+    serve::RequestState,
 };
 use crate::{
     actor::{ChangeRequest, RequestedChange},
@@ -26,10 +28,10 @@ use crate::{
 };
 
 /// A handler's answer.
-pub(super) type Answer = Result<HttpResponse, ApiError>;
+pub(super) type HandlerResult = Result<HttpResponse, ApiError>;
 
 /// A handler's future; it stays on its worker's thread.
-pub(super) type Answering<'a> = LocalBoxFuture<'a, Answer>;
+pub(super) type Answering<'a> = LocalBoxFuture<'a, HandlerResult>;
 
 /// A call that its caller may make: of an owner, or (`Call<()>`) of any principal.
 ///
@@ -49,7 +51,7 @@ pub(super) struct Call<'a, W = Owner> {
     /// What the caller has shown.
     pub(super) credential: Credential,
     /// What is known of the request.
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a RequestState,
     /// The body.
     pub(super) incoming: &'a mut Incoming,
 }
@@ -61,7 +63,7 @@ impl<W> Call<'_, W> {
     /// [`ApiError::Validation`] when it is not of the one spelling that a secret has.
     pub(super) fn secret_id(&self) -> Result<SecretId, ApiError> {
         SecretId::parse(self.secret_id.unwrap_or_default()).map_err(|_malformed| {
-            let place = [Place::PATH, Place::Name("secret_id")];
+            let place = [Location::PATH, Location::Name("secret_id")];
             let item = ErrorItem::new(place, ItemKind::UuidParsing);
             ApiError::Validation(vec![item])
         })
@@ -99,7 +101,7 @@ impl<W> Call<'_, W> {
     pub(super) async fn object_within(&mut self, bytes: usize) -> Result<Fields, ApiError> {
         let within = self.state.settings.limits.body_time;
         let bytes = self.incoming.read(bytes, within).await?;
-        Ok(body::parse_object(&bytes)?)
+        Ok(parse_object(&bytes)?)
     }
 
     /// Waits for what comes of work that was handed in.

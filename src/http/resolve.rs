@@ -15,9 +15,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    body::{Entry, Faults, Field, Fields},
-    error::{ApiError, Bug, ErrorItem, ItemKind, Place},
-    request::{Answer, Call},
+    envelope::{ErrorItem, ItemKind, Location},
+    error::{ApiError, Bug},
+    fields::{Faults, Field, Fields, ListEntry},
+    request::{Call, HandlerResult},
 };
 use crate::{
     auth::PrincipalKind,
@@ -32,7 +33,7 @@ use crate::{
 const MOST: usize = 100;
 
 /// `POST /api/v1/secrets/resolve`
-pub(super) async fn resolve(mut call: Call<'_, ()>) -> Answer {
+pub(super) async fn resolve(mut call: Call<'_, ()>) -> HandlerResult {
     call.json_only()?;
     let request = ResolveRequest::read(call.object().await?)?;
     let owner = acting_for(&call, request.owner)?;
@@ -66,7 +67,7 @@ fn acting_for(call: &Call<'_, ()>, named: Option<Owner>) -> Result<Owner, ApiErr
         (PrincipalKind::Owner(own), Some(named)) if *own == named => Ok(named),
         (PrincipalKind::Owner(_), Some(_)) => Err(ApiError::NotFound),
         (PrincipalKind::Service { .. }, None) => {
-            let place = [Place::BODY, Place::Name("owner")];
+            let place = [Location::BODY, Location::Name("owner")];
             let item = ErrorItem::new(place, ItemKind::Missing);
             Err(ApiError::Validation(vec![item]))
         }
@@ -128,7 +129,7 @@ struct ResolvedSecret<'a> {
 }
 
 /// Writes the answer into memory that is wiped.
-fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> Answer {
+fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> HandlerResult {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     let room: usize = values
         .iter()
@@ -208,7 +209,7 @@ impl ResolveRequest {
 /// Reads an entry that no other one repeats.
 fn distinct<T: Clone + PartialEq, E: Into<ItemKind>>(
     field: Field,
-    entry: &mut Entry<'_>,
+    entry: &mut ListEntry<'_>,
     seen: &mut Vec<T>,
     read: impl FnOnce(&str) -> Result<T, E>,
 ) -> Option<T> {

@@ -8,11 +8,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    body::{Faults, Fields},
     conditional::etag,
-    error::{ApiError, Bug, ItemKind},
+    envelope::ItemKind,
+    error::{ApiError, Bug},
+    fields::{Faults, Fields},
     json,
-    request::{Answer, Call},
+    request::{Call, HandlerResult},
 };
 use crate::{
     actor::RequestedChange,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// `GET /api/v1/user/secrets`
-pub(super) async fn list(call: Call<'_>) -> Answer {
+pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let rows = call.state.reader.list(&call.owner).await?;
     let secrets = rows
         .into_iter()
@@ -36,7 +37,7 @@ pub(super) async fn list(call: Call<'_>) -> Answer {
 }
 
 /// `GET /api/v1/user/secrets/{secret_id}`
-pub(super) async fn get(call: Call<'_>) -> Answer {
+pub(super) async fn get(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     let row = call.state.reader.get(&call.owner, id).await?;
     let (secret, sealed) = row.ok_or(ApiError::NotFound)?;
@@ -45,7 +46,7 @@ pub(super) async fn get(call: Call<'_>) -> Answer {
 }
 
 /// `POST /api/v1/user/secrets`
-pub(super) async fn create(mut call: Call<'_>) -> Answer {
+pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
     let fields = call.object().await?;
     let reserved = &call.state.settings.limits.reserved_names;
@@ -63,7 +64,7 @@ pub(super) async fn create_as(
     name: SecretName,
     provider: Option<Provider>,
     value: SecretValue,
-) -> Answer {
+) -> HandlerResult {
     let mask = Mask::of(&value);
     let id = SecretId::new(Uuid::now_v7());
     let change = RequestedChange::Create {
@@ -79,7 +80,7 @@ pub(super) async fn create_as(
 }
 
 /// `PUT /api/v1/user/secrets/{secret_id}`
-pub(super) async fn update(mut call: Call<'_>) -> Answer {
+pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     call.json_only()?;
     let if_match = call.if_match()?;
@@ -97,7 +98,7 @@ pub(super) async fn update(mut call: Call<'_>) -> Answer {
 }
 
 /// `DELETE /api/v1/user/secrets/{secret_id}`; a body is not looked at.
-pub(super) async fn delete(call: Call<'_>) -> Answer {
+pub(super) async fn delete(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     let if_match = call.if_match()?;
     match call
@@ -115,7 +116,7 @@ fn open(call: &Call<'_>, secret: &Secret, sealed: &SealedMask) -> Result<Mask, A
 }
 
 /// The answer that shows one secret.
-fn show(status: StatusCode, secret: Secret, mask: &Mask) -> Answer {
+fn show(status: StatusCode, secret: Secret, mask: &Mask) -> HandlerResult {
     let mut answer = HttpResponse::build(status);
     answer.insert_header((header::ETAG, etag(secret.version)));
     if status == StatusCode::CREATED {

@@ -57,7 +57,7 @@ impl Edge {
 }
 
 /// What is known of a request so far: its answer and its line in the log need it, however it ends.
-pub(super) struct Progress {
+pub(super) struct RequestState {
     /// Its ID.
     pub(super) request_id: RequestId,
     /// The route's pattern, once there is one.
@@ -77,7 +77,7 @@ pub(super) async fn entry(
     payload: web::Payload,
 ) -> HttpResponse {
     let began = Instant::now();
-    let progress = Progress {
+    let progress = RequestState {
         request_id: request_id(request.headers()),
         route: Cell::new(""),
         authenticated: Cell::new(false),
@@ -118,7 +118,7 @@ pub(super) async fn entry(
 async fn answer(
     edge: &Edge,
     request: &HttpRequest,
-    progress: &Progress,
+    progress: &RequestState,
     incoming: &mut Incoming,
 ) -> Result<HttpResponse, ApiError> {
     let http = &edge.state.settings.http;
@@ -177,7 +177,7 @@ fn request_id(headers: &HeaderMap) -> RequestId {
 }
 
 /// What every answer has.
-fn finish(edge: &Edge, request: &HttpRequest, progress: &Progress, headers: &mut HeaderMap) {
+fn finish(edge: &Edge, request: &HttpRequest, progress: &RequestState, headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -198,7 +198,7 @@ fn finish(edge: &Edge, request: &HttpRequest, progress: &Progress, headers: &mut
 }
 
 /// Counts the request, under its route's pattern.
-fn measure(request: &HttpRequest, progress: &Progress, (status, began): (StatusCode, Instant)) {
+fn measure(request: &HttpRequest, progress: &RequestState, (status, began): (StatusCode, Instant)) {
     let method = Verb::of(request.method()).map_or("OTHER", Verb::name);
     let route = progress.route.get();
     let labels = [("method", method), ("route", route)];
@@ -211,7 +211,7 @@ fn measure(request: &HttpRequest, progress: &Progress, (status, began): (StatusC
 }
 
 /// One line for each request that fails: where it went wrong, never what was in it.
-fn log(request: &HttpRequest, progress: &Progress, error: &ApiError) {
+fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
     let status = error.status();
     // A method may be any word: one that is not ours is the caller's text.
     let method = Verb::of(request.method()).map_or("", |_| request.method().as_str());

@@ -5,10 +5,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    body::{Faults, Field, Fields},
-    error::{ApiError, Bug, ItemKind},
+    envelope::ItemKind,
+    error::{ApiError, Bug},
+    fields::{Faults, Field, Fields},
     json,
-    request::{Answer, Call},
+    request::{Call, HandlerResult},
     secrets::UserSecret,
 };
 use crate::{
@@ -22,7 +23,7 @@ const MOST: usize = 50;
 const BODY_BYTES: usize = 4 << 20;
 
 /// `POST /api/v1/user/secrets/batch`
-pub(super) async fn update(mut call: Call<'_>) -> Answer {
+pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
     let BatchRequest { updates } = BatchRequest::read(call.object_within(BODY_BYTES).await?)?;
     let id = ChangeSetId::new(Uuid::now_v7());

@@ -1,0 +1,333 @@
+//! The body's object: its top level parsed strictly, its values wiped on drop.
+//!
+//! A repeated key is refused, known or not, and all faults are found together. serde_json's messages quote
+//! their input: none of them leaves this file.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use zeroize::Zeroizing;
+
+use super::{
+    envelope::{ErrorItem, ItemKind, Location},
+    error::{ApiError, MalformedRequest},
+};
+
+/// A value of the body's top-level object, as far as anybody asks for it.
+pub(super) enum Field {
+    /// `null`
+    Null,
+    /// A string.
+    Text(Zeroizing<String>),
+    /// A list: of strings and objects, and not more of them than [`KEPT`].
+    List(Vec<Field>),
+    /// An object in a list: with its strings; nothing when it holds a key more than once.
+    Object(Option<Fields>),
+    /// Anything else.
+    Other,
+}
+
+/// So many entries of a list are kept: one more than any call takes.
+const KEPT: usize = 101;
+
+/// The top-level object of a body. Its `Debug` shows no value.
+#[derive(Default)]
+pub(super) struct Fields(HashMap<String, Field>);
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fields([REDACTED])")
+    }
+}
+
+impl Fields {
+    /// Takes a string that must be there, and reads it.
+    pub(super) fn required<T, E: Into<ItemKind>>(
+        &mut self,
+        name: &'static str,
+        faults: &mut Faults,
+        read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = match self.0.remove(name) {
+            None => Err(ItemKind::Missing),
+            Some(Field::Text(text)) => read(text).map_err(Into::into),
+            Some(_) => Err(ItemKind::StringType),
+        };
+        faults.note(name, value)
+    }
+
+    /// Takes a list of 1 to `most` entries that may be absent or `null`, and reads each; `None` only when
+    /// it is at fault.
+    #[expect(
+        clippy::option_option,
+        reason = "at fault, absent, and there are three things to tell apart"
+    )]
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        most: usize,
+        faults: &mut Faults,
+        mut read: impl FnMut(Field, &mut ListEntry<'_>) -> Option<T>,
+    ) -> Option<Option<Vec<T>>> {
+        let entries = match self.0.remove(name) {
+            None | Some(Field::Null) => return Some(None),
+            Some(Field::List(entries)) if (1..=most).contains(&entries.len()) => entries,
+            Some(_) => return faults.note(name, Err(ItemKind::ValueError)),
+        };
+        let mut values = Vec::with_capacity(entries.len());
+        for (index, field) in entries.into_iter().enumerate() {
+            let mut entry = ListEntry {
+                list: name,
+                index,
+                faults: &mut *faults,
+            };
+            values.extend(read(field, &mut entry));
+        }
+        // A fault of one entry leaves a hole, and stands in `faults`.
+        Some(Some(values))
+    }
+
+    /// Takes a string that may be absent or `null`, and reads it; `None` only when it is at fault.
+    #[expect(
+        clippy::option_option,
+        reason = "at fault, absent, and there are three things to tell apart"
+    )]
+    pub(super) fn optional<T, E: Into<ItemKind>>(
+        &mut self,
+        name: &'static str,
+        faults: &mut Faults,
+        read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
+    ) -> Option<Option<T>> {
+        match self.0.get(name) {
+            None | Some(Field::Null) => Some(None),
+            Some(_) => self.required(name, faults, read).map(Some),
+        }
+    }
+}
+
+/// The faults of one body, to be answered together.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<ErrorItem>);
+
+/// An entry of a list that is being read.
+pub(super) struct ListEntry<'a> {
+    list: &'static str,
+    index: usize,
+    faults: &'a mut Faults,
+}
+
+impl ListEntry<'_> {
+    /// Notes what is wrong with the entry itself.
+    pub(super) fn note<T>(&mut self, value: Result<T, ItemKind>) -> Option<T> {
+        let place = [
+            Location::BODY,
+            Location::Name(self.list),
+            Location::Index(self.index),
+        ];
+        value
+            .map_err(|kind| self.faults.0.push(ErrorItem::new(place, kind)))
+            .ok()
+    }
+
+    /// Takes a string of the entry's object, and reads it.
+    pub(super) fn required<T, E: Into<ItemKind>>(
+        &mut self,
+        fields: &mut Fields,
+        name: &'static str,
+        read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = match fields.0.remove(name) {
+            None => Err(ItemKind::Missing),
+            Some(Field::Text(text)) => read(text).map_err(Into::into),
+            Some(_) => Err(ItemKind::StringType),
+        };
+        let place = [
+            Location::BODY,
+            Location::Name(self.list),
+            Location::Index(self.index),
+            Location::Name(name),
+        ];
+        value
+            .map_err(|kind| self.faults.0.push(ErrorItem::new(place, kind)))
+            .ok()
+    }
+}
+
+impl Faults {
+    /// Whether nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes what is wrong with a field of the body.
+    pub(super) fn note<T>(&mut self, name: &'static str, value: Result<T, ItemKind>) -> Option<T> {
+        value
+            .map_err(|kind| {
+                let item = ErrorItem::new([Location::BODY, Location::Name(name)], kind);
+                self.0.push(item);
+            })
+            .ok()
+    }
+}
+
+impl From<Faults> for ApiError {
+    fn from(faults: Faults) -> Self {
+        Self::Validation(faults.0)
+    }
+}
+
+/// Reads a body that must be one JSON object.
+///
+/// # Errors
+/// [`MalformedRequest::RepeatedKey`] for a key twice in the top-level object, whatever its spelling and whether
+/// it is known or not. [`MalformedRequest::Body`] for all that is not one JSON object in UTF-8: a byte order
+/// mark, trailing bytes, a lone surrogate, more than 127 levels of nesting, a number beyond `f64`.
+pub(super) fn parse_object(bytes: &[u8]) -> Result<Fields, MalformedRequest> {
+    let text = std::str::from_utf8(bytes).or(Err(MalformedRequest::Body))?;
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let top = Top::deserialize(&mut parser).or(Err(MalformedRequest::Body))?;
+    parser.end().or(Err(MalformedRequest::Body))?;
+    match top {
+        Top::Object(fields) => Ok(fields),
+        Top::Repeats => Err(MalformedRequest::RepeatedKey),
+        Top::Other => Err(MalformedRequest::Body),
+    }
+}
+
+enum Top {
+    Object(Fields),
+    Repeats,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Top {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TopVisitor)
+    }
+}
+
+struct TopVisitor;
+
+impl<'de> Visitor<'de> for TopVisitor {
+    type Value = Top;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Top, A::Error> {
+        Ok(fields(map, Depth::Field)?.map_or(Top::Repeats, Top::Object))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Top, A::Error> {
+        FieldVisitor(Depth::Dropped)
+            .visit_seq(seq)
+            .map(|_| Top::Other)
+    }
+}
+
+/// Reads an object whose values stand at that depth; nothing when it holds a key more than once.
+fn fields<'de, A: MapAccess<'de>>(mut map: A, depth: Depth) -> Result<Option<Fields>, A::Error> {
+    let mut fields = HashMap::new();
+    let mut seen = HashSet::new();
+    let mut repeats = false;
+    while let Some(key) = map.next_key::<String>()? {
+        let field = map.next_value_seed(depth)?;
+        repeats |= !seen.insert(key.clone());
+        fields.insert(key, field);
+    }
+    Ok((!repeats).then_some(Fields(fields)))
+}
+
+/// How deep a value stands: what of it is kept. Of all else it is enough to know that it was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// In the top-level object: strings and lists.
+    Field,
+    /// In such a list: strings and objects.
+    ListEntry,
+    /// In such an object: strings.
+    EntryField,
+    /// Anywhere else: nothing.
+    Dropped,
+}
+
+impl<'de> DeserializeSeed<'de> for Depth {
+    type Value = Field;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
+        deserializer.deserialize_any(FieldVisitor(self))
+    }
+}
+
+/// Reads any value. Unlike serde's `IgnoredAny`, for which serde_json neither counts the nesting nor
+/// checks surrogates, it is as strict with what it drops as with what it keeps.
+struct FieldVisitor(Depth);
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Field, E> {
+        Ok(Field::Null)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Field, E> {
+        Ok(match self.0 {
+            Depth::Dropped => Field::Other,
+            Depth::Field | Depth::ListEntry | Depth::EntryField => {
+                Field::Text(Zeroizing::new(text.to_owned()))
+            }
+        })
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
+        if self.0 == Depth::Field {
+            let mut kept = Vec::new();
+            while kept.len() < KEPT
+                && let Some(entry) = seq.next_element_seed(Depth::ListEntry)?
+            {
+                kept.push(entry);
+            }
+            while seq.next_element_seed(Depth::Dropped)?.is_some() {}
+            return Ok(Field::List(kept));
+        }
+        while seq.next_element_seed(Depth::Dropped)?.is_some() {}
+        Ok(Field::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
+        if self.0 == Depth::ListEntry {
+            return Ok(Field::Object(fields(map, Depth::EntryField)?));
+        }
+        while map.next_key::<String>()?.is_some() {
+            map.next_value_seed(Depth::Dropped)?;
+        }
+        Ok(Field::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests;
