@@ -73,7 +73,7 @@ impl Settings {
     /// # Errors
     /// All faults of all sources together.
     pub fn read(sources: &Sources) -> Result<Self, SettingsError> {
-        let mut reader = reader::Reader::new(layers::collect(sources));
+        let mut reader = reader::SettingReader::new(layers::collect(sources));
         let settings = sections::read(&mut reader);
         let faults = reader.into_faults();
         match settings {

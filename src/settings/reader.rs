@@ -13,7 +13,7 @@ use super::{
     parse,
 };
 
-pub(super) struct Reader(Layers);
+pub(super) struct SettingReader(Layers);
 
 /// A value as its source gave it.
 enum Given<'a> {
@@ -23,7 +23,7 @@ enum Given<'a> {
     Text(&'a str),
 }
 
-impl Reader {
+impl SettingReader {
     pub(super) fn new(layers: Layers) -> Self {
         Self(layers)
     }

@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Settings, parse, reader::Reader};
+use super::{Settings, parse, reader::SettingReader};
 use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
 /// The range of all deadlines: none can be switched off, and none is longer than ten minutes.
@@ -25,7 +25,7 @@ const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
 /// Any of these set: not the embedded default.
 const EMBEDDED: [&str; 3] = ["database.url", "keyring.path", "keyring.keys"];
 
-pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
+pub(super) fn read(reader: &mut SettingReader) -> Option<Settings> {
     let server = ServerSettings::read(reader);
     let database = DatabaseSettings::read(reader);
     let broker = BrokerSettings::read(reader);
@@ -86,7 +86,7 @@ macro_rules! section {
         }
 
         impl $name {
-            fn read(reader: &mut Reader) -> Option<Self> {
+            fn read(reader: &mut SettingReader) -> Option<Self> {
                 $(let $field = reader.$how($key $(, $rule)*);)*
                 Some(Self { $($field: $field?,)* })
             }
@@ -270,7 +270,7 @@ section!(
     }
 );
 
-fn one_key_source(reader: &mut Reader) {
+fn one_key_source(reader: &mut SettingReader) {
     let keys = reader.list("keyring.keys", "", |text| Some(text.len()));
     if keys.is_some_and(|keys| !keys.is_empty()) && reader.is_set("keyring.path") {
         let other = reader.source("keyring.path");
@@ -288,7 +288,7 @@ pub struct Preset {
     pub name: SecretName,
 }
 
-fn presets(reader: &mut Reader, reserved: &[ReservedName]) -> Option<Vec<Preset>> {
+fn presets(reader: &mut SettingReader, reserved: &[ReservedName]) -> Option<Vec<Preset>> {
     let mut presets = Vec::new();
     let mut complete = true;
     for key in reader.presets() {

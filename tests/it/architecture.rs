@@ -25,18 +25,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("actor", &["crypto", "domain", "faults", "store"]),
     ("auth", &["crypto", "domain", "store"]),
     ("keys", &["crypto", "domain", "store"]),
-    ("relay", &["broker", "domain", "faults", "store"]),
+    ("relay", &["backoff", "broker", "domain", "faults", "store"]),
     ("broker", &["domain"]),
     (
         "audit",
-        &["broker", "crypto", "domain", "faults", "client", "store"],
+        &[
+            "backoff", "broker", "crypto", "domain", "faults", "client", "store",
+        ],
     ),
-    ("client", &["domain"]),
+    ("client", &["backoff", "domain"]),
     ("store", &["crypto", "domain", "faults"]),
-    ("crypto", &["domain"]),
+    ("crypto", &["domain", "files"]),
     ("domain", &[]),
     ("settings", &["domain"]),
     ("telemetry", &["settings"]),
+    ("backoff", &[]),
+    ("files", &[]),
     ("faults", &[]),
 ];
 const EVERY: &[&str] = &[
@@ -54,7 +58,9 @@ const EVERY: &[&str] = &[
     "domain",
     "settings",
     "telemetry",
+    "backoff",
     "faults",
+    "files",
     "cli",
 ];
 

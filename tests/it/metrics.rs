@@ -116,9 +116,14 @@ async fn with_a_port_of_their_own_metrics_are_served_there_alone() {
         .find(|line| line.contains("metrics are served"));
     let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
     let base = format!("http://{}", line["metrics.address"].as_str().unwrap());
-    let metrics = Client::anonymous(&base);
-    assert!(scrape(&metrics).await.contains("rekey_build_info"));
-    metrics.fetch("/health").await.unwrap().expect(404);
+    // That listener is not the API: the document says nothing of it.
+    let metrics = reqwest::get(format!("{base}/metrics")).await.unwrap();
+    assert_eq!(metrics.status(), 200);
+    let kind = &metrics.headers()["content-type"];
+    assert!(kind.to_str().unwrap().starts_with("text/plain"), "{kind:?}");
+    assert!(metrics.text().await.unwrap().contains("rekey_build_info"));
+    let other = reqwest::get(format!("{base}/health")).await.unwrap();
+    assert_eq!(other.status(), 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

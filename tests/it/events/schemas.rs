@@ -2,110 +2,10 @@
 
 use super::{World, batch, change};
 use crate::faults::ledger;
+use crate::support::document::event_faults;
 use crate::support::events::all;
 use crate::support::service::Client;
 use serde_json::{Value, json};
-
-/// What is wrong with a value, by the words of JSON Schema that ours use.
-fn faults(schema: &Value, value: &Value, place: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut check = |good: bool, word: &str| {
-        if !good {
-            found.push(format!("{place}: {word} {}, found {value}", schema[word]));
-        }
-    };
-    let words = schema.as_object().expect("a schema");
-    for (word, said) in words {
-        match &**word {
-            "$schema" | "$id" | "properties" | "allOf" | "if" | "then" | "items" => {}
-            "type" => check(types(said).any(|name| is(value, name)), word),
-            "const" => check(said == value, word),
-            "enum" => check(said.as_array().unwrap().contains(value), word),
-            "minimum" => check(
-                value.as_u64().is_none_or(|n| Some(n) >= said.as_u64()),
-                word,
-            ),
-            "required" => {
-                let names = said.as_array().unwrap().iter();
-                let there = |name: &Value| value.get(name.as_str().unwrap()).is_some();
-                check(!value.is_object() || names.clone().all(there), word);
-            }
-            "format" if said == "uuid" => check(uuid::Uuid::parse_str(text(value)).is_ok(), word),
-            "format" if said == "date-time" => {
-                check(
-                    chrono::DateTime::parse_from_rfc3339(text(value)).is_ok(),
-                    word,
-                );
-            }
-            "pattern" if said == "^[0-9a-f]{64}$" => {
-                let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-                check(
-                    text(value).len() == 64 && text(value).chars().all(hex),
-                    word,
-                );
-            }
-            unknown => panic!("{place}: the test does not know {unknown}"),
-        }
-    }
-    found.extend(faults_within(schema, value, place));
-    found
-}
-
-/// What is wrong with its members and entries, and with what they depend on.
-fn faults_within(schema: &Value, value: &Value, place: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (name, schema) in schema.get("properties").into_iter().flat_map(members) {
-        if let Some(member) = value.get(name) {
-            found.extend(faults(schema, member, &format!("{place}/{name}")));
-        }
-    }
-    if let (Some(schema), Some(entries)) = (schema.get("items"), value.as_array()) {
-        found.extend(
-            entries
-                .iter()
-                .flat_map(|entry| faults(schema, entry, place)),
-        );
-    }
-    for schema in schema
-        .get("allOf")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        if faults(&schema["if"], value, place).is_empty() {
-            found.extend(faults(&schema["then"], value, place));
-        }
-    }
-    found
-}
-
-fn members(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    schema.as_object().expect("an object").iter()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn types(said: &Value) -> impl Iterator<Item = &str> {
-    let many = said
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str);
-    said.as_str().into_iter().chain(many)
-}
-
-fn is(value: &Value, name: &str) -> bool {
-    match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "integer" => value.is_u64(),
-        "null" => value.is_null(),
-        other => panic!("the test does not know the type {other}"),
-    }
-}
 
 async fn schema(client: &Client, name: &str) -> Value {
     let answer = client.fetch(&format!("/schemas/{name}.v1.json")).await;
@@ -144,15 +44,15 @@ async fn every_event_is_what_its_published_schema_says_and_has_no_field_beyond()
         seen.dedup();
         assert_eq!(seen.len(), kinds);
         for event in &events {
-            assert_eq!(faults(&schema, &event.event, log), Vec::<String>::new());
+            assert_eq!(event_faults(&event.event), Vec::<String>::new());
             let described = schema.to_string();
-            for (field, _) in members(&event.event) {
+            for (field, _) in event.event.as_object().unwrap() {
                 assert!(described.contains(&format!("\"{field}\":{{")), "{field}");
             }
             // The test can see a fault, too.
             let mut wrong = event.event.clone();
             wrong["epoch"] = json!("1");
-            assert_eq!(faults(&schema, &wrong, log).len(), 1, "{wrong}");
+            assert_eq!(event_faults(&wrong).len(), 1, "{wrong}");
         }
     }
 }

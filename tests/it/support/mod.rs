@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `postgres`, `rabbitmq` | a private server per suite, and more for tests that kill them |
 //! | `service` | the binary with its settings, keyring, schema and tokens, and an HTTP client |
+//! | `document` | the OpenAPI document and the schemas of events, held against every response |
 //! | `proxy` | a TCP link that can be cut, reset, stalled, or broken at a given statement |
 //! | `broker` | a consumer that records every delivery |
 //! | `events` | the log as a consumer reads it: pages, streams, the chain |
@@ -18,6 +19,7 @@
 pub(crate) mod background;
 pub(crate) mod broker;
 pub(crate) mod canary;
+pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod folder;
 pub(crate) mod port;

@@ -3,6 +3,7 @@
 //! A [`Deployment`] is what replicas share (folder, database, keyring, broker), a [`Replica`] is one running process,
 //! a [`Client`] speaks HTTP to it. Everything goes away with its owner, or with the test process.
 
+use super::document::{self, Exchange};
 use super::folder::Folder;
 use super::process::Process;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -447,13 +448,23 @@ impl Client {
     }
 
     pub(crate) async fn send(&self, request: RequestBuilder) -> Sent {
-        let response = request.send().await?;
+        let request = request.build()?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.http.execute(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer {
+        let answer = Answer {
             status,
             headers,
             body: response.bytes().await?.to_vec(),
-        })
+        };
+        document::validate(&Exchange {
+            method: &method,
+            path: &path,
+            status,
+            headers: &answer.headers,
+            body: &answer.body,
+        });
+        Ok(answer)
     }
 
     pub(crate) async fn create(&self, name: &str, value: &str) -> Sent {
