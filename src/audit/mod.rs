@@ -16,8 +16,8 @@ mod store;
 mod verify;
 
 pub use chain::Bad;
-pub use export::{ExportError, export};
+pub use export::export;
 pub use offline::{OfflineError, Proof, verify_export};
 pub use serve::Auditor;
-pub use store::{AuditStore, PrepareError};
+pub use store::AuditStore;
 pub use verify::{Verifier, VerifyError};

@@ -10,6 +10,6 @@ mod message;
 mod publisher;
 
 pub use connection::{BrokerError, BrokerTarget};
-pub use consumer::{AUDIT_DEAD, AUDIT_QUEUE, Consumer, Delivery};
-pub use message::{Message, MessageError};
+pub use consumer::{Consumer, Delivery};
+pub use message::Message;
 pub use publisher::{Confirm, Publisher, Verdict};

@@ -62,8 +62,6 @@ pub struct ResolvedValue {
     pub value: SecretValue,
     /// The value's number.
     pub version: u64,
-    /// How many changes the secret has had.
-    pub sequence: u64,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +71,6 @@ struct SecretBody {
     #[serde(deserialize_with = "wiped")]
     value: Zeroizing<String>,
     version: u64,
-    sequence: u64,
 }
 
 impl ResolvedValues {
@@ -110,7 +107,6 @@ impl SecretBody {
             name: SecretName::parse(&self.name).map_err(not_understood("a name is wrong"))?,
             value: SecretValue::parse(self.value).map_err(not_understood("a value is wrong"))?,
             version: self.version,
-            sequence: self.sequence,
         })
     }
 }

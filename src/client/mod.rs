@@ -30,8 +30,8 @@ pub use answer::{EventPage, ResolvedValue, ResolvedValues};
 pub use error::ClientError;
 pub(crate) use follower::LONGEST_PAUSE;
 pub use follower::LogFollower;
-pub use health::{HealthReport, check_health};
-pub use stream::{EventStream, StreamItem, StreamedEvent};
+pub use health::check_health;
+pub use stream::{EventStream, StreamItem};
 
 /// How long a connection may take to stand, and the body of an error to come.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -30,7 +30,7 @@ pub use mask::Mask;
 pub use name::{Provider, SecretName};
 pub use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
 pub use time::Timestamp;
-pub use value::{SecretValue, VALUE_BYTES};
+pub use value::SecretValue;
 pub use work::{
     Access, Action, Applied, Change, ChangeSet, EVENT_BYTES, Failure, IfMatch, Outcome, Refusal,
     Refused, RequestContext, Secret, Work,

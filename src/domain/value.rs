@@ -15,18 +15,18 @@ pub const VALUE_BYTES: usize = 65_536;
 ///
 /// ```compile_fail
 /// fn must_serialize<T: serde::Serialize>() {}
-/// must_serialize::<rekey::domain::SecretValue>();
+/// must_serialize::<rekey::SecretValue>();
 /// ```
 ///
 /// ```compile_fail
-/// let value = rekey::domain::SecretValue::parse("example".to_owned().into()).unwrap();
+/// let value = rekey::SecretValue::parse("example".to_owned().into()).unwrap();
 /// println!("{value}");
 /// ```
 ///
 /// Nor can it be copied without being seen to be copied:
 ///
 /// ```compile_fail
-/// let value = rekey::domain::SecretValue::parse("example".to_owned().into()).unwrap();
+/// let value = rekey::SecretValue::parse("example".to_owned().into()).unwrap();
 /// let second = value.clone();
 /// ```
 pub struct SecretValue(Zeroizing<String>);

@@ -21,8 +21,8 @@ pub use error::SettingsError;
 pub use layers::Sources;
 pub use sections::{
     ActivityRecord, ActivitySettings, AuditSettings, BrokerSettings, ClientVersion, CommitSettings,
-    DatabaseKind, DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings,
-    LogFormat, LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
+    DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings, LogFormat,
+    LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
 };
 
 /// Everything that can be set, checked: later code trusts it.

@@ -313,25 +313,7 @@ fn presets(reader: &mut SettingReader, reserved: &[ReservedName]) -> Option<Vec<
     complete.then_some(presets)
 }
 
-/// Which engine `database.url` names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DatabaseKind {
-    /// One file, one replica.
-    Sqlite,
-    /// A server, any number of replicas.
-    Postgres,
-}
-
 impl DatabaseSettings {
-    /// The engine that the address names.
-    #[must_use]
-    pub fn kind(&self) -> DatabaseKind {
-        match self.sqlite_path() {
-            Some(_) => DatabaseKind::Sqlite,
-            None => DatabaseKind::Postgres,
-        }
-    }
-
     /// The file, relative or absolute as it was given; none for a server.
     #[must_use]
     pub fn sqlite_path(&self) -> Option<&Path> {

@@ -67,8 +67,8 @@ pub fn init(format: LogFormat) {
 
 /// What [`init`] starts, with `RUST_LOG`'s text and a writer that is no terminal;
 /// [`LogFormat::Auto`] is [`LogFormat::Json`] here.
-#[must_use]
-pub fn subscriber(
+#[cfg(test)]
+fn subscriber(
     format: LogFormat,
     directives: &str,
     writer: BoxMakeWriter,

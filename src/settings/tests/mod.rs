@@ -377,7 +377,6 @@ fn a_file_can_hold_a_value() {
         let path = file(&folder, "url", text);
         let settings = read([("REKEY__DATABASE__URL__FILE", path.to_str().unwrap())]);
         assert_eq!(settings.database.url.expose_secret(), "postgres://db/a");
-        assert_eq!(settings.database.kind(), DatabaseKind::Postgres);
         assert!(settings.database.sqlite_path().is_none() && !settings.embedded);
     }
     let path = file(&folder, "url", "postgres://db/a\n\n");
@@ -439,6 +438,5 @@ fn the_embedded_default_is_on_while_nothing_says_where() {
         assert!(!read([(name, value)]).embedded, "{name}");
     }
     let database = read([]).database;
-    assert_eq!(database.kind(), DatabaseKind::Sqlite);
     assert_eq!(database.sqlite_path(), Some(Path::new("data/rekey.db")));
 }

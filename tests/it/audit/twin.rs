@@ -2,7 +2,7 @@
 //! what a real service can't be made to do (lose an event, forge one, come back from an old backup).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rekey::crypto::blake2b_256;
+use rekey::blake2b_256;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
