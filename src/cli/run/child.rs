@@ -188,7 +188,6 @@ mod tests {
             name: SecretName::parse("A_KEY").unwrap(),
             value: SecretValue::parse("canary".to_owned().into()).unwrap(),
             version: 1,
-            sequence: 1,
         };
         let values = ResolvedValues {
             secrets: vec![secret],

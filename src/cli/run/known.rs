@@ -70,7 +70,6 @@ mod tests {
                 name: SecretName::parse("A_KEY").unwrap(),
                 value: SecretValue::parse(value.to_owned().into()).unwrap(),
                 version,
-                sequence: version,
             }],
             cursor: Cursor::START,
         }
