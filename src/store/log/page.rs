@@ -151,9 +151,9 @@ pub(in crate::store) async fn page(
     // Checked last: while the cursor's event is there, retention has removed none after it.
     match check_cursor(db, log, start).await {
         Ok(()) => {}
-        // Retention moved the cut meanwhile.
-        Err(CursorError::Gone(gone)) if cursor.is_none() => {
-            return Box::pin(page(db, log, Some(gone.first), filter, limit)).await;
+        // Retention moved the cut meanwhile, and may move it again during the next attempt.
+        Err(CursorError::Gone(_moved)) if cursor.is_none() => {
+            return Box::pin(page(db, log, None, filter, limit)).await;
         }
         Err(error) => return Err(error),
     }
