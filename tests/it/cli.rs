@@ -1,7 +1,7 @@
 //! The command line and the first start, as an operator sees them.
 
 use std::{
-    process::{Command, Output},
+    process::Output,
     time::{Duration, Instant},
 };
 
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::{
     postgres::{self, Postgres},
+    process::program,
     service::Deployment,
 };
 
@@ -35,7 +36,7 @@ async fn the_first_start_makes_everything_and_its_two_lines_work_as_pasted() {
             .to_owned()
     };
     let script = format!("{}\n{}\n", line("create: "), line("update: "));
-    let output = Command::new("bash")
+    let output = program("bash")
         .args(["-euo", "pipefail", "-c", &script])
         .output()
         .unwrap();

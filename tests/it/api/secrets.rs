@@ -2,12 +2,13 @@
 
 use super::{ALL, LIST, Service, assert_common, text};
 use crate::support::postgres::Postgres;
+use crate::support::process::program;
 use crate::support::service::{Answer, Client, Deployment};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 const MEMBERS: [&str; 6] = [
     "created_at",
@@ -129,7 +130,7 @@ async fn the_call_of_the_published_example_updates_a_secret() {
          --header 'Content-Type: application/json' \\\n  \
          --data '{{ \"value\": \"example\" }}'"
     );
-    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let output = program("sh").args(["-c", &line]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_secret(&answer);
@@ -392,7 +393,7 @@ print(last.hex())
 "#;
 
 fn verified(history: &[u8]) -> String {
-    let mut python = Command::new("python3")
+    let mut python = program("python3")
         .args(["-c", VERIFIER])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -5,7 +5,7 @@ use crate::faults::ledger;
 use crate::support::broker::Recorder;
 use crate::support::events::{Logged, all, assert_chained, hash};
 use crate::support::folder::Folder;
-use crate::support::process::Process;
+use crate::support::process::{self, Process};
 use crate::support::proxy::{Ending, Proxy};
 use crate::support::python;
 use crate::support::rabbitmq::RabbitMq;
@@ -14,7 +14,6 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::json;
 use std::fs::File;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const CONTRACT: &str = include_str!("../../../docs/events.md");
@@ -141,7 +140,7 @@ impl Consumer {
                 .open(folder.join(name));
             file.unwrap()
         };
-        let mut command = Command::new(python::with_pika());
+        let mut command = process::program(python::with_pika());
         command
             .args(["-X", "utf8", CONSUMER])
             .current_dir(folder.path())

@@ -6,7 +6,7 @@
 
 use super::folder::Folder;
 use super::port;
-use super::process::Process;
+use super::process::{self, Process};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -149,7 +149,7 @@ pub(crate) fn psql(url: &str, sql: &str) -> String {
 }
 
 pub(crate) fn try_psql(url: &str, sql: &str) -> Result<String, String> {
-    let output = Command::new(find("psql"))
+    let output = process::program(find("psql"))
         .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])
         .output()
         .expect("psql runs");
@@ -164,7 +164,7 @@ pub(crate) fn try_psql(url: &str, sql: &str) -> Result<String, String> {
 
 /// A dump, for the search for plaintext: in the server's own files a long value may be compressed.
 pub(crate) fn dump(url: &str) -> Vec<u8> {
-    let output = Command::new(find("pg_dump"))
+    let output = process::program(find("pg_dump"))
         .args(["--inserts", "-d", url])
         .output()
         .expect("pg_dump runs");
@@ -228,9 +228,9 @@ fn spawn(folder: &Folder, port: u16, settings: &[String]) -> Process {
 fn server_program(name: &str) -> Command {
     let path = find(name);
     if !rustix::process::geteuid().is_root() {
-        return Command::new(path);
+        return process::program(path);
     }
-    let mut command = Command::new("setpriv");
+    let mut command = process::program("setpriv");
     command
         .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
         .arg(path);
@@ -268,7 +268,7 @@ fn find(name: &str) -> PathBuf {
         .max_by_key(|(version, _)| *version);
     newest
         .map(|(_, path)| path)
-        .or_else(|| super::process::on_path(name))
+        .or_else(|| process::on_path(name))
         .unwrap_or_else(|| {
             panic!(
                 "{name} is missing: apt-get install postgresql (or, as root: scripts/test packages)"

@@ -2,10 +2,19 @@
 
 use super::reaper;
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// A program that starts with every signal as the system has it. A shell's background ignores SIGINT and SIGQUIT,
+/// `nohup` ignores SIGHUP, and a child inherits what its parent ignores.
+pub(crate) fn program(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(program);
+    command
+}
 
 pub(crate) struct Process {
     child: Child,
@@ -15,7 +24,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it in a process group of its own, without a standard input.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let name = command.get_program().to_string_lossy().into_owned();
+        let name = format!("{command:?}");
         let child = command
             .stdin(Stdio::null())
             .process_group(0)

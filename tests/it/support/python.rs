@@ -1,13 +1,13 @@
 //! Python: the system's own for what its standard library does, and one with `pika`.
 
-use super::process::on_path;
+use super::process::{on_path, program};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// What a script prints, given this on its standard input. Panics, showing why, when it fails.
 pub(crate) fn run(script: &str, input: &[u8]) -> String {
     let python = on_path("python3").expect("python3 is missing: apt-get install python3");
-    let mut child = Command::new(python)
+    let mut child = program(python)
         .args(["-c", script])
         .env("PYTHONIOENCODING", "utf-8")
         .stdin(Stdio::piped())

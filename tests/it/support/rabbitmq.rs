@@ -57,7 +57,7 @@ impl RabbitMq {
         };
         write_settings(&folder, ports);
         // Ours, in the foreground: otherwise the broker starts one that outlives it.
-        let mut names = Command::new(find("epmd", "erlang-base"));
+        let mut names = process::program(find("epmd", "erlang-base"));
         names.args(["-address", "127.0.0.1", "-port", &ports.names.to_string()]);
         let mut names = spawn(names.current_dir(folder.path()), &folder);
         await_listener(&mut names, ports.names);
@@ -181,7 +181,7 @@ fn spawn(command: &mut Command, folder: &Folder) -> Process {
 
 /// One of the broker's programs, told where everything is; nothing of the machine's own set-up counts.
 fn command(program: &str, folder: &Folder, ports: Ports) -> Command {
-    let mut command = Command::new(find(program, "rabbitmq-server"));
+    let mut command = process::program(find(program, "rabbitmq-server"));
     command
         .current_dir(folder.path())
         .env_clear()

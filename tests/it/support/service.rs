@@ -5,7 +5,7 @@
 
 use super::document::{self, Exchange};
 use super::folder::Folder;
-use super::process::Process;
+use super::process::{self, Process};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use rustix::process::Signal;
@@ -180,7 +180,7 @@ impl Deployment {
 
     /// Another program in this deployment's folder, with its settings in the environment.
     pub(crate) fn program(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = process::program(program);
         command
             .current_dir(self.folder.path())
             .env_clear()

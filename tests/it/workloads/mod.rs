@@ -6,7 +6,7 @@ mod watch;
 
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
-use crate::support::service::{BINARY, Client, Deployment, Replica};
+use crate::support::service::{Client, Deployment, Replica};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -76,11 +76,8 @@ impl Bench {
 
     /// Starts a command of rekey's that reaches the service by the proxy.
     fn start(&self, arguments: &[&str]) -> Command {
-        // What a shell starts in its background ignores SIGINT, these tests and their children too.
-        let mut command = self.deployment.program("env");
+        let mut command = self.deployment.command(arguments);
         command
-            .args(["--default-signal=INT", BINARY])
-            .args(arguments)
             .env("REKEY_URL", self.proxy.url(self.replica.base()))
             .env("REKEY_TOKEN", &self.token);
         Command::start(command)
