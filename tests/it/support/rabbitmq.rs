@@ -15,7 +15,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const ON_LOOPBACK: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
+/// On the loopback interface alone. One scheduler: the tests want many programs at once, and the broker starts with
+/// half the work.
+const ERLANG: &str = "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +SDcpu 1:1 +SDio 1 +A 1";
 const START: Duration = Duration::from_secs(90);
 
 pub(crate) struct RabbitMq {
@@ -197,8 +199,8 @@ fn command(program: &str, folder: &Folder, ports: Ports) -> Command {
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_NODE_PORT", ports.amqp.to_string())
         .env("RABBITMQ_DIST_PORT", ports.distribution.to_string())
-        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ON_LOOPBACK)
-        .env("RABBITMQ_CTL_ERL_ARGS", ON_LOOPBACK)
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERLANG)
+        .env("RABBITMQ_CTL_ERL_ARGS", ERLANG)
         .env("RABBITMQ_LOGS", "-");
     for (variable, name) in [
         ("RABBITMQ_MNESIA_BASE", "data"),
