@@ -36,7 +36,7 @@ impl fmt::Display for Bad {
 
 impl std::error::Error for Bad {}
 
-/// A log, as far as it was proved.
+/// The part of a log that was proved.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chain {
     log: Option<Log>,
@@ -118,11 +118,13 @@ impl Chain {
             return Err(bad("its epoch is lower than the one before it".to_owned()));
         }
         if let (Some(secret), Some(sequence)) = (event.secret_id, event.sequence) {
-            let unknown = self.headless.then(|| sequence.saturating_sub(1));
-            let last = self
-                .sequences
-                .entry(secret)
-                .or_insert(unknown.unwrap_or_default());
+            // A chain without its first events does not know where a secret's sequence was.
+            let before = if self.headless {
+                sequence.saturating_sub(1)
+            } else {
+                0
+            };
+            let last = self.sequences.entry(secret).or_insert(before);
             if sequence != *last + 1 {
                 let reason = format!("a secret's sequence goes from {last} to {sequence}");
                 return Err(Bad::new(event.position, reason));
@@ -133,7 +135,7 @@ impl Chain {
         Ok(event)
     }
 
-    /// Whether the checkpoint is one of exactly this chain, all of it. (Its signature is the caller's.)
+    /// Checks that the checkpoint is one of exactly this chain, all of it. (The caller checks its signature.)
     pub(super) fn ends_at(&self, checkpoint: &Checkpoint) -> Result<(), Bad> {
         if self.log.is_some_and(|log| log != checkpoint.log) {
             let reason = format!("it is a checkpoint of the log {}", checkpoint.log.as_str());
@@ -164,7 +166,8 @@ mod tests {
     use super::{super::event::tests::event, *};
 
     fn push(chain: &mut Chain, at: (&str, u64, u64), prev: [u8; 32]) -> Result<[u8; 32], Bad> {
-        let event = event(at, prev, &json!({}));
+        let (log, epoch, position) = at;
+        let event = event(log, epoch, position, prev, &json!({}));
         chain.push(&event.body).map(|event| event.hash)
     }
 
@@ -208,7 +211,7 @@ mod tests {
             for (index, (secret, right)) in good.iter().enumerate() {
                 let sequence = if index == at { sequence } else { *right };
                 let more = json!({"secret_id": secret, "sequence": sequence});
-                let event = event(("changes", 1, chain.next()), chain.hash(), &more);
+                let event = event("changes", 1, chain.next(), chain.hash(), &more);
                 result = chain.push(&event.body).map(|_| ());
                 if result.is_err() {
                     break;
@@ -230,7 +233,7 @@ mod tests {
             let mut chain = Chain::after(Log::Changes, cut, [7; 32]);
             for (sequence, good) in [(4, true), (second, good)] {
                 let more = json!({"secret_id": id, "sequence": sequence});
-                let event = event(("changes", 1, chain.next()), chain.hash(), &more);
+                let event = event("changes", 1, chain.next(), chain.hash(), &more);
                 assert_eq!(chain.push(&event.body).is_ok(), good);
             }
         }

@@ -1,4 +1,4 @@
-//! An event from its exact bytes: whatever fields it has, it proves itself.
+//! Reads an event from its exact bytes and checks its hash, whatever fields it has.
 
 use chrono::DateTime;
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub enum EventError {
     /// Not the RFC 8785 form of what they say.
     #[error("not in canonical form")]
     Form,
-    /// A field that every event has is missing or of another type.
+    /// A field is missing or of another type.
     #[error("the field {0} is missing or has another type")]
     Field(&'static str),
     /// The hash is not that of the other fields.
@@ -33,7 +33,7 @@ pub struct AuditEvent {
     pub log: Log,
     /// The epoch.
     pub epoch: u64,
-    /// The place in the log, from 1.
+    /// The position in the log, from 1.
     pub position: u64,
     /// What happened.
     pub kind: String,
@@ -41,7 +41,7 @@ pub struct AuditEvent {
     pub owner: Option<String>,
     /// The secret that it is about.
     pub secret_id: Option<Uuid>,
-    /// The place among the secret's changes, from 1.
+    /// The number among the secret's changes, from 1.
     pub sequence: Option<u64>,
     /// The secret's version.
     pub version: Option<u64>,
@@ -63,6 +63,7 @@ impl AuditEvent {
     /// # Errors
     /// [`EventError`].
     pub fn parse(body: Vec<u8>) -> Result<Self, EventError> {
+        // The message of serde_json would quote the body.
         let mut whole: Value = serde_json::from_slice(&body).or(Err(EventError::Json))?;
         // Of two equal names the parser keeps one: the canonical form then differs, as it does for every
         // other spelling.
@@ -75,7 +76,7 @@ impl AuditEvent {
         if blake2b_256(&[&prev_hash, &canonical(&whole)?]) != hash {
             return Err(EventError::Hash);
         }
-        // A NUL is more than PostgreSQL's texts can hold, and rekey writes none.
+        // PostgreSQL's texts can't hold a NUL, and rekey writes none.
         let text = |name| {
             let text = whole.get(name).and_then(Value::as_str);
             text.filter(|text| !text.contains('\0'))
@@ -90,13 +91,12 @@ impl AuditEvent {
                 .filter(|n| *n > 0)
                 .ok_or(EventError::Field("position"))?,
             kind: text("type").ok_or(EventError::Field("type"))?.to_owned(),
-            owner: match whole.get("owner") {
-                None | Some(Value::Null) => None,
-                Some(_) => Some(text("owner").ok_or(EventError::Field("owner"))?.to_owned()),
-            },
-            secret_id: text("secret_id").and_then(|t| Uuid::try_parse(t).ok()),
-            sequence: number("sequence"),
-            version: number("version"),
+            owner: if_present(&whole, "owner", |name| text(name).map(str::to_owned))?,
+            secret_id: if_present(&whole, "secret_id", |name| {
+                Uuid::try_parse(text(name)?).ok()
+            })?,
+            sequence: if_present(&whole, "sequence", number)?,
+            version: if_present(&whole, "version", number)?,
             occurred_at: occurred_at
                 .map(|time| Timestamp::from_micros(time.timestamp_micros()))
                 .ok_or(EventError::Field("occurred_at"))?,
@@ -117,12 +117,25 @@ impl AuditEvent {
     }
 }
 
+/// Reads a field that an event may lack; there, it must be what it should be.
+fn if_present<T>(
+    whole: &Value,
+    name: &'static str,
+    read: impl FnOnce(&'static str) -> Option<T>,
+) -> Result<Option<T>, EventError> {
+    match whole.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => read(name).map(Some).ok_or(EventError::Field(name)),
+    }
+}
+
 /// Whether the databases can hold the number.
 fn fits(number: u64) -> bool {
     i64::try_from(number).is_ok()
 }
 
 fn canonical(value: &Value) -> Result<Vec<u8>, EventError> {
+    // The message of serde_json would quote the body.
     serde_json_canonicalizer::to_vec(value).or(Err(EventError::Form))
 }
 
@@ -148,7 +161,9 @@ pub(super) mod tests {
 
     /// An event with its hash, in canonical form; `more` adds or replaces fields.
     pub(in crate::audit) fn event(
-        (log, epoch, position): (&str, u64, u64),
+        log: &str,
+        epoch: u64,
+        position: u64,
         prev_hash: [u8; HASH_BYTES],
         more: &Value,
     ) -> AuditEvent {
@@ -171,7 +186,7 @@ pub(super) mod tests {
     fn an_event_of_the_service_is_read_field_by_field() {
         let id = "0198f3c2-7a10-7cc0-8000-000000000001";
         let more = json!({"secret_id": id, "sequence": 9, "version": 7, "new": {"b": [1, "é\n"], "a": null}});
-        let read = event(("changes", 1, 3), [7; 32], &more);
+        let read = event("changes", 1, 3, [7; 32], &more);
         assert_eq!(read.cursor().to_string(), "1-3");
         assert_eq!(read.secret_id.unwrap().to_string(), id);
         assert_eq!((read.sequence, read.version), (Some(9), Some(7)));
@@ -183,7 +198,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_the_canonical_spelling_is_an_event() {
-        let good = event(("changes", 1, 1), [0; 32], &json!({}));
+        let good = event("changes", 1, 1, [0; 32], &json!({}));
         let text = String::from_utf8(good.body).unwrap();
         for (other, error) in [
             (text.replacen('{', "{ ", 1), EventError::Form),
@@ -215,10 +230,13 @@ pub(super) mod tests {
             ("type", json!("secret.\0")),
             ("position", json!(0)),
             ("epoch", json!(-1)),
+            ("secret_id", json!("S")),
+            ("sequence", json!(u64::MAX)),
+            ("version", json!("1")),
             ("log", json!("other")),
             ("occurred_at", json!("today")),
         ] {
-            let good = event(("changes", 1, 1), [0; 32], &json!({}));
+            let good = event("changes", 1, 1, [0; 32], &json!({}));
             let mut fields: Value = serde_json::from_slice(&good.body).unwrap();
             fields.as_object_mut().unwrap().remove("hash");
             fields.as_object_mut().unwrap().remove("prev_hash");

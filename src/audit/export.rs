@@ -1,4 +1,4 @@
-//! Writes one log to a file that can be verified by itself: its events, then the checkpoint of the last one.
+//! Writes one log to a file that can be verified without anything else: its events, then the checkpoint of the last one.
 
 use std::{
     io::{self, Write},
@@ -28,27 +28,27 @@ pub enum ExportError {
     /// The file can't be written.
     #[error("cannot write the export")]
     Write(#[from] io::Error),
-    /// The consumer did not get so far in time.
+    /// The consumer did not store everything in time.
     #[error(
         "the audit database does not have the log through {0} yet: is `rekey audit serve` running?"
     )]
-    Behind(Cursor),
-    /// The log's first events were never had, so that no file could prove itself.
+    Lagging(Cursor),
+    /// The log's first events were never stored, so no file could prove itself.
     #[error(
         "the service had removed events through {0} before the audit consumer first ran, and an export must begin with the first event"
     )]
     Headless(Cursor),
-    /// What is stored is no proof.
+    /// The stored log does not verify.
     #[error("the stored log does not verify")]
     Bad(#[from] Bad),
 }
 
 /// Takes a fresh checkpoint, waits until the consumer has stored all up to it (at most `patience`), and
-/// writes the events and exactly that checkpoint, one canonical JSON a line. `told` hears up to
-/// which position, of which, the events are written.
+/// writes the events and exactly that checkpoint, one canonical JSON a line. `report` is called with the
+/// position that is written and the last one to write.
 ///
 /// # Errors
-/// [`ExportError`]; what was written by then is no export.
+/// [`ExportError`]; what was written so far is not an export.
 pub async fn export(
     store: &AuditStore,
     client: &ApiClient,
@@ -60,7 +60,7 @@ pub async fn export(
     let checkpoint = client.head(log).await?;
     let until = checkpoint.cursor();
     if !await_mark(store, log, until, patience).await? {
-        return Err(ExportError::Behind(until));
+        return Err(ExportError::Lagging(until));
     }
     let base = store.state(log).await?.base.cursor();
     if base != Cursor::START {

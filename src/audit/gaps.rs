@@ -20,7 +20,7 @@ use crate::{
     store::StoreError,
 };
 
-/// How often the marks are looked at.
+/// How often the marks are checked.
 const LOOK: Duration = Duration::from_millis(500);
 /// How old a gap is before it is filled: the broker may still deliver it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,13 +51,13 @@ pub(super) struct Gaps {
 #[derive(Debug, Clone, Copy)]
 struct Watched {
     log: Log,
-    /// The head of the service's log, when it was last asked.
+    /// The highest head of the service's log that is known.
     head: Cursor,
-    /// Whether that was before what is stored, and so was reported.
-    behind: bool,
-    /// Since when the mark has been there, with events missing after it.
+    /// Whether the service's log ended before what is stored, which was then reported.
+    lagging: bool,
+    /// The mark with events missing after it, and since when.
     stuck: Option<(Cursor, Instant)>,
-    /// Not before: the last attempt did not close it.
+    /// When to try again, after an attempt that did not close the gap.
     not_before: Option<Instant>,
 }
 
@@ -76,12 +76,12 @@ impl Gaps {
         }
     }
 
-    /// Looks for ever. It may be dropped: work that was given to the database runs to its end.
+    /// Never returns. It may be dropped: work that was given to the database runs to its end.
     pub(super) async fn run(&self) {
         let mut watched = Log::ALL.map(|log| Watched {
             log,
             head: Cursor::START,
-            behind: false,
+            lagging: false,
             stuck: None,
             not_before: None,
         });
@@ -104,10 +104,10 @@ impl Gaps {
         }
     }
 
-    /// Asks for the head and keeps it as a checkpoint.
+    /// Asks the service for the head and keeps it as a checkpoint.
     async fn compare(&self, watched: &mut Watched) -> Result<(), GapError> {
         let log = watched.log;
-        // Read before the head is: what is stored by then the service must have.
+        // Read before the head: the service must have everything that is stored by then.
         let stored = self.store.state(log).await?.mark.cursor();
         let head = self.client.head(log).await?;
         if self.key.as_ref().is_some_and(|key| !key.verifies(&head)) {
@@ -118,26 +118,24 @@ impl Gaps {
             return Ok(());
         }
         let cursor = head.cursor();
-        let behind = cursor < stored;
-        if behind && !watched.behind {
+        let lagging = cursor < stored;
+        if lagging && !watched.lagging {
             tracing::error!(
                 log = log.as_str(), %cursor, %stored,
-                "the service's log lacks events that it has published"
+                "the service's log ends before events that it has published"
             );
         }
-        watched.behind = behind;
+        watched.lagging = lagging;
         if cursor == Cursor::START {
             return Ok(());
         }
         if !self.store.add_checkpoint(head, now()).await? {
             tracing::error!(
                 log = log.as_str(), %cursor,
-                "the service signed a different event from the stored one: an alarm"
+                "the service signed a different event from the stored one; this is an alarm"
             );
         }
-        if cursor > watched.head {
-            watched.head = cursor;
-        }
+        watched.head = watched.head.max(cursor);
         Ok(())
     }
 
@@ -173,8 +171,8 @@ impl Gaps {
         Ok(())
     }
 
-    /// Lets the log begin where the service's does: of what retention has removed before the first start
-    /// nothing can be had.
+    /// Lets the log begin where the service's log begins: events that retention removed before the first start
+    /// are lost.
     async fn begin_after(&self, log: Log, cut: Cursor, page: &EventPage) -> Result<(), GapError> {
         let Some(first) = page.events.first() else {
             return Ok(());
@@ -195,13 +193,14 @@ impl Gaps {
         Ok(self.store.begin_after(log, base).await?)
     }
 
-    /// Fetches from the mark on until nothing is missing or nothing more comes.
+    /// Fetches the events after the mark until none is missing or the service has no more.
     async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<LogState, GapError> {
         let log = watched.log;
         let mut page = match self.client.events(log, Some(mark), LIMIT).await {
-            // The service was restored to before the mark, or retention was there: from its first event
-            // on, for what is there already is dropped.
+            // The service was restored to a position before the mark, or retention has removed events.
+            // Start with its first event: those that are stored already are dropped.
             Err(ClientError::Gone { first, .. }) => {
+                // A log that has no events names no first one.
                 let first = first.unwrap_or(Cursor::START);
                 let page = self.client.events(log, Some(first), LIMIT).await?;
                 if mark == Cursor::START {
@@ -233,13 +232,9 @@ impl Gaps {
     }
 }
 
-/// Up to where everything must be stored.
+/// The cursor through which everything must be stored.
 fn goal(state: &LogState, head: Cursor) -> Cursor {
-    if head > state.highest {
-        head
-    } else {
-        state.highest
-    }
+    head.max(state.highest)
 }
 
 fn now() -> Timestamp {

@@ -12,7 +12,7 @@ use crate::{
     domain::{Checkpoint, Cursor, HASH_BYTES, Log},
 };
 
-/// A line is at most so long: far more than any event, so that no file fills the memory.
+/// The longest line that is read: far longer than any event, and short enough that no file fills the memory.
 const LONGEST_LINE: u64 = 1 << 20;
 
 /// A log that was proved.
@@ -86,6 +86,7 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
 
 /// The checkpoint, when the line is the canonical form of one.
 fn checkpoint(line: &[u8]) -> Option<Checkpoint> {
+    // A line that is not a checkpoint is reported as the event that it is not.
     let checkpoint: Checkpoint = serde_json::from_slice(line).ok()?;
     let canonical = serde_json::to_vec(&checkpoint).ok()?;
     (canonical == line).then_some(checkpoint)
@@ -123,7 +124,7 @@ mod tests {
                 "secret_id": SECRETS[usize::try_from(position % 2).unwrap()],
                 "sequence": position.div_ceil(2), "actor": {"id": null, "kind": "system"},
             });
-            let event = event(("changes", 1, position), hash, &more);
+            let event = event("changes", 1, position, hash, &more);
             hash = event.hash;
             lines.push(event.body);
         }
@@ -240,7 +241,7 @@ mod tests {
         let mut forged = Vec::new();
         let mut hash = [0; 32];
         for position in 1..=3 {
-            let event = event(("changes", 1, position), hash, &json!({"owner": "mallory"}));
+            let event = event("changes", 1, position, hash, &json!({"owner": "mallory"}));
             hash = event.hash;
             forged.push([event.body, b"\n".to_vec()].concat());
         }

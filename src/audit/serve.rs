@@ -2,7 +2,7 @@
 //!
 //! A message is acknowledged after the COMMIT that holds it, so a crash at any point brings it again, and a
 //! repeat is dropped by its key. A message that is not an event of rekey is refused for good: the broker moves it to a
-//! queue of its own, and the gap that it leaves is filled from the service's log.
+//! second queue, and the gap that it leaves is filled from the service's log.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::{
 
 /// The longest pause between two attempts at the broker or the database.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A connection that lasted so long was a good one.
+/// A connection that lasted this long resets the back-off.
 const LASTED: Duration = Duration::from_secs(10);
 
 /// The audit consumer.
@@ -44,12 +44,12 @@ pub struct Auditor {
     pub key: Option<CheckpointKey>,
     /// How often it compares itself with the service.
     pub compare: Duration,
-    /// It runs until this says so.
+    /// It runs until this is true.
     pub stopping: watch::Receiver<bool>,
 }
 
 impl Auditor {
-    /// Makes the database ready, then stores until it is stopped; what it began to store it ends.
+    /// Prepares the database, then stores events until it is stopped, and finishes what it has begun.
     ///
     /// # Errors
     /// [`PrepareError`]: the database can't be used at the start. Later, the consumer waits for it.
@@ -61,7 +61,7 @@ impl Auditor {
             self.key.clone(),
             self.compare,
         );
-        // What it has handed to the database goes on; an answer of the service is not waited for.
+        // What it has handed to the database runs to its end; it does not wait for an answer of the service.
         let mut stopping = self.stopping.clone();
         let gaps = async {
             tokio::select! {
@@ -127,7 +127,7 @@ impl Auditor {
         }
     }
 
-    /// Stores the events, however long the database takes; false when the consumer was stopped before.
+    /// Stores the events, however long the database takes; false when the consumer was stopped first.
     async fn store_all(&self, events: Vec<AuditEvent>) -> bool {
         let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !events.is_empty() {

@@ -104,7 +104,7 @@ impl Verifier {
         found.extend(self.alarm(log).await?);
         let Signed { checkpoints, bad } = self.checkpoints(log, until).await?;
         found.extend(bad);
-        // The first of equals: the walk's word is the plainest.
+        // Of equal positions the first, because the walk gives the clearest reason.
         match found.into_iter().min_by_key(|bad| bad.position) {
             Some(bad) => Err(bad.into()),
             None => Ok(Proof {
@@ -122,20 +122,20 @@ impl Verifier {
             let reason = "the head of the service's log was not signed with this key";
             return Some(Bad::new(head.position, reason));
         }
-        let behind = head.cursor() < stored;
-        behind.then(|| {
+        let lagging = head.cursor() < stored;
+        lagging.then(|| {
             let reason = format!("the service's log ends before it, but {stored} is stored");
             Bad::new(head.position + 1, reason)
         })
     }
 
-    /// The highest cursor that anything in the database speaks of.
+    /// The highest cursor that anything in the database names.
     async fn newest_claim(&self, log: Log, stored: Cursor) -> Result<Cursor, StoreError> {
         let signed = self.store.newest_checkpoint(log).await?;
-        Ok(signed.filter(|signed| *signed > stored).unwrap_or(stored))
+        Ok(signed.map_or(stored, |signed| signed.max(stored)))
     }
 
-    /// Follows the chain up to `until`, beside the service's own log.
+    /// Follows the chain through `until`, and compares it with the service's own log.
     async fn walk(
         &self,
         chain: &mut Chain,

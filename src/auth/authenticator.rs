@@ -1,4 +1,4 @@
-//! From a token's text to the principal behind it.
+//! Finds the principal that a token stands for.
 
 use std::{
     collections::HashMap,
@@ -8,15 +8,15 @@ use std::{
 
 use chrono::Utc;
 
-use super::{Scope, token::Token};
+use super::token::Token;
 use crate::{
     crypto::same_bytes,
-    domain::{Agent, AgentKind, HASH_BYTES, Owner, Timestamp},
-    store::{Reader, StoreError, StoredToken, TokenKind},
+    domain::{Agent, AgentKind, Grant, Grantee, HASH_BYTES, Scope, Timestamp},
+    store::{Reader, StoreError, StoredToken},
 };
 
-/// For how long a token that was good is taken for good without a look: revocation must take effect
-/// within 5 s on every replica.
+/// How long a valid token is accepted without another look-up: revocation must take effect within 5 s on
+/// every replica.
 const FRESH: Duration = Duration::from_secs(3);
 
 /// The most tokens that are remembered; beyond it all are forgotten and looked up again.
@@ -25,44 +25,30 @@ const REMEMBERED: usize = 10_000;
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// As events name it.
+    /// The agent that events name.
     pub agent: Agent,
     /// Whose token it is.
-    pub kind: PrincipalKind,
+    pub grantee: Grantee,
     /// What it may do.
     pub scopes: Vec<Scope>,
-}
-
-/// Whose token it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PrincipalKind {
-    /// An owner's: it acts for that owner.
-    Owner(Owner),
-    /// A service's: it acts for the owners named, `*` for all.
-    Service {
-        /// The service's name.
-        name: String,
-        /// The owners it acts for.
-        acts_for: Vec<String>,
-    },
 }
 
 /// There is no principal.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The credential is malformed, unknown, expired or revoked: nobody learns which.
-    #[error("the credential is no good")]
+    /// The credential is malformed, unknown, expired or revoked; the client does not learn which.
+    #[error("the credential is not valid")]
     Refused,
-    /// The database can't be asked.
+    /// The database can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Looks tokens up, and remembers good ones for a moment.
+/// Looks tokens up, and remembers valid ones for a moment.
 #[derive(Debug)]
 pub struct Authenticator {
     reader: Reader,
-    good: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
+    valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
 }
 
 #[derive(Debug)]
@@ -78,14 +64,14 @@ impl Authenticator {
     pub fn new(reader: Reader) -> Self {
         Self {
             reader,
-            good: Mutex::new(HashMap::new()),
+            valid: Mutex::new(HashMap::new()),
         }
     }
 
-    /// The principal behind a token's text.
+    /// The principal that a token stands for.
     ///
     /// # Errors
-    /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Reader`].
+    /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
     pub async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
         let token = Token::parse(text).ok_or(AuthError::Refused)?;
         let digest = token.digest();
@@ -99,18 +85,19 @@ impl Authenticator {
             .map_or(&[0; HASH_BYTES][..], |found| found.digest.as_slice());
         let same = same_bytes(stored, &digest);
         let row = found
-            .filter(|row| same && is_good(row))
+            .filter(|row| same && is_valid(row))
             .ok_or(AuthError::Refused)?;
-        let expires_at = row.expires_at;
-        let principal = Arc::new(Principal::try_from(row)?);
+        let expires_at = row.grant.expires_at;
+        let principal = Arc::new(Principal::from(row));
         self.remember(digest, Arc::clone(&principal), expires_at);
         Ok(principal)
     }
 
     fn remembered(&self, digest: &[u8; HASH_BYTES]) -> Option<Arc<Principal>> {
-        let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = good.get(digest)?;
-        let fresh = found.seen.elapsed() < FRESH && !is_over(found.expires_at);
+        // Each change of the map is one call: a panic leaves it whole.
+        let valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = valid.get(digest)?;
+        let fresh = found.seen.elapsed() < FRESH && !has_passed(found.expires_at);
         fresh.then(|| Arc::clone(&found.principal))
     }
 
@@ -120,11 +107,12 @@ impl Authenticator {
         principal: Arc<Principal>,
         expires_at: Option<Timestamp>,
     ) {
-        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if good.len() >= REMEMBERED {
-            good.clear();
+        // Each change of the map is one call: a panic leaves it whole.
+        let mut valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
+        if valid.len() >= REMEMBERED {
+            valid.clear();
         }
-        good.insert(
+        valid.insert(
             digest,
             Remembered {
                 principal,
@@ -135,33 +123,30 @@ impl Authenticator {
     }
 }
 
-fn is_over(expires_at: Option<Timestamp>) -> bool {
+fn has_passed(expires_at: Option<Timestamp>) -> bool {
     expires_at.is_some_and(|end| end <= Timestamp::from(Utc::now()))
 }
 
-fn is_good(row: &StoredToken) -> bool {
-    row.revoked_at.is_none() && !is_over(row.expires_at)
+fn is_valid(row: &StoredToken) -> bool {
+    row.revoked_at.is_none() && !has_passed(row.grant.expires_at)
 }
 
-impl TryFrom<StoredToken> for Principal {
-    type Error = StoreError;
-
-    fn try_from(row: StoredToken) -> Result<Self, StoreError> {
-        let scopes: Result<Vec<Scope>, _> = row.scopes.iter().map(|scope| scope.parse()).collect();
-        let (kind, agent) = match row.kind {
-            TokenKind::Owner(owner) => (PrincipalKind::Owner(owner), AgentKind::Token),
-            TokenKind::Service { name, acts_for } => (
-                PrincipalKind::Service { name, acts_for },
-                AgentKind::Service,
-            ),
+impl From<StoredToken> for Principal {
+    fn from(token: StoredToken) -> Self {
+        let Grant {
+            grantee, scopes, ..
+        } = token.grant;
+        let kind = match grantee {
+            Grantee::Owner(_) => AgentKind::Token,
+            Grantee::Service { .. } => AgentKind::Service,
         };
-        Ok(Self {
+        Self {
             agent: Agent {
-                id: Some(row.id),
-                kind: agent,
+                id: Some(token.id),
+                kind,
             },
-            kind,
-            scopes: scopes.or(Err(StoreError::Corrupt("api_tokens")))?,
-        })
+            grantee,
+            scopes,
+        }
     }
 }

@@ -10,11 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::{RandomError, base62_digit, blake2b_256, random_base62},
-    domain::{HASH_BYTES, Timestamp},
-    store::{StoredToken, TokenKind},
+    domain::{Grant, HASH_BYTES},
+    store::StoredToken,
 };
-
-use super::Scope;
 
 const PREFIX: &str = "rekey_";
 const ID: usize = 16;
@@ -59,10 +57,14 @@ impl Token {
 
     /// The public ID.
     #[must_use]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "`generate` and `parse`, which make every token, give it its length and ASCII alone"
+    )]
     pub fn id(&self) -> &str {
-        self.0
-            .get(PREFIX.len()..PREFIX.len() + ID)
-            .unwrap_or_default()
+        let id = self.0.get(PREFIX.len()..PREFIX.len() + ID);
+        id.expect("a token has an ID")
     }
 
     /// The whole token, to be shown once.
@@ -86,24 +88,11 @@ impl fmt::Debug for Token {
 
 /// The row of a fresh token.
 #[must_use]
-pub fn issue(
-    token: &Token,
-    kind: TokenKind,
-    scopes: &[Scope],
-    label: String,
-    (now, expires_at): (Timestamp, Option<Timestamp>),
-) -> StoredToken {
+pub fn issue(token: &Token, grant: Grant) -> StoredToken {
     StoredToken {
         id: token.id().to_owned(),
         digest: token.digest().to_vec(),
-        kind,
-        scopes: scopes
-            .iter()
-            .map(|scope| scope.as_str().to_owned())
-            .collect(),
-        label,
-        created_at: now,
-        expires_at,
+        grant,
         revoked_at: None,
     }
 }

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties, uri::AMQPUri};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
 
-/// How long connecting, or handing one message over, may take. (lapin itself has no limit: a frozen broker
-/// would hold it for ever.)
+use crate::domain::ErrorChain;
+
+/// How long it may take to connect, or to hand one message over. (lapin itself has no limit: a frozen broker
+/// would block it for ever.)
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Seconds between heartbeats: a silent broker is noticed after two of them.
@@ -24,7 +27,7 @@ pub struct BrokerTarget {
 /// What can go wrong between rekey and the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The URL is not one of AMQP. (Its text may hold a password, so it is not shown.)
+    /// The URL is not an AMQP URL. (Its text may hold a password, so it is not shown.)
     #[error("broker.url is not an AMQP URL")]
     Url,
     /// The broker did not answer in time.
@@ -38,7 +41,7 @@ pub enum BrokerError {
     Refused,
     /// The broker refused, or the connection broke.
     #[error("the broker refused, or the connection broke")]
-    Broken(#[source] lapin::Error),
+    Broken(#[from] lapin::Error),
 }
 
 /// Connects; the broker's own tools show the connection by `name`. It has no deadline of its own.
@@ -47,10 +50,29 @@ pub(super) async fn connect(
     name: &'static str,
 ) -> Result<Connection, BrokerError> {
     let url = target.url.expose_secret();
+    // The parser's text may quote the password.
     let mut uri: AMQPUri = url.parse().or(Err(BrokerError::Url))?;
     uri.query.heartbeat = Some(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    Connection::connect_uri(uri, properties)
-        .await
-        .map_err(BrokerError::Broken)
+    Ok(Connection::connect_uri(uri, properties).await?)
+}
+
+/// Waits for an answer of the broker, at most `limit`.
+pub(super) async fn within<T, E: Into<BrokerError>>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, BrokerError> {
+    match timeout(limit, answer).await {
+        Ok(answered) => answered.map_err(Into::into),
+        Err(_elapsed) => Err(BrokerError::Deadline),
+    }
+}
+
+/// Closes a connection properly, if the broker answers in time.
+pub(super) async fn close(connection: &Connection) {
+    let closed = connection.close(200, "".into());
+    if let Err(error) = within(DEADLINE, closed).await {
+        // The broker notices by itself that the connection is gone.
+        tracing::debug!(error = %ErrorChain(&error), "cannot close the connection to the broker");
+    }
 }

@@ -1,7 +1,7 @@
 //! The audit consumer's queue, and its messages.
 //!
-//! The queue is durable and replicated and has one active consumer at a time. What is refused, or came too
-//! often, goes to a queue of its own, and leaves this one only when that one has it.
+//! The queue is durable and replicated, and has one active consumer at a time. A message that is refused, or
+//! was delivered too often, goes to a second queue, and leaves this one only when the second one has it.
 
 use std::{fmt, time::Duration};
 
@@ -16,25 +16,25 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::connection::{BrokerError, BrokerTarget, DEADLINE, connect};
+use super::connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within};
 
 /// The queue; its name is part of the contract.
 pub const AUDIT_QUEUE: &str = "rekey.audit";
-/// The exchange and the queue of what was refused.
+/// The exchange and the queue of refused messages.
 pub const AUDIT_DEAD: &str = "rekey.audit.dead";
 
 /// What the queue is bound to: all events of both logs.
 const BINDINGS: [&str; 2] = ["secret.#", "activity.#"];
 const DELIVERY_LIMIT: i64 = 100;
-/// Messages that may be unacknowledged; so the largest batch.
+/// How many messages may be unacknowledged, and so the largest batch.
 const PREFETCH: u16 = 256;
 
 /// How long queues may take to be declared and consumed: after a broker's restart a replicated queue first
 /// elects its leader, and on a busy machine that has taken more than 5 s.
 const TOPOLOGY: Duration = Duration::from_secs(30);
-/// How often a quiet connection is looked at.
+/// How often a quiet connection is checked.
 const LOOK: Duration = Duration::from_secs(1);
-/// A longer `traceparent` is none (its present version has 55 characters).
+/// A longer `traceparent` is ignored (version 00 has 55 characters).
 const TRACEPARENT: usize = 128;
 
 /// A message, not yet acknowledged.
@@ -67,18 +67,10 @@ impl Consumer {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let connection = timeout(DEADLINE, connect(target, "rekey audit"))
-            .await
-            .or(Err(BrokerError::Deadline))??;
+        let connection = within(DEADLINE, connect(target, "rekey audit")).await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let opened = timeout(
-            TOPOLOGY,
-            while_connected(&connection, open(&connection, exchange)),
-        );
-        let (channel, deliveries) = opened
-            .await
-            .or(Err(BrokerError::Deadline))??
-            .map_err(BrokerError::Broken)?;
+        let opened = async { while_connected(&connection, open(&connection, exchange)).await? };
+        let (channel, deliveries) = within(TOPOLOGY, opened).await?;
         Ok(Self {
             connection,
             channel,
@@ -86,13 +78,13 @@ impl Consumer {
         })
     }
 
-    /// Waits for a message and takes what came with it, at most as many as may be unacknowledged.
+    /// Waits for a message, and takes those that have arrived with it.
     ///
     /// # Errors
-    /// [`BrokerError`]: the connection can no longer be used; what was not acknowledged is delivered again.
+    /// [`BrokerError`]: the connection can no longer be used; unacknowledged messages are delivered again.
     ///
     /// # Cancel safety
-    /// Safe: nothing is taken before the first has come.
+    /// Safe: nothing is taken before the first message has arrived.
     pub async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
         let mut batch = Vec::new();
         let first = while_connected(&self.connection, self.deliveries.next()).await?;
@@ -102,14 +94,14 @@ impl Consumer {
         {
             match taken(next) {
                 Ok(delivery) => batch.push(delivery),
-                // The next call finds it too.
+                // The stream has ended: the next call returns the error.
                 Err(_) => break,
             }
         }
         Ok(batch)
     }
 
-    /// Refuses messages for good: they go to the queue of the refused.
+    /// Refuses messages for good: they go to the queue of refused messages.
     ///
     /// # Errors
     /// [`BrokerError`]; they may come again.
@@ -118,15 +110,12 @@ impl Consumer {
             let refused = self
                 .channel
                 .basic_reject(delivery.tag, BasicRejectOptions { requeue: false });
-            timeout(DEADLINE, refused)
-                .await
-                .or(Err(BrokerError::Deadline))?
-                .map_err(BrokerError::Broken)?;
+            within(DEADLINE, refused).await?;
         }
         Ok(())
     }
 
-    /// Acknowledges messages, and with them all that came before and was not refused.
+    /// Acknowledges messages, and all earlier ones that were not refused.
     ///
     /// # Errors
     /// [`BrokerError`]; they may come again.
@@ -137,16 +126,12 @@ impl Consumer {
         let acknowledged = self
             .channel
             .basic_ack(last, BasicAckOptions { multiple: true });
-        timeout(DEADLINE, acknowledged)
-            .await
-            .or(Err(BrokerError::Deadline))?
-            .map_err(BrokerError::Broken)
+        within(DEADLINE, acknowledged).await
     }
 
-    /// Closes the connection in good order, as far as that is possible in time.
+    /// Closes the connection properly, if the broker answers in time.
     pub async fn close(self) {
-        let closed = self.connection.close(200, "".into());
-        let _ = timeout(DEADLINE, closed).await;
+        close(&self.connection).await;
     }
 }
 
@@ -159,7 +144,7 @@ impl fmt::Debug for Consumer {
 async fn open(
     connection: &Connection,
     exchange: ShortString,
-) -> lapin::Result<(Channel, lapin::Consumer)> {
+) -> Result<(Channel, lapin::Consumer), BrokerError> {
     let channel = connection.create_channel().await?;
     declare(&channel, &exchange).await?;
     channel
@@ -176,8 +161,8 @@ async fn open(
     Ok((channel, deliveries))
 }
 
-/// Waits as long as the connection stands. (What waits in lapin for a connection that the broker closed is
-/// not always told.)
+/// Waits as long as the connection is up. (A future of lapin's does not always end when the broker closes its
+/// connection.)
 async fn while_connected<T>(
     connection: &Connection,
     waiting: impl Future<Output = T>,
@@ -195,10 +180,8 @@ async fn while_connected<T>(
 fn taken(
     next: Option<Result<lapin::message::Delivery, lapin::Error>>,
 ) -> Result<Delivery, BrokerError> {
-    // A consumer that the broker ended (its queue was deleted) ends the stream.
-    let delivery = next
-        .ok_or(BrokerError::Gone)?
-        .map_err(BrokerError::Broken)?;
+    // The stream ends when the broker cancels the consumer, because its queue was deleted.
+    let delivery = next.ok_or(BrokerError::Gone)??;
     let headers = delivery.properties.headers().as_ref();
     let traceparent = headers.and_then(|headers| headers.inner().get("traceparent"));
     Ok(Delivery {
@@ -263,7 +246,7 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
     Ok(())
 }
 
-/// At-least-once dead-lettering wants `reject-publish`: a refused message leaves only once the other
+/// At-least-once dead-lettering requires `reject-publish`: a refused message leaves only once the other
 /// queue has it.
 fn queue_arguments() -> FieldTable {
     let mut arguments = FieldTable::default();

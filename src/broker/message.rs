@@ -1,4 +1,4 @@
-//! An event on the wire.
+//! An event as a message.
 
 use chrono::DateTime;
 use lapin::{
@@ -16,8 +16,8 @@ const OWNER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 #[error("the log holds an event that can't be read")]
 pub struct MessageError;
 
-/// A message ready to be published. It has exactly the fields of the event that routing and CloudEvents
-/// need; the body is the log's own bytes.
+/// A message ready to be published. Its properties and headers come from the event; its body is the exact
+/// bytes of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     pub(super) routing_key: ShortString,
@@ -25,9 +25,9 @@ pub struct Message {
     pub(super) body: Vec<u8>,
 }
 
-/// What routing and headers need of an event of either log.
+/// The fields of an event of either log that the routing key and the headers need.
 #[derive(Deserialize)]
-struct Wire {
+struct EventFields {
     id: String,
     log: String,
     r#type: String,
@@ -39,8 +39,8 @@ struct Wire {
     occurred_at: String,
 }
 
-impl Wire {
-    /// What the event is about: the kind of thing, as `source` names it, and its ID.
+impl EventFields {
+    /// The kind of thing that the event is about, as `source` names it, and its ID.
     fn subject(&self) -> Result<(&'static str, &str), MessageError> {
         match (&self.secret_id, &self.token_id) {
             (Some(id), _) => Ok(("secrets", id)),
@@ -52,6 +52,7 @@ impl Wire {
     /// At most 24 + 3 × 64 + 1 + 36 bytes: a short string holds 255.
     fn routing_key(&self) -> Result<String, MessageError> {
         let (_, id) = self.subject()?;
+        // `_` means that there is no owner: no owner can have this name.
         let owner = self.owner.as_deref().unwrap_or("_");
         let owner = utf8_percent_encode(owner, OWNER);
         Ok(if self.log == "activity" {
@@ -92,12 +93,13 @@ impl Wire {
 }
 
 impl Message {
-    /// The message of an event, from its canonical bytes and the trace that it is part of.
+    /// Makes a message from an event's canonical bytes and the trace that it is part of.
     ///
     /// # Errors
-    /// [`MessageError`] when the bytes are not such an event.
+    /// [`MessageError`] when the bytes are not an event that rekey wrote.
     pub fn of(body: Vec<u8>, traceparent: Option<String>) -> Result<Self, MessageError> {
-        let event: Wire = serde_json::from_slice(&body).or(Err(MessageError))?;
+        // The message of serde_json would quote the body.
+        let event: EventFields = serde_json::from_slice(&body).or(Err(MessageError))?;
         let seconds = DateTime::parse_from_rfc3339(&event.occurred_at)
             .ok()
             .and_then(|time| u64::try_from(time.timestamp()).ok())

@@ -2,19 +2,17 @@
 
 use std::{fmt, pin::Pin};
 
+use super::{
+    Message,
+    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within},
+};
 use lapin::{
     Channel, Confirmation, Connection, ExchangeKind,
     options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::time::timeout;
 
-use super::{
-    Message,
-    connection::{BrokerError, BrokerTarget, DEADLINE, connect},
-};
-
-/// What the broker says of one message, in time.
+/// Ends with the broker's answer about one message.
 pub type Confirm = Pin<Box<dyn Future<Output = Result<Verdict, BrokerError>> + Send>>;
 
 /// The broker's answer about one message.
@@ -42,18 +40,13 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        timeout(DEADLINE, Self::open(target))
-            .await
-            .or(Err(BrokerError::Deadline))?
+        within(DEADLINE, Self::open(target)).await
     }
 
     async fn open(target: &BrokerTarget) -> Result<Self, BrokerError> {
         let connection = connect(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let channel = connection
-            .create_channel()
-            .await
-            .map_err(BrokerError::Broken)?;
+        let channel = connection.create_channel().await?;
         let options = ExchangeDeclareOptions {
             durable: true,
             ..ExchangeDeclareOptions::default()
@@ -65,12 +58,10 @@ impl Publisher {
                 options,
                 FieldTable::default(),
             )
-            .await
-            .map_err(BrokerError::Broken)?;
+            .await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .map_err(BrokerError::Broken)?;
+            .await?;
         Ok(Self {
             connection,
             channel,
@@ -78,7 +69,7 @@ impl Publisher {
         })
     }
 
-    /// Hands a message over. The future in the answer ends with the broker's verdict.
+    /// Hands a message over. The returned future ends with the broker's verdict.
     ///
     /// # Errors
     /// [`BrokerError`]; whether the broker has the message is then unknown.
@@ -99,12 +90,9 @@ impl Publisher {
             &body,
             properties,
         );
-        let confirm = timeout(DEADLINE, handed)
-            .await
-            .or(Err(BrokerError::Deadline))?
-            .map_err(BrokerError::Broken)?;
+        let confirm = within(DEADLINE, handed).await?;
         Ok(Box::pin(async move {
-            match confirm.await.map_err(BrokerError::Broken)? {
+            match confirm.await? {
                 Confirmation::Ack(returned) => Ok(Verdict::Taken {
                     unroutable: returned.is_some(),
                 }),
@@ -119,10 +107,9 @@ impl Publisher {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// Closes the connection in good order, as far as that is possible in time.
+    /// Closes the connection properly, if the broker answers in time.
     pub async fn close(self) {
-        let closed = self.connection.close(200, "".into());
-        let _ = timeout(DEADLINE, closed).await;
+        close(&self.connection).await;
     }
 }
 

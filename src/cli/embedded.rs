@@ -1,7 +1,7 @@
-//! The embedded default: the binary alone makes its key, its database and its first token.
+//! The embedded default: the binary alone creates its key, its database and its first token.
 //!
-//! Each is made when it is absent, a file before the row that names it, so that the next start finishes one
-//! that was cut short.
+//! Each is created when it is absent, a file before the row that names it, so that the next start finishes
+//! one that was interrupted.
 
 use std::{
     fs,
@@ -16,12 +16,12 @@ use tokio::runtime::Handle;
 use super::{CommandError, database};
 use crate::{
     app,
-    auth::{Scope, Token, issue},
+    auth::{Token, issue},
     crypto::Keyring,
-    domain::{Agent, Owner, Timestamp},
+    domain::{Agent, Grant, Grantee, Owner, Scope, Timestamp},
     files::Replacement,
     settings::Settings,
-    store::{Admin, Missing, TokenKind},
+    store::{Admin, Missing},
 };
 
 /// The files of the embedded default.
@@ -31,7 +31,7 @@ pub(super) struct EmbeddedFiles {
     token: PathBuf,
 }
 
-/// Makes what is absent; returns the absolute paths.
+/// Creates what is absent and returns the absolute paths.
 pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, CommandError> {
     let keyring = &settings.keyring.path;
     let database = settings
@@ -65,13 +65,15 @@ pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, Comman
             Err(error) if error.kind() == io::ErrorKind::NotFound => write_token(&path)?,
             Err(error) => return Err(error.into()),
         };
-        let kind = TokenKind::Owner(Owner::parse("me")?);
-        let times = (Timestamp::from(Utc::now()), None);
+        let grant = Grant {
+            grantee: Grantee::Owner(Owner::parse("me")?),
+            scopes: Scope::ALL.to_vec(),
+            label: "first start".to_owned(),
+            created_at: Timestamp::from(Utc::now()),
+            expires_at: None,
+        };
         operator
-            .add_token(
-                issue(&token, kind, &Scope::ALL, "first start".to_owned(), times),
-                Agent::SYSTEM,
-            )
+            .add_token(issue(&token, grant), Agent::SYSTEM)
             .await?;
     }
     operator.close().await;

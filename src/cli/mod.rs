@@ -147,6 +147,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
+    crate::faults::check();
     let GlobalOptions { config, json } = line.global;
     let config = config.as_deref();
     // `rekey` alone is `rekey serve`.

@@ -11,10 +11,10 @@ use super::{
     span::{self, DAYS, HOURS, MINUTES, SECONDS},
 };
 use crate::{
-    auth::{Scope, Token, UnknownScope, issue},
-    domain::{Agent, Owner, Timestamp},
+    auth::{Token, issue},
+    domain::{ActsFor, Agent, Grant, Grantee, Owner, ParseError, Scope, Timestamp, UnknownScope},
     settings::Settings,
-    store::{Missing, StoredToken, TokenKind},
+    store::{Missing, StoredToken},
 };
 
 #[derive(Debug, Subcommand)]
@@ -107,24 +107,35 @@ pub(super) async fn run(
 impl CreateOptions {
     /// The token as the database has it.
     fn row(self, token: &Token) -> Result<StoredToken, CommandError> {
-        let kind = match (self.owner, self.service) {
-            (Some(owner), _) => TokenKind::Owner(owner),
-            (None, Some(name)) => {
-                for owner in self.act_for.iter().filter(|owner| *owner != "*") {
-                    Owner::parse(owner)?;
-                }
-                TokenKind::Service {
-                    name,
-                    acts_for: self.act_for,
-                }
-            }
+        let grantee = match (self.owner, self.service) {
+            (Some(owner), _) => Grantee::Owner(owner),
+            (None, Some(name)) => Grantee::Service {
+                name,
+                acts_for: acts_for(&self.act_for)?,
+            },
             (None, None) => return Err("either --owner or --service must be given".into()),
         };
         let now = Utc::now();
         let expires_at = self.expires_in.map(|span| Timestamp::from(now + span));
-        let times = (Timestamp::from(now), expires_at);
-        Ok(issue(token, kind, &self.scope, self.label, times))
+        let grant = Grant {
+            grantee,
+            scopes: self.scope,
+            label: self.label,
+            created_at: Timestamp::from(now),
+            expires_at,
+        };
+        Ok(issue(token, grant))
     }
+}
+
+/// Reads the values of `--act-for`.
+fn acts_for(list: &[String]) -> Result<ActsFor, CommandError> {
+    ActsFor::parse(list).map_err(|error| match error {
+        ParseError::NotAllowed => "--act-for: must be owners, or * alone for all owners".into(),
+        ParseError::TooShort | ParseError::TooLong | ParseError::Pattern => {
+            format!("--act-for: an owner {error}").into()
+        }
+    })
 }
 
 fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
@@ -133,35 +144,42 @@ fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
         return print(&json!({"tokens": list}).to_string());
     }
     for token in tokens {
-        let whose = match &token.kind {
-            TokenKind::Owner(owner) => format!("owner {}", owner.as_str()),
-            TokenKind::Service { name, acts_for } => {
-                format!("service {name} for {}", acts_for.join(", "))
+        let grant = &token.grant;
+        let whose = match &grant.grantee {
+            Grantee::Owner(owner) => format!("owner {}", owner.as_str()),
+            Grantee::Service { name, acts_for } => {
+                format!("service {name} for {}", acts_for.to_list().join(", "))
             }
         };
-        let end = match (token.revoked_at, token.expires_at) {
+        let end = match (token.revoked_at, grant.expires_at) {
             (Some(time), _) => format!("revoked {time}"),
             (None, Some(time)) => format!("expires {time}"),
             (None, None) => "does not expire".to_owned(),
         };
-        let scopes = token.scopes.join(" ");
+        let scopes: Vec<_> = grant.scopes.iter().map(|scope| scope.as_str()).collect();
+        let scopes = scopes.join(" ");
         print(&format!(
             "{}  {whose}  [{scopes}]  {end}  {}",
-            token.id, token.label
+            token.id, grant.label
         ))?;
     }
     Ok(())
 }
 
 fn to_json(token: &StoredToken) -> serde_json::Value {
-    let (kind, name, acts_for) = match &token.kind {
-        TokenKind::Owner(owner) => ("owner", owner.as_str(), &[][..]),
-        TokenKind::Service { name, acts_for } => ("service", name.as_str(), acts_for.as_slice()),
-    };
+    let StoredToken {
+        id,
+        digest: _,
+        grant,
+        revoked_at,
+    } = token;
+    let acts_for = grant.grantee.acts_for().map(ActsFor::to_list);
     json!({
-        "id": token.id, "kind": kind, "name": name, "acts_for": acts_for,
-        "scopes": token.scopes, "label": token.label, "created_at": token.created_at,
-        "expires_at": token.expires_at, "revoked_at": token.revoked_at,
+        "id": id, "kind": grant.grantee.kind(), "name": grant.grantee.name(),
+        // An owner's token has an empty list.
+        "acts_for": acts_for.unwrap_or_default(),
+        "scopes": grant.scopes, "label": grant.label, "created_at": grant.created_at,
+        "expires_at": grant.expires_at, "revoked_at": revoked_at,
     })
 }
 

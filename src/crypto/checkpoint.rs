@@ -1,8 +1,8 @@
 //! Signatures of checkpoints: Ed25519 over `rekey-checkpoint`, log, epoch, position and hash.
 //!
 //! What is signed: for each field its length as u32 big-endian, then its bytes; epoch and position are
-//! u64 big-endian, the hash is its 32 bytes. A signature is the padded standard base64 of 64 bytes, a
-//! public key `ed25519:` and that of 32 bytes. It is stored by others for ever: a change is a new format.
+//! u64 big-endian, the hash is its 32 bytes. A signature is the padded standard base64 of 64 bytes; a
+//! public key is `ed25519:` and the base64 of 32 bytes. Others store both for ever: a change is a new format.
 
 use std::fmt;
 
@@ -21,13 +21,13 @@ pub struct CheckpointSigner {
 }
 
 impl CheckpointSigner {
-    /// From the 32 bytes of the private key; nothing for any other length.
+    /// Makes a signer from the 32 bytes of the private key; nothing for any other length.
     pub(super) fn from_seed(seed: &[u8]) -> Option<Self> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
         Some(Self { pair })
     }
 
-    /// A signer whose key everybody knows.
+    /// A signer with a known key.
     #[cfg(test)]
     pub(crate) fn for_tests(seed: [u8; 32]) -> Self {
         Self::from_seed(&seed).unwrap()
@@ -70,7 +70,9 @@ impl CheckpointKey {
     /// [`ParseError::Pattern`] for any other form.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let encoded = text.strip_prefix(SCHEME).ok_or(ParseError::Pattern)?;
+        // Where the form is wrong does not matter: it is one short line, to be copied again.
         let bytes = STANDARD.decode(encoded).or(Err(ParseError::Pattern))?;
+        // As above: its length is a part of the form.
         bytes.try_into().map(Self).or(Err(ParseError::Pattern))
     }
 
@@ -108,8 +110,8 @@ fn signed_bytes(log: Log, epoch: u64, position: u64, hash: &[u8; HASH_BYTES]) ->
     ];
     let mut bytes = Vec::with_capacity(96);
     for field in fields {
-        // No field is longer than 32 bytes.
-        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+        #[expect(clippy::expect_used, reason = "no field is longer than 32 bytes")]
+        let length = u32::try_from(field.len()).expect("a short field");
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(field);
     }

@@ -4,6 +4,7 @@
 //! `cae::xchacha20poly1305blake2b`. Associated data: for each field its length as u32 big-endian, then
 //! its bytes; an absent field has length 0. Both are stored for ever: a change of either is a new format.
 
+use orion::errors::UnknownCryptoError;
 use orion::hazardous::cae::xchacha20poly1305blake2b::{self as cae, Nonce, TAG_SIZE};
 use zeroize::Zeroizing;
 
@@ -23,13 +24,20 @@ pub enum SealError {
     KeyMissing,
 }
 
+impl From<UnknownCryptoError> for SealError {
+    /// orion's one error says nothing more.
+    fn from(UnknownCryptoError: UnknownCryptoError) -> Self {
+        Self::Cipher
+    }
+}
+
 /// Sealed bytes did not open: they were damaged or moved, or belong to another key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The bytes are too short or of an unknown format.
     #[error("the sealed bytes have an unknown format")]
     Format,
-    /// The tag does not hold for this key and place.
+    /// The tag does not fit this key and associated data.
     #[error("the sealed bytes do not belong to this key, owner, secret and version")]
     Refused,
     /// What was opened is not UTF-8, or not of the length it must have.
@@ -67,7 +75,7 @@ impl Purpose {
     }
 }
 
-/// Where something is sealed to; what is `None` is not part of that place.
+/// What sealed bytes are bound to: the same fields must be given to open them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AssociatedData<'a> {
     pub(super) purpose: Purpose,
@@ -105,13 +113,13 @@ impl AssociatedData<'_> {
     }
 }
 
-/// Seals `plaintext` (of any length, empty too) to `place`.
+/// Seals `plaintext` (of any length, empty too), bound to the associated data.
 pub(super) fn seal(
     key: &SecretKey,
     associated_data: AssociatedData<'_>,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    let nonce = Nonce::generate().or(Err(SealError::Cipher))?;
+    let nonce = Nonce::generate()?;
     let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE);
     sealed.push(FORMAT);
     sealed.extend_from_slice(nonce.as_ref());
@@ -125,12 +133,11 @@ pub(super) fn seal(
         plaintext,
         Some(&associated_data.to_bytes()),
         body,
-    )
-    .or(Err(SealError::Cipher))?;
+    )?;
     Ok(sealed)
 }
 
-/// Opens what [`seal`] made for the same key and place.
+/// Opens what [`seal`] made with the same key and associated data.
 pub(super) fn open(
     key: &SecretKey,
     associated_data: AssociatedData<'_>,
@@ -144,8 +151,10 @@ pub(super) fn open(
     if *format != FORMAT {
         return Err(OpenError::Format);
     }
+    // orion's one error says nothing more.
     let nonce = Nonce::try_from(nonce).or(Err(OpenError::Format))?;
     let mut plaintext = Zeroizing::new(vec![0; length]);
+    // As above.
     cae::open(
         key,
         &nonce,
@@ -163,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    fn place() -> AssociatedData<'static> {
+    fn data() -> AssociatedData<'static> {
         AssociatedData {
             purpose: Purpose::Value,
             owner: Some("alice"),
@@ -177,10 +186,10 @@ mod tests {
     #[test]
     fn the_bytes_are_as_documented() {
         let key = SecretKey::generate().unwrap();
-        let sealed = seal(&key, place(), b"example").unwrap();
+        let sealed = seal(&key, data(), b"example").unwrap();
         assert_eq!(sealed.len(), 1 + 24 + 7 + 32);
         assert_eq!(sealed[0], 1);
-        let data = place().to_bytes();
+        let bound = data().to_bytes();
         let mut expected = Vec::new();
         for field in [
             b"rekey".as_slice(),
@@ -195,59 +204,59 @@ mod tests {
             expected.extend_from_slice(&u32::try_from(field.len()).unwrap().to_be_bytes());
             expected.extend_from_slice(field);
         }
-        assert_eq!(data, expected);
+        assert_eq!(bound, expected);
     }
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_refused() {
         let key = SecretKey::generate().unwrap();
-        let sealed = seal(&key, place(), b"example").unwrap();
+        let sealed = seal(&key, data(), b"example").unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(open(&key, place(), &damaged).is_err(), "bit {bit}");
+            assert!(open(&key, data(), &damaged).is_err(), "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert!(open(&key, place(), &sealed[..length]).is_err(), "{length}");
+            assert!(open(&key, data(), &sealed[..length]).is_err(), "{length}");
         }
     }
 
     #[test]
     fn another_place_or_key_is_refused() {
         let key = SecretKey::generate().unwrap();
-        let sealed = seal(&key, place(), b"example").unwrap();
+        let sealed = seal(&key, data(), b"example").unwrap();
         let others = [
             AssociatedData {
                 purpose: Purpose::Mask,
-                ..place()
+                ..data()
             },
             AssociatedData {
                 owner: Some("bob"),
-                ..place()
+                ..data()
             },
             AssociatedData {
                 owner: Some("alic"),
-                ..place()
+                ..data()
             },
             AssociatedData {
                 secret_id: Some(&[3; 16]),
-                ..place()
+                ..data()
             },
             AssociatedData {
                 version_id: Some(&[3; 16]),
-                ..place()
+                ..data()
             },
             AssociatedData {
                 secret_id: None,
-                ..place()
+                ..data()
             },
             AssociatedData {
                 kek_id: Some("k"),
-                ..place()
+                ..data()
             },
             AssociatedData {
                 name: Some("k"),
-                ..place()
+                ..data()
             },
         ];
         for other in others {
@@ -255,7 +264,7 @@ mod tests {
         }
         let other = SecretKey::generate().unwrap();
         assert_eq!(
-            open(&other, place(), &sealed).unwrap_err(),
+            open(&other, data(), &sealed).unwrap_err(),
             OpenError::Refused
         );
     }
@@ -264,14 +273,14 @@ mod tests {
         #[test]
         fn what_was_sealed_opens(plaintext in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let key = SecretKey::generate().unwrap();
-            let sealed = seal(&key, place(), &plaintext).unwrap();
-            prop_assert_eq!(&*open(&key, place(), &sealed).unwrap(), &plaintext);
+            let sealed = seal(&key, data(), &plaintext).unwrap();
+            prop_assert_eq!(&*open(&key, data(), &sealed).unwrap(), &plaintext);
         }
 
         #[test]
         fn no_two_places_share_their_associated_data(a in "[a-z]{0,8}", b in "[a-z]{0,8}", c in "[a-z]{0,8}", d in "[a-z]{0,8}") {
-            let one = AssociatedData { owner: Some(&a), kek_id: Some(&b), ..place() };
-            let other = AssociatedData { owner: Some(&c), kek_id: Some(&d), ..place() };
+            let one = AssociatedData { owner: Some(&a), kek_id: Some(&b), ..data() };
+            let other = AssociatedData { owner: Some(&c), kek_id: Some(&d), ..data() };
             prop_assert_eq!(one.to_bytes() == other.to_bytes(), (a, b) == (c, d));
         }
     }

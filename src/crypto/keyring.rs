@@ -11,12 +11,13 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use orion::errors::UnknownCryptoError;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{
     envelope::{self, AssociatedData, OpenError, Purpose, SealError, SecretKey},
-    random::random_base62,
+    random::{RandomError, random_base62},
 };
 use crate::{
     domain::{KeyId, Timestamp},
@@ -55,8 +56,15 @@ pub enum KeyringError {
     #[error("the keyring holds no key")]
     Empty,
     /// The operating system gave no random bytes.
-    #[error("the operating system gave no random bytes")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+impl From<UnknownCryptoError> for KeyringError {
+    /// Only the generation of a key fails with orion's one error, and only for want of random bytes.
+    fn from(UnknownCryptoError: UnknownCryptoError) -> Self {
+        Self::Random(RandomError)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -221,13 +229,11 @@ fn decode(text: &str) -> Option<SecretKey> {
 }
 
 fn new_entry(now: Timestamp) -> Result<KeyEntry, KeyringError> {
-    let key = SecretKey::generate().or(Err(KeyringError::Random))?;
-    let suffix = random_base62(8)
-        .or(Err(KeyringError::Random))?
-        .to_ascii_lowercase();
+    let key = SecretKey::generate()?;
+    let suffix = random_base62(8)?.to_ascii_lowercase();
     let created_at = now.to_string();
-    // RFC 3339: the day is before the T.
-    let day = created_at.split('T').next().unwrap_or_default();
+    #[expect(clippy::expect_used, reason = "RFC 3339 has a T between day and time")]
+    let (day, _) = created_at.split_once('T').expect("a day and a time");
     let bytes: &[u8] = key.unprotected_as_ref();
     Ok(KeyEntry {
         id: format!("{day}-{suffix}"),

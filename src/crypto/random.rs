@@ -32,6 +32,7 @@ pub fn random_base62(count: usize) -> Result<Zeroizing<String>, RandomError> {
     let mut text = Zeroizing::new(String::with_capacity(count));
     let mut bytes = Zeroizing::new([0_u8; 64]);
     while text.len() < count {
+        // orion's one error says nothing more.
         orion::util::secure_rand_bytes(&mut *bytes).or(Err(RandomError))?;
         // Bytes from 248 (4 × 62) on are thrown away, so that no character is likelier than another.
         let characters = bytes.iter().filter(|byte| **byte < 248);

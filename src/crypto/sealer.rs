@@ -11,7 +11,7 @@ use crate::domain::{
     KeyId, Mask, Owner, SealedMask, SealedVersion, SecretId, SecretValue, ServiceKeyName, VersionId,
 };
 
-/// Which version a value becomes.
+/// The secret and the version that a value is bound to.
 #[derive(Debug, Clone, Copy)]
 pub struct SecretPlace<'a> {
     /// The secret's owner.
@@ -54,7 +54,7 @@ impl Sealer {
             version_id,
         } = place;
         let at = VersionData::new(owner, secret_id, version_id);
-        let data_key = SecretKey::generate().or(Err(SealError::Cipher))?;
+        let data_key = SecretKey::generate()?;
         let key_bytes: &[u8] = data_key.unprotected_as_ref();
         let wrapped_key = envelope::seal(kek, at.data_key(kek_id), key_bytes)?;
         let value_bytes = value.expose().as_bytes();
@@ -100,10 +100,11 @@ impl Sealer {
         let at = VersionData::new(owner, secret_id, sealed.version_id);
         let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
         let text = envelope::open(&data_key, at.of(Purpose::Value), &sealed.sealed_value)?;
+        // Whichever rule the decrypted value breaks, the row is damaged.
         SecretValue::parse(into_text(text)?).or(Err(OpenError::Content))
     }
 
-    /// A fresh key of the service's own: 32 random bytes, sealed under `kek_id` and to their name.
+    /// A fresh key of the service's own: 32 random bytes, sealed under `kek_id` and bound to their name.
     ///
     /// # Errors
     /// [`SealError`]: no randomness, or a keyring without that key.
@@ -113,7 +114,7 @@ impl Sealer {
         name: ServiceKeyName,
     ) -> Result<Vec<u8>, SealError> {
         let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
-        let key = SecretKey::generate().or(Err(SealError::Cipher))?;
+        let key = SecretKey::generate()?;
         envelope::seal(kek, service_data(kek_id, name), key.unprotected_as_ref())
     }
 
@@ -146,6 +147,7 @@ impl Sealer {
             .get(kek_id)
             .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
         let bytes = envelope::open(kek, at.data_key(kek_id), wrapped_key)?;
+        // orion's one error says nothing more.
         SecretKey::try_from(bytes.as_slice()).or(Err(OpenError::Content))
     }
 }
@@ -162,12 +164,13 @@ fn service_data(kek_id: &KeyId, name: ServiceKeyName) -> AssociatedData<'_> {
 }
 
 fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, OpenError> {
+    // The error holds the bytes, which are secret.
     String::from_utf8(std::mem::take(&mut *bytes))
         .map(Zeroizing::new)
         .or(Err(OpenError::Content))
 }
 
-/// The place of one version, of which each sealed part has its own.
+/// What the sealed parts of one version are bound to.
 struct VersionData<'a> {
     owner: &'a Owner,
     secret_id: [u8; 16],

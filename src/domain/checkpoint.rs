@@ -8,7 +8,7 @@ use super::{Cursor, HASH_BYTES, Log, ParseError};
 ///
 /// As JSON it is `{cursor, epoch, hash, log, position, signature}`, the hash in lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Wire", into = "Wire")]
+#[serde(try_from = "CheckpointFields", into = "CheckpointFields")]
 pub struct Checkpoint {
     /// The log.
     pub log: Log,
@@ -45,7 +45,7 @@ impl Checkpoint {
 
 /// The fields in the order of RFC 8785: `serde_json` writes it in canonical form.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct CheckpointFields {
     cursor: String,
     epoch: u64,
     hash: String,
@@ -54,7 +54,7 @@ struct Wire {
     signature: String,
 }
 
-impl From<Checkpoint> for Wire {
+impl From<Checkpoint> for CheckpointFields {
     fn from(checkpoint: Checkpoint) -> Self {
         Self {
             cursor: checkpoint.cursor().to_string(),
@@ -67,20 +67,21 @@ impl From<Checkpoint> for Wire {
     }
 }
 
-impl TryFrom<Wire> for Checkpoint {
+impl TryFrom<CheckpointFields> for Checkpoint {
     type Error = ParseError;
 
-    fn try_from(wire: Wire) -> Result<Self, ParseError> {
+    fn try_from(fields: CheckpointFields) -> Result<Self, ParseError> {
         let mut hash = [0; HASH_BYTES];
-        hex::decode_to_slice(&wire.hash, &mut hash).or(Err(ParseError::Pattern))?;
+        hex::decode_to_slice(&fields.hash, &mut hash).or(Err(ParseError::Pattern))?;
         let checkpoint = Self {
-            log: wire.log,
-            epoch: wire.epoch,
-            position: wire.position,
+            log: fields.log,
+            epoch: fields.epoch,
+            position: fields.position,
             hash,
-            signature: wire.signature,
+            signature: fields.signature,
         };
-        if checkpoint.cursor().to_string() == wire.cursor {
+        // A cursor holds only numbers that the databases can hold.
+        if checkpoint.cursor() == Cursor::parse(&fields.cursor)? {
             Ok(checkpoint)
         } else {
             Err(ParseError::NotAllowed)

@@ -6,10 +6,12 @@
 mod checkpoint;
 mod error_chain;
 mod event;
+mod grant;
 mod identity;
 mod key;
 mod mask;
 mod name;
+mod scope;
 mod sealed;
 mod time;
 mod value;
@@ -21,6 +23,7 @@ pub use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, Event, EventKind, HASH_BYTES, Log, PlacedEvent,
     TokenEvent,
 };
+pub use grant::{ActsFor, Grant, Grantee};
 pub use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
     ServiceKeyName, TraceParent, VersionId,
@@ -28,6 +31,7 @@ pub use identity::{
 pub use key::KeyState;
 pub use mask::Mask;
 pub use name::{Provider, SecretName};
+pub use scope::{Scope, UnknownScope};
 pub use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
 pub use time::Timestamp;
 pub use value::SecretValue;

@@ -17,8 +17,7 @@ use super::{
     stream::{self, Follower},
 };
 use crate::{
-    auth::PrincipalKind,
-    domain::{Checkpoint, Cursor, EventKind, Log},
+    domain::{ActsFor, Checkpoint, Cursor, EventKind, Grantee, Log, Owner},
     store::Filter,
 };
 
@@ -77,11 +76,15 @@ fn log(query: &mut Query) -> Log {
 
 /// The owners whose events the caller may see; nothing stands for the whole log.
 fn owners(call: &Call<'_, ()>) -> Option<Vec<String>> {
-    match &call.principal.kind {
-        PrincipalKind::Owner(owner) => Some(vec![owner.as_str().to_owned()]),
-        PrincipalKind::Service { acts_for, .. } if acts_for.iter().any(|one| one == "*") => None,
-        PrincipalKind::Service { acts_for, .. } => Some(acts_for.clone()),
-    }
+    let owners = match &call.principal.grantee {
+        Grantee::Owner(owner) => std::slice::from_ref(owner),
+        Grantee::Service { acts_for, .. } => match acts_for {
+            ActsFor::All => return None,
+            ActsFor::Owners(owners) => owners,
+        },
+    };
+    let names = owners.iter().map(Owner::as_str);
+    Some(names.map(str::to_owned).collect())
 }
 
 /// Whether the caller asks for server-sent events.

@@ -15,8 +15,8 @@ use super::{
     serve::{Edge, RequestState},
 };
 use crate::{
-    auth::{AuthError, Principal, PrincipalKind, Scope},
-    domain::Owner,
+    auth::{AuthError, Principal},
+    domain::{Grantee, Owner, Scope},
     settings::HttpSettings,
 };
 
@@ -45,9 +45,9 @@ pub(super) enum Caller {
 impl Caller {
     /// Who a principal is.
     pub(super) fn of(principal: &Principal) -> Self {
-        match &principal.kind {
-            PrincipalKind::Owner(owner) => Self::Owner(owner.clone()),
-            PrincipalKind::Service { name, .. } => Self::Service(name.clone()),
+        match &principal.grantee {
+            Grantee::Owner(owner) => Self::Owner(owner.clone()),
+            Grantee::Service { name, .. } => Self::Service(name.clone()),
         }
     }
 }
@@ -181,10 +181,7 @@ pub(super) fn permit(principal: &Principal, scope: Scope) -> Result<(), ApiError
 /// # Errors
 /// [`ApiError::Forbidden`] for a service's token, whatever its scopes.
 pub(super) fn owner(principal: &Principal) -> Result<&Owner, ApiError> {
-    match &principal.kind {
-        PrincipalKind::Owner(owner) => Ok(owner),
-        PrincipalKind::Service { .. } => Err(ApiError::Forbidden),
-    }
+    principal.grantee.owner().ok_or(ApiError::Forbidden)
 }
 
 #[cfg(test)]

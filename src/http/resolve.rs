@@ -21,9 +21,9 @@ use super::{
     request::{Call, HandlerResult},
 };
 use crate::{
-    auth::PrincipalKind,
     domain::{
-        Access, Cursor, EventId, Log, Outcome, Owner, SecretId, SecretName, SecretValue, Work,
+        Access, Cursor, EventId, Grantee, Log, Outcome, Owner, SecretId, SecretName, SecretValue,
+        Work,
     },
     settings::ActivityRecord,
     store::{SealedSecret, Selection},
@@ -62,18 +62,17 @@ fn open(call: &Call<'_, ()>, secrets: &[SealedSecret]) -> Result<Vec<SecretValue
 
 /// The owner whose secrets are asked for.
 fn acting_for(call: &Call<'_, ()>, named: Option<Owner>) -> Result<Owner, ApiError> {
-    match (&call.principal.kind, named) {
-        (PrincipalKind::Owner(own), None) => Ok(own.clone()),
-        (PrincipalKind::Owner(own), Some(named)) if *own == named => Ok(named),
-        (PrincipalKind::Owner(_), Some(_)) => Err(ApiError::NotFound),
-        (PrincipalKind::Service { .. }, None) => {
+    match (&call.principal.grantee, named) {
+        (Grantee::Owner(own), None) => Ok(own.clone()),
+        (Grantee::Owner(own), Some(named)) if *own == named => Ok(named),
+        (Grantee::Owner(_), Some(_)) => Err(ApiError::NotFound),
+        (Grantee::Service { .. }, None) => {
             let place = [Location::BODY, Location::Name("owner")];
             let item = ErrorItem::new(place, ItemKind::Missing);
             Err(ApiError::Validation(vec![item]))
         }
-        (PrincipalKind::Service { acts_for, .. }, Some(named)) => {
-            let granted = |one: &String| one == "*" || one == named.as_str();
-            let granted = acts_for.iter().any(granted);
+        (Grantee::Service { acts_for, .. }, Some(named)) => {
+            let granted = acts_for.covers(&named);
             granted.then_some(named).ok_or(ApiError::NotFound)
         }
     }

@@ -12,7 +12,7 @@ use super::{
     serve::Edge,
     sets,
 };
-use crate::auth::Scope;
+use crate::domain::Scope;
 
 /// A path and what can be done there.
 pub(super) struct Route {

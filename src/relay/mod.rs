@@ -49,7 +49,7 @@ pub struct RelayState {
     pub confirmed: Option<u64>,
 }
 
-/// The lease of the cursor, and how far it got.
+/// The lease of the cursor, and the last position that was confirmed under it.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
     number: u64,
@@ -66,14 +66,14 @@ pub struct Relay {
     cursor: CursorName,
     holder: Uuid,
     lease: Option<Lease>,
-    /// Up to this position one event at a time: a window in it was refused or timed out.
+    /// Publishes one event at a time up to this position, because a window before it was refused or timed out.
     careful_until: u64,
     state: watch::Sender<RelayState>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Relay {
-    /// A relay of `log` that runs until `stopping` says so.
+    /// A relay of `log` that runs until `stopping` is true.
     #[must_use]
     pub fn new(
         log: Log,
@@ -112,7 +112,7 @@ impl Relay {
         self.state.subscribe()
     }
 
-    /// Publishes until it is stopped; then moves the cursor a last time and releases the lease.
+    /// Publishes until it is stopped; then moves the cursor one last time and releases the lease.
     pub async fn run(mut self) {
         let mut lost_at = Instant::now();
         let mut backoff = Backoff::new(LONGEST_PAUSE);
@@ -173,7 +173,7 @@ impl Relay {
                 Ended::BrokerLost(error) => {
                     tracing::warn!(
                         error = %ErrorChain(&error),
-                        "the connection to the broker is dropped"
+                        "the connection to the broker is lost"
                     );
                     self.set(Check::Failed);
                     break;
@@ -188,22 +188,32 @@ impl Relay {
         if self.lease.is_none() {
             let holder = self.holder;
             let step = self.step(CursorAction::Acquire { holder });
-            if let Ok(CursorState::Held {
-                lease_number,
-                position,
-            }) = self.committer.cursor(step).await
-            {
-                tracing::info!(
-                    relay.log = self.cursor.log.as_str(),
-                    relay.lease = lease_number,
-                    event.position = position,
-                    "the relay has the lease"
-                );
-                self.lease = Some(Lease {
-                    number: lease_number,
-                    confirmed: position,
-                    renewed: Instant::now(),
-                });
+            match self.committer.cursor(step).await {
+                Ok(CursorState::Held {
+                    lease_number,
+                    position,
+                }) => {
+                    tracing::info!(
+                        relay.log = self.cursor.log.as_str(),
+                        relay.lease = lease_number,
+                        event.position = position,
+                        "the relay has the lease"
+                    );
+                    self.lease = Some(Lease {
+                        number: lease_number,
+                        confirmed: position,
+                        renewed: Instant::now(),
+                    });
+                }
+                // Another replica has it: this one asks again later.
+                Ok(CursorState::Lost) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        relay.log = self.cursor.log.as_str(),
+                        error = %ErrorChain(&error),
+                        "cannot ask for the relay's lease; trying again"
+                    );
+                }
             }
         }
         self.lease
@@ -222,8 +232,13 @@ impl Relay {
                 lease_number: lease.number,
                 position: lease.confirmed,
             });
-            // A lease that is not released ends by itself.
-            let _ = self.committer.cursor(step).await;
+            if let Err(error) = self.committer.cursor(step).await {
+                tracing::warn!(
+                    relay.log = self.cursor.log.as_str(),
+                    error = %ErrorChain(&error),
+                    "cannot release the relay's lease: it ends by itself"
+                );
+            }
         }
     }
 

@@ -20,15 +20,15 @@ use crate::{
 const WINDOW: usize = 500;
 /// Events that are read at once: more than the window, so that it seldom waits for the database.
 const READ: u64 = 2000;
-/// How long a confirm may take.
+/// How long the broker may take to confirm an event.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// How often lease and cursor are written.
 const RENEW: Duration = Duration::from_secs(1);
 /// The pause after a renewal that failed.
 const RETRY: Duration = Duration::from_millis(100);
-/// A lease that was not renewed for so long is not relied on.
+/// A lease that was not renewed for this long no longer counts.
 const STALE: Duration = Duration::from_secs(4);
-/// How often the log is looked at without being woken: other replicas write too.
+/// How often the log is read without a wake-up: other replicas write too.
 const POLL: Duration = Duration::from_millis(250);
 
 /// Why a session ended.
@@ -96,7 +96,7 @@ impl<'a> PublishSession<'a> {
         std::mem::take(&mut self.unroutable)
     }
 
-    /// Up to where the next session goes one event at a time.
+    /// The position up to which the next session publishes one event at a time.
     pub(super) fn careful_until(&self, ended: &Ended) -> u64 {
         match ended {
             Ended::BrokerLost(_) => self.published.max(self.careful_until),
@@ -147,7 +147,7 @@ impl<'a> PublishSession<'a> {
             Woken::Late => Err(Ended::BrokerLost(BrokerError::Deadline)),
             Woken::Confirmed(verdict) => {
                 self.confirmed(verdict).await?;
-                // The broker confirms many at once: those that are there need no step of their own.
+                // The broker confirms many at once: take those that have arrived in this step.
                 while let Some(first) = self.window.front_mut()
                     && let Some(verdict) = (&mut first.confirm).now_or_never()
                 {
@@ -158,14 +158,17 @@ impl<'a> PublishSession<'a> {
         }
     }
 
-    /// Takes the broker's answer about the first event of the window.
+    /// Handles the broker's answer about the first event of the window.
     async fn confirmed(&mut self, verdict: Result<Verdict, BrokerError>) -> Result<(), Ended> {
         match verdict {
             Ok(Verdict::Taken { unroutable }) => {
                 self.unroutable += u64::from(unroutable);
-                if let Some(first) = self.window.pop_front() {
-                    self.lease.confirmed = first.position;
-                }
+                #[expect(
+                    clippy::expect_used,
+                    reason = "the verdict comes from the future of the window's first event"
+                )]
+                let first = self.window.pop_front().expect("an unconfirmed event");
+                self.lease.confirmed = first.position;
                 faults::point("after-confirm").await;
                 Ok(())
             }
@@ -187,7 +190,7 @@ impl<'a> PublishSession<'a> {
                 Err(error) => {
                     tracing::warn!(
                         error = %ErrorChain(&error),
-                        "the relay can't read the log"
+                        "the relay can't read the log; trying again"
                     );
                 }
             }
@@ -203,8 +206,8 @@ impl<'a> PublishSession<'a> {
             } = event;
             self.published = position;
             let Ok(message) = Message::of(body, traceparent) else {
-                // Only someone who edited the database can have written it. It can't be sent, and must not stop
-                // what follows. The log keeps it.
+                // Only an edit of the database can have put it there. It can't be sent, and must not stop the
+                // events after it. The log keeps it.
                 tracing::error!(
                     event.position = position,
                     "an event that can't be read is skipped"
@@ -242,8 +245,15 @@ impl<'a> PublishSession<'a> {
                 Ok(())
             }
             Ok(CursorState::Lost) => Err(Ended::LeaseLost),
-            Err(_) if self.lease.renewed.elapsed() >= STALE => Err(Ended::LeaseLost),
-            Err(_) => {
+            Err(error) => {
+                tracing::warn!(
+                    relay.log = self.cursor.log.as_str(),
+                    error = %ErrorChain(&error),
+                    "cannot renew the relay's lease"
+                );
+                if self.lease.renewed.elapsed() >= STALE {
+                    return Err(Ended::LeaseLost);
+                }
                 sleep(RETRY).await;
                 Ok(())
             }

@@ -18,7 +18,7 @@ use super::{
     keys, log,
     schema::{self, MigrationState, SchemaError},
     service_keys::{self, StoredServiceKey},
-    tokens::{self, StoredToken, TokenKind},
+    tokens::{self, StoredToken},
     transaction::Transaction,
 };
 use crate::domain::{
@@ -93,7 +93,7 @@ impl Admin {
     pub async fn add_token(&self, token: StoredToken, agent: Agent) -> Result<(), StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
-            let now = token.created_at;
+            let now = token.grant.created_at;
             record(&transaction, &token, EventKind::TokenCreated, now, agent).await?;
             tokens::insert(&transaction, token).await?;
             Ok(transaction.commit().await?)
@@ -101,8 +101,8 @@ impl Admin {
         .await
     }
 
-    /// Revokes a token, with its event in the log `activity`; false when there is none of that ID that was
-    /// not revoked before.
+    /// Revokes a token, with its event in the log `activity`; false when no active token
+    /// has this ID.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -222,21 +222,15 @@ async fn record(
     actor: Agent,
 ) -> Result<(), StoreError> {
     lock_activity(transaction).await?;
-    let (token_kind, owner, acts_for) = match &token.kind {
-        TokenKind::Owner(owner) => ("owner", Some(owner.clone()), None),
-        TokenKind::Service { acts_for, .. } => ("service", None, Some(acts_for.clone())),
-    };
     let event = Event::Token(TokenEvent {
         actor,
-        acts_for,
-        expires_at: token.expires_at,
+        expires_at: token.grant.expires_at,
+        grantee: token.grant.grantee.clone(),
         id: EventId::new(Uuid::now_v7()),
         kind,
         occurred_at,
-        owner,
-        scopes: token.scopes.clone(),
+        scopes: token.grant.scopes.clone(),
         token_id: token.id.clone(),
-        token_kind,
     });
     let entry = log::head(transaction, Log::Activity)
         .await?

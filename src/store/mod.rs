@@ -49,5 +49,5 @@ pub(crate) use schema::{
 pub(crate) use secrets::{SealedSecret, Selection};
 pub(crate) use service_keys::StoredServiceKey;
 pub(crate) use tail::LogTail;
-pub(crate) use tokens::{StoredToken, TokenKind};
+pub(crate) use tokens::StoredToken;
 pub(crate) use transaction::Transaction;

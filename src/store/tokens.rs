@@ -6,21 +6,7 @@ use sea_orm::{
 };
 
 use super::{StoreError, entity::api_tokens};
-use crate::domain::{Owner, Timestamp};
-
-/// Whose token it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenKind {
-    /// An owner's.
-    Owner(Owner),
-    /// A service's, which acts for owners.
-    Service {
-        /// The service's name.
-        name: String,
-        /// The owners it acts for; `*` alone is all.
-        acts_for: Vec<String>,
-    },
-}
+use crate::domain::{ActsFor, Grant, Grantee, Owner, Scope, Timestamp};
 
 /// A row of `api_tokens`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,28 +15,35 @@ pub struct StoredToken {
     pub id: String,
     /// BLAKE2b-256 of the whole token.
     pub digest: Vec<u8>,
-    /// Whose it is.
-    pub kind: TokenKind,
-    /// The scopes' names.
-    pub scopes: Vec<String>,
-    /// A label, to recognise the token later; may be empty.
-    pub label: String,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When it ends, if it does by itself.
-    pub expires_at: Option<Timestamp>,
+    /// What it grants, and to whom.
+    pub grant: Grant,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
+const CORRUPT: StoreError = StoreError::Corrupt("api_tokens");
+
 /// Owners can't be separated by spaces (they may hold some), but no owner holds a control character.
 const SEPARATOR: &str = "\n";
 
-fn split(text: &str, separator: &str) -> Vec<String> {
-    text.split(separator)
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect()
+fn grantee(kind: &str, name: String, acts_for: &str) -> Result<Grantee, StoreError> {
+    match kind {
+        // The parsers' errors say what was typed wrongly; nobody typed a row.
+        "owner" => Ok(Grantee::Owner(Owner::parse(&name).or(Err(CORRUPT))?)),
+        "service" => {
+            let list: Vec<&str> = acts_for.split(SEPARATOR).collect();
+            // As for an owner.
+            let acts_for = ActsFor::parse(&list).or(Err(CORRUPT))?;
+            Ok(Grantee::Service { name, acts_for })
+        }
+        _ => Err(CORRUPT),
+    }
+}
+
+fn scopes(text: &str) -> Result<Vec<Scope>, StoreError> {
+    let names = text.split(' ').filter(|name| !name.is_empty());
+    // `UnknownScope` lists the names for a person who typed one; nobody typed a row.
+    names.map(|name| name.parse().or(Err(CORRUPT))).collect()
 }
 
 impl TryFrom<api_tokens::Model> for StoredToken {
@@ -63,29 +56,23 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             kind,
             name,
             acts_for,
-            scopes,
+            scopes: scope_names,
             label,
             created_at,
             expires_at,
             revoked_at,
         } = row;
-        let corrupt = StoreError::Corrupt("api_tokens");
-        let kind = match kind.as_str() {
-            "owner" => TokenKind::Owner(Owner::parse(&name).or(Err(corrupt))?),
-            "service" => TokenKind::Service {
-                name,
-                acts_for: split(&acts_for, SEPARATOR),
-            },
-            _ => return Err(corrupt),
+        let grant = Grant {
+            grantee: grantee(&kind, name, &acts_for)?,
+            scopes: scopes(&scope_names)?,
+            label,
+            created_at: Timestamp::from_micros(created_at),
+            expires_at: expires_at.map(Timestamp::from_micros),
         };
         Ok(Self {
             id,
             digest,
-            kind,
-            scopes: split(&scopes, " "),
-            label,
-            created_at: Timestamp::from_micros(created_at),
-            expires_at: expires_at.map(Timestamp::from_micros),
+            grant,
             revoked_at: revoked_at.map(Timestamp::from_micros),
         })
     }
@@ -112,21 +99,33 @@ pub(super) async fn insert(
     db: &impl sea_orm::ConnectionTrait,
     token: StoredToken,
 ) -> Result<(), StoreError> {
-    let (kind, name, acts_for) = match token.kind {
-        TokenKind::Owner(owner) => ("owner", owner.as_str().to_owned(), String::new()),
-        TokenKind::Service { name, acts_for } => ("service", name, acts_for.join(SEPARATOR)),
-    };
+    let StoredToken {
+        id,
+        digest,
+        grant,
+        revoked_at,
+    } = token;
+    let Grant {
+        grantee,
+        scopes,
+        label,
+        created_at,
+        expires_at,
+    } = grant;
+    let acts_for = grantee.acts_for().map(ActsFor::to_list);
+    let scopes: Vec<_> = scopes.into_iter().map(Scope::as_str).collect();
     let row = api_tokens::Model {
-        id: token.id,
-        digest: token.digest,
-        kind: kind.to_owned(),
-        name,
-        acts_for,
-        scopes: token.scopes.join(" "),
-        label: token.label,
-        created_at: token.created_at.micros(),
-        expires_at: token.expires_at.map(Timestamp::micros),
-        revoked_at: token.revoked_at.map(Timestamp::micros),
+        id,
+        digest,
+        kind: grantee.kind().to_owned(),
+        name: grantee.name().to_owned(),
+        // An owner's token has an empty list.
+        acts_for: acts_for.unwrap_or_default().join(SEPARATOR),
+        scopes: scopes.join(" "),
+        label,
+        created_at: created_at.micros(),
+        expires_at: expires_at.map(Timestamp::micros),
+        revoked_at: revoked_at.map(Timestamp::micros),
     };
     api_tokens::Entity::insert(row.into_active_model())
         .exec_without_returning(db)

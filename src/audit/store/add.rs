@@ -51,7 +51,7 @@ pub(super) async fn add(
     Ok(stored)
 }
 
-/// Inserts what is not there, and sets beside it what contradicts what is there.
+/// Inserts new events, and keeps those that contradict a stored event as alarms.
 async fn add_page(
     transaction: &Transaction,
     log: Log,
@@ -76,11 +76,11 @@ async fn add_page(
         .into_iter()
         .map(|(epoch, position, hash)| ((epoch, position), hash))
         .collect();
-    let (mut fresh, mut odd) = (Vec::new(), Vec::new());
+    let (mut fresh, mut contradicting) = (Vec::new(), Vec::new());
     for event in page {
         match known.entry((signed(event.epoch), signed(event.position))) {
-            Entry::Vacant(place) => {
-                place.insert(event.hash.to_vec());
+            Entry::Vacant(vacant) => {
+                vacant.insert(event.hash.to_vec());
                 fresh.push(event_row(event).into_active_model());
             }
             Entry::Occupied(first) if *first.get() == event.hash => stored.repeats += 1,
@@ -89,9 +89,9 @@ async fn add_page(
                     log = event.log.as_str(),
                     event.epoch = event.epoch,
                     event.position = event.position,
-                    "an event contradicts the stored one: both are kept"
+                    "an event contradicts the stored one; both are kept"
                 );
-                odd.push(alarms::Model {
+                contradicting.push(alarms::Model {
                     log: log.as_str().to_owned(),
                     epoch: signed(event.epoch),
                     position: signed(event.position),
@@ -103,13 +103,13 @@ async fn add_page(
         }
     }
     stored.new += fresh.len() as u64;
-    stored.alarms += odd.len() as u64;
+    stored.alarms += contradicting.len() as u64;
     if !fresh.is_empty() {
         events::Entity::insert_many(fresh)
             .exec_without_returning(transaction)
             .await?;
     }
-    for alarm in odd {
+    for alarm in contradicting {
         insert_alarm(transaction, alarm).await?;
     }
     Ok(())
@@ -170,8 +170,8 @@ pub(super) async fn add_checkpoint(
     Ok(false)
 }
 
-/// Follows the chain from the mark as far as it is stored. A higher epoch that branches off at or before
-/// the mark takes the mark with it: the service was restored to that point.
+/// Moves the mark along the chain as far as it is stored. When a higher epoch branches off at or before the
+/// mark, the mark moves to that branch: the service was restored to that point.
 pub(super) async fn advance(
     transaction: &Transaction,
     log: Log,

@@ -1,8 +1,8 @@
 //! The audit consumer's own database.
 //!
 //! Every write is one transaction that begins with the lock of the marks, so that two consumers on one
-//! database don't meet. All work runs in tasks of its own; what hangs is given up with its whole pool (see
-//! `store::Pool`). A write whose end is unknown is simply done again: what is there already is a repeat.
+//! database take turns. All work runs in tasks of its own; a hung task is abandoned with its whole pool (see
+//! `store::Pool`). A write whose outcome is unknown is repeated: events that are stored already don't count.
 
 mod add;
 mod rows;
@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// How long a piece of work may take before its pool is given up.
+/// How long a piece of work may take before its pool is abandoned.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How many rows a statement writes or a page has.
 const PAGE: usize = 256;
@@ -61,24 +61,24 @@ pub(super) struct LogState {
     /// The copy begins after this: before the log's first event, or where the service's log was cut before
     /// the consumer first ran.
     pub(super) base: Mark,
-    /// Up to here nothing is missing.
+    /// No event through this one is missing.
     pub(super) mark: Mark,
     /// The highest epoch's last event that is stored; something is missing before it unless it is the mark.
     pub(super) highest: Cursor,
 }
 
-/// What came of events that were handed over.
+/// What became of the events of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Events that were not there before.
+    /// Events that were not stored before.
     pub new: u64,
-    /// Events that were there, hash and all.
+    /// Events that were stored already, with the same hash.
     pub repeats: u64,
-    /// Events that contradict the one that is there.
+    /// Events that contradict the stored one.
     pub alarms: u64,
 }
 
-/// A checkpoint, and the hash of the event that stands where it was signed, as the column holds it.
+/// A checkpoint, and the hash of the stored event at its position, as the column holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checked {
     pub(super) checkpoint: Checkpoint,
@@ -103,7 +103,7 @@ pub struct AuditStore {
 }
 
 impl AuditStore {
-    /// A store that connects when it must.
+    /// A store that connects on first use.
     ///
     /// # Errors
     /// [`StoreError`] if the URL can't be used.
@@ -129,7 +129,7 @@ impl AuditStore {
         self.run(refuse_unsafe).await.map_err(PrepareError::Unsafe)
     }
 
-    /// Refuses a database that `audit serve` has not made ready.
+    /// Refuses a database that `audit serve` has not prepared.
     ///
     /// # Errors
     /// [`SchemaError`] names the first migration that is missing.
@@ -143,10 +143,10 @@ impl AuditStore {
     /// Stores events and moves the marks, in one transaction.
     ///
     /// # Errors
-    /// [`StoreError`]; whether they are stored is then unknown, and to be done again.
+    /// [`StoreError`]; it is then unknown whether they are stored, and the call must be repeated.
     ///
     /// # Cancel safety
-    /// Dropped, the transaction still goes to its end.
+    /// If the future is dropped, the transaction still runs to its end.
     pub async fn add(&self, events: Vec<AuditEvent>, now: Timestamp) -> Result<Stored, StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
@@ -157,7 +157,7 @@ impl AuditStore {
         .await
     }
 
-    /// Stores a checkpoint; one that contradicts a stored event is an alarm too, and answers false.
+    /// Stores a checkpoint; false when it contradicts the stored event, which is also kept as an alarm.
     ///
     /// # Errors
     /// [`StoreError`], as in [`AuditStore::add`].

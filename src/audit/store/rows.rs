@@ -47,7 +47,7 @@ pub(super) fn event_row(event: AuditEvent) -> events::Model {
     }
 }
 
-/// A stored event: its columns, and its body that they are held against.
+/// A stored event: its columns, and the body that they must agree with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::audit) struct StoredEvent(pub(super) events::Model);
 
@@ -65,7 +65,7 @@ impl StoredEvent {
         })
     }
 
-    /// Whether every column is what the body says; `event` is the body, read.
+    /// Checks that every column agrees with the body; `event` is the parsed body.
     pub(in crate::audit) fn check(&self, mut event: AuditEvent) -> Result<(), Bad> {
         let position = event.position;
         event.traceparent.clone_from(&self.0.traceparent);
@@ -92,6 +92,7 @@ impl TryFrom<CheckedRow> for Checked {
 
     fn try_from(row: CheckedRow) -> Result<Self, StoreError> {
         let checkpoint = Checkpoint {
+            // A row is not what somebody typed: the parser's text would not help.
             log: Log::parse(&row.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
             epoch: unsigned(row.epoch)?,
             position: unsigned(row.position)?,
@@ -123,16 +124,22 @@ pub(super) fn mark_of(row: marks::Model) -> Result<Mark, StoreError> {
 }
 
 pub(super) fn hash_of(bytes: Vec<u8>) -> Result<[u8; HASH_BYTES], StoreError> {
+    // The error of a slice says only that its length is another one.
     bytes
         .try_into()
         .or(Err(StoreError::Corrupt("audit_events")))
 }
 
 pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
+    // The error of an integer says only that it is out of range.
     u64::try_from(number).or(Err(StoreError::Corrupt("audit_events")))
 }
 
-/// [`AuditEvent::parse`] lets nothing in that does not fit.
+/// The number as the databases hold it.
+#[expect(
+    clippy::expect_used,
+    reason = "`AuditEvent::parse`, `Cursor::parse` and `Checkpoint` refuse larger numbers"
+)]
 pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+    i64::try_from(number).expect("a number that the databases can hold")
 }

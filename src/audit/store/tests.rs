@@ -71,7 +71,9 @@ fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent
     (from..=to)
         .map(|position| {
             let event = event(
-                ("changes", epoch, position),
+                "changes",
+                epoch,
+                position,
                 hash,
                 &json!({"epoch_of": epoch}),
             );
@@ -114,7 +116,9 @@ async fn a_repeat_with_another_hash_is_kept_next_to_the_first() {
     let events = stretch(1, 1, 2, [0; 32]);
     db.add(&events).await;
     let other = event(
-        ("changes", 1, 2),
+        "changes",
+        1,
+        2,
         events[0].hash,
         &json!({"owner": "mallory"}),
     );

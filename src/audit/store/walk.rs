@@ -17,8 +17,8 @@ use crate::{
     store::StoreError,
 };
 
-/// Reads a log in position order, page by page. Of two epochs that hold one position the higher one
-/// counts, for the service was restored to before it.
+/// Reads a log in position order, page by page. Where two epochs hold one position, the
+/// higher epoch counts: the service was restored to an earlier position.
 #[derive(Debug)]
 pub(in crate::audit) struct Walk<'a> {
     store: &'a AuditStore,
@@ -48,7 +48,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Through the stretches that the log has left: they follow each other in epochs, not in position.
+    /// Reads the stretches that the log has abandoned: they follow each other in epochs, not in position.
     pub(in crate::audit) async fn of_abandoned(
         store: &'a AuditStore,
         log: Log,
@@ -69,6 +69,10 @@ impl<'a> Walk<'a> {
                 to: segment.to.min(self.until),
                 ..*segment
             };
+            if wanted.from > wanted.to {
+                self.segments.pop_front();
+                continue;
+            }
             let rows = self.store.page(self.log, wanted).await?;
             let Some(last) = rows.last() else {
                 self.segments.pop_front();
@@ -90,7 +94,7 @@ pub struct NewestEvents {
 }
 
 impl NewestEvents {
-    /// The exact bytes of the events that were read, once.
+    /// Takes the exact bytes of the events that were read.
     pub fn take(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.bodies)
     }
@@ -100,7 +104,7 @@ impl NewestEvents {
     /// # Errors
     /// [`StoreError`].
     pub async fn more(&mut self, store: &AuditStore) -> Result<bool, StoreError> {
-        let rows = store.behind(self.log, self.cursor).await?;
+        let rows = store.after(self.log, self.cursor).await?;
         let any = !rows.is_empty();
         self.add(rows)?;
         Ok(any)
@@ -155,7 +159,7 @@ impl AuditStore {
         Ok(tail)
     }
 
-    async fn behind(&self, log: Log, after: Cursor) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn after(&self, log: Log, after: Cursor) -> Result<Vec<StoredEvent>, StoreError> {
         let later = Condition::any()
             .add(events::Column::Epoch.gt(signed(after.epoch)))
             .add(
@@ -184,7 +188,7 @@ struct Segment {
     to: u64,
 }
 
-/// The log's stretches in position order, and those of lower epochs that it has left.
+/// The log's stretches in position order, and those of lower epochs that it has abandoned.
 #[derive(Debug, Default)]
 struct Branches {
     main: VecDeque<Segment>,

@@ -9,8 +9,8 @@ mod placed;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, ChangeSetId, EventId, Owner, ParseError, Provider, RequestId, SecretId, SecretName,
-    Timestamp, VersionId,
+    Agent, ChangeSetId, EventId, Grantee, Owner, ParseError, Provider, RequestId, Scope, SecretId,
+    SecretName, Timestamp, VersionId,
 };
 
 pub use placed::PlacedEvent;
@@ -175,24 +175,20 @@ pub struct AccessEvent {
 pub struct TokenEvent {
     /// Who did it.
     pub actor: Agent,
-    /// The owners that a service's token acts for; none for an owner's token.
-    pub acts_for: Option<Vec<String>>,
     /// When the token expires.
     pub expires_at: Option<Timestamp>,
+    /// Whose token it is: the event's `token_kind`, `owner` and `acts_for`.
+    pub grantee: Grantee,
     /// The event's ID.
     pub id: EventId,
     /// What happened.
     pub kind: EventKind,
     /// When it happened.
     pub occurred_at: Timestamp,
-    /// The token's owner; none for a service's token.
-    pub owner: Option<Owner>,
     /// What the token may do.
-    pub scopes: Vec<String>,
+    pub scopes: Vec<Scope>,
     /// The token's public ID.
     pub token_id: String,
-    /// `owner` or `service`.
-    pub token_kind: &'static str,
 }
 
 /// An event of either log, without a place in it yet.

@@ -155,21 +155,21 @@ impl Body<'_> {
 
     fn token<S: SerializeStruct>(&self, event: &TokenEvent, to: &mut S) -> Result<(), S::Error> {
         to.serialize_field("actor", &event.actor)?;
-        to.serialize_field("acts_for", &event.acts_for)?;
+        to.serialize_field("acts_for", &event.grantee.acts_for())?;
         to.serialize_field("epoch", &self.epoch)?;
         to.serialize_field("expires_at", &event.expires_at)?;
         to.serialize_field("hash", NO_HASH)?;
         to.serialize_field("id", &event.id)?;
         to.serialize_field("log", &Log::Activity)?;
         to.serialize_field("occurred_at", &event.occurred_at)?;
-        to.serialize_field("owner", &event.owner)?;
+        to.serialize_field("owner", &event.grantee.owner())?;
         to.serialize_field("position", &self.position)?;
         to.serialize_field("prev_hash", NO_HASH)?;
         // Tokens are created and revoked on the command line.
         to.serialize_field("request_id", &())?;
         to.serialize_field("scopes", &event.scopes)?;
         to.serialize_field("token_id", &event.token_id)?;
-        to.serialize_field("token_kind", event.token_kind)?;
+        to.serialize_field("token_kind", event.grantee.kind())?;
         to.serialize_field("type", &event.kind)
     }
 }
@@ -196,8 +196,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Agent, ChangeSetId, ChangeSetMember, EventId, Owner, Provider, RequestId, SecretId,
-        SecretName, Timestamp, VersionId,
+        ActsFor, Agent, ChangeSetId, ChangeSetMember, EventId, Grantee, Owner, Provider, RequestId,
+        Scope, SecretId, SecretName, Timestamp, VersionId,
     };
 
     fn change() -> Event {
@@ -242,15 +242,16 @@ mod tests {
     fn token() -> Event {
         Event::Token(TokenEvent {
             actor: Agent::OPERATOR,
-            acts_for: Some(vec!["*".to_owned()]),
             expires_at: None,
+            grantee: Grantee::Service {
+                name: "s".to_owned(),
+                acts_for: ActsFor::All,
+            },
             id: EventId::new(Uuid::from_u128(1)),
             kind: EventKind::TokenCreated,
             occurred_at: Timestamp::from_micros(1),
-            owner: None,
-            scopes: vec!["events:read".to_owned()],
+            scopes: vec![Scope::EventsRead],
             token_id: "t".to_owned(),
-            token_kind: "service",
         })
     }
 

@@ -72,7 +72,7 @@ impl<'a> Subject<'a> {
                 version_id: event.version_id.get(),
             },
             Event::Token(event) => Self {
-                owner: event.owner.as_ref().map_or("", Owner::as_str),
+                owner: event.grantee.owner().map_or("", Owner::as_str),
                 ..Self::default()
             },
         }

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 /// A scope of an API token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -17,7 +19,7 @@ pub enum Scope {
 
 /// No scope has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("allowed are secrets:read, secrets:write, secrets:resolve and events:read")]
+#[error("must be secrets:read, secrets:write, secrets:resolve or events:read")]
 pub struct UnknownScope;
 
 impl Scope {
@@ -29,7 +31,7 @@ impl Scope {
         Self::EventsRead,
     ];
 
-    /// The name in tokens and settings.
+    /// The name in rows, events and options.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,5 +51,11 @@ impl FromStr for Scope {
             .into_iter()
             .find(|scope| scope.as_str() == text)
             .ok_or(UnknownScope)
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }

@@ -1,0 +1,157 @@
+//! What a token grants: to whom, and for which owners.
+
+use serde::{Serialize, Serializer};
+
+use super::{Owner, ParseError, Scope, Timestamp};
+
+/// What stands for all owners.
+const ALL: &str = "*";
+
+/// The owners that a service's token acts for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActsFor {
+    /// Every owner; rows and events hold `*`.
+    All,
+    /// These owners, in the order in which they were given.
+    Owners(Vec<Owner>),
+}
+
+impl ActsFor {
+    /// Reads a list of owners, or `*` alone.
+    ///
+    /// # Errors
+    /// [`ParseError::TooShort`] for an empty list, [`ParseError::NotAllowed`] for `*` beside owners, and
+    /// what [`Owner::parse`] says.
+    pub fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, ParseError> {
+        match list {
+            [] => Err(ParseError::TooShort),
+            [one] if one.as_ref() == ALL => Ok(Self::All),
+            _ if list.iter().any(|one| one.as_ref() == ALL) => Err(ParseError::NotAllowed),
+            _ => {
+                let owners = list.iter().map(|one| Owner::parse(one.as_ref()));
+                Ok(Self::Owners(owners.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    /// Whether it includes an owner.
+    #[must_use]
+    pub fn covers(&self, owner: &Owner) -> bool {
+        match self {
+            Self::All => true,
+            Self::Owners(owners) => owners.contains(owner),
+        }
+    }
+
+    /// The list that [`ActsFor::parse`] reads.
+    #[must_use]
+    pub fn to_list(&self) -> Vec<&str> {
+        match self {
+            Self::All => vec![ALL],
+            Self::Owners(owners) => owners.iter().map(Owner::as_str).collect(),
+        }
+    }
+}
+
+impl Serialize for ActsFor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.to_list())
+    }
+}
+
+/// Whose token it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grantee {
+    /// An owner's: it acts for that owner.
+    Owner(Owner),
+    /// A service's: it acts for owners.
+    Service {
+        /// The service's name.
+        name: String,
+        /// The owners that it acts for.
+        acts_for: ActsFor,
+    },
+}
+
+impl Grantee {
+    /// `owner` or `service`, as rows and events hold it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Owner(_) => "owner",
+            Self::Service { .. } => "service",
+        }
+    }
+
+    /// The owner's or the service's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Owner(owner) => owner.as_str(),
+            Self::Service { name, .. } => name,
+        }
+    }
+
+    /// The owner, if it is one.
+    #[must_use]
+    pub const fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Owner(owner) => Some(owner),
+            Self::Service { .. } => None,
+        }
+    }
+
+    /// The owners that a service acts for; nothing for an owner.
+    #[must_use]
+    pub const fn acts_for(&self) -> Option<&ActsFor> {
+        match self {
+            Self::Owner(_) => None,
+            Self::Service { acts_for, .. } => Some(acts_for),
+        }
+    }
+}
+
+/// What a token grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose the token is.
+    pub grantee: Grantee,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// A label, to recognise the token later; may be empty.
+    pub label: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it expires; never, if there is no such time.
+    pub expires_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_alone_is_all_owners() {
+        let all = ActsFor::parse(&["*"]).unwrap();
+        assert_eq!(all, ActsFor::All);
+        assert!(all.covers(&Owner::parse("anyone").unwrap()));
+        assert_eq!(all.to_list(), ["*"]);
+    }
+
+    #[test]
+    fn a_list_covers_its_owners_and_keeps_their_order() {
+        let list = ActsFor::parse(&["bob", "alice"]).unwrap();
+        assert_eq!(list.to_list(), ["bob", "alice"]);
+        assert!(list.covers(&Owner::parse("alice").unwrap()));
+        assert!(!list.covers(&Owner::parse("*").unwrap()));
+        assert_eq!(serde_json::to_string(&list).unwrap(), r#"["bob","alice"]"#);
+    }
+
+    #[test]
+    fn a_list_that_could_be_read_in_two_ways_is_refused() {
+        assert_eq!(ActsFor::parse::<&str>(&[]), Err(ParseError::TooShort));
+        for bad in [&["*", "alice"][..], &["alice", "*"], &["*", "*"], &["_"]] {
+            assert_eq!(ActsFor::parse(bad), Err(ParseError::NotAllowed), "{bad:?}");
+        }
+    }
+}
