@@ -36,7 +36,7 @@ const STEP: Duration = Duration::from_secs(5);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The keyring can't be used.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -58,7 +58,7 @@ pub enum StartError {
 }
 
 /// The service, listening but not yet answering.
-pub struct Application {
+pub(crate) struct Application {
     address: SocketAddr,
     server: Server,
     reader: Reader,
@@ -76,7 +76,7 @@ pub struct Application {
 
 /// The database of the settings.
 #[must_use]
-pub fn target(settings: &Settings, missing: Missing) -> Target {
+pub(crate) fn target(settings: &Settings, missing: Missing) -> Target {
     let database = &settings.database;
     Target {
         url: database.url.clone(),
@@ -92,7 +92,7 @@ pub fn target(settings: &Settings, missing: Missing) -> Target {
 ///
 /// # Errors
 /// [`KeyringError`].
-pub fn keyring(settings: &Settings) -> Result<Keyring, KeyringError> {
+pub(crate) fn keyring(settings: &Settings) -> Result<Keyring, KeyringError> {
     use secrecy::ExposeSecret;
     let keys = &settings.keyring.keys;
     if keys.is_empty() {
@@ -107,7 +107,7 @@ impl Application {
     ///
     /// # Errors
     /// [`StartError`]: nothing is served then.
-    pub async fn build(settings: Settings) -> Result<Self, StartError> {
+    pub(crate) async fn build(settings: Settings) -> Result<Self, StartError> {
         let runtime = Handle::current();
         let keyring = keyring(&settings)?;
         let target = target(&settings, Missing::Refuse);
@@ -169,12 +169,12 @@ impl Application {
 
     /// The address that is listened on, with its real port.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Answers until `shutdown` ends, then drains: readiness off, HTTP, actors, relay, committer, pools.
-    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+    pub(crate) async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let handle = self.server.handle();
         let server = tokio::task::spawn_local(self.server);
         shutdown.await;
@@ -240,7 +240,7 @@ impl Tailing {
 
 /// What the settings say of the committer.
 #[must_use]
-pub fn committer_settings(settings: &Settings) -> CommitterSettings {
+pub(crate) fn committer_settings(settings: &Settings) -> CommitterSettings {
     CommitterSettings {
         limits: Limits {
             secrets_per_owner: settings.limits.secrets_per_owner.into(),

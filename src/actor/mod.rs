@@ -30,19 +30,23 @@ use router::Router;
 
 /// A handle of the actors, for all HTTP workers.
 #[derive(Debug, Clone)]
-pub struct Secrets {
+pub(crate) struct Secrets {
     routers: Arc<[Addr<Router>]>,
     committer: Committer,
 }
 
 /// The threads that the actors live on.
 #[derive(Debug)]
-pub struct Arbiters(Vec<Arbiter>);
+pub(crate) struct Arbiters(Vec<Arbiter>);
 
 impl Secrets {
     /// Starts one router on each of `count` arbiters (at least one). An ID always goes to the same one.
     #[must_use]
-    pub fn start(count: usize, sealer: &Arc<Sealer>, committer: &Committer) -> (Self, Arbiters) {
+    pub(crate) fn start(
+        count: usize,
+        sealer: &Arc<Sealer>,
+        committer: &Committer,
+    ) -> (Self, Arbiters) {
         let arbiters: Vec<Arbiter> = (0..count.max(1)).map(|_| Arbiter::new()).collect();
         let routers = arbiters
             .iter()
@@ -124,7 +128,7 @@ impl Secrets {
 impl Arbiters {
     /// Stops the threads, and waits for their end at most until the deadline. Call it only when nothing is
     /// under way: what is queued would be lost.
-    pub fn stop(self, deadline: Duration) {
+    pub(crate) fn stop(self, deadline: Duration) {
         for arbiter in &self.0 {
             arbiter.stop();
         }

@@ -12,7 +12,7 @@ use crate::domain::{Checkpoint, Cursor, HASH_BYTES, Log};
 
 /// The first position of a log that does not verify, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bad {
+pub(crate) struct Bad {
     /// The position that was expected there.
     pub position: u64,
     /// What is wrong, in words.

@@ -11,7 +11,7 @@ use crate::{
 
 /// The bytes are not an event that rekey wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum EventError {
+pub(crate) enum EventError {
     /// Not a JSON object.
     #[error("not a JSON object")]
     Json,
@@ -28,7 +28,7 @@ pub enum EventError {
 
 /// An event whose hash is right. The chain checks whether it follows the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEvent {
+pub(crate) struct AuditEvent {
     /// The log.
     pub log: Log,
     /// The epoch.
@@ -62,7 +62,7 @@ impl AuditEvent {
     ///
     /// # Errors
     /// [`EventError`].
-    pub fn parse(body: Vec<u8>) -> Result<Self, EventError> {
+    pub(crate) fn parse(body: Vec<u8>) -> Result<Self, EventError> {
         // The message of serde_json would quote the body.
         let mut whole: Value = serde_json::from_slice(&body).or(Err(EventError::Json))?;
         // Of two equal names the parser keeps one: the canonical form then differs, as it does for every
@@ -109,7 +109,7 @@ impl AuditEvent {
 
     /// The cursor after it.
     #[must_use]
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor {
             epoch: self.epoch,
             position: self.position,

@@ -18,7 +18,7 @@ use crate::{
 
 /// Why there is no export.
 #[derive(Debug, thiserror::Error)]
-pub enum ExportError {
+pub(crate) enum ExportError {
     /// The audit database can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,7 +49,7 @@ pub enum ExportError {
 ///
 /// # Errors
 /// [`ExportError`]; what was written so far is not an export.
-pub async fn export(
+pub(crate) async fn export(
     store: &AuditStore,
     client: &ApiClient,
     log: Log,

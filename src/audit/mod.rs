@@ -15,9 +15,9 @@ mod serve;
 mod store;
 mod verify;
 
-pub use chain::Bad;
-pub use export::export;
-pub use offline::{OfflineError, Proof, verify_export};
-pub use serve::Auditor;
-pub use store::AuditStore;
-pub use verify::{Verifier, VerifyError};
+pub(crate) use chain::Bad;
+pub(crate) use export::export;
+pub(crate) use offline::{OfflineError, Proof, verify_export};
+pub(crate) use serve::Auditor;
+pub(crate) use store::AuditStore;
+pub(crate) use verify::{Verifier, VerifyError};

@@ -17,7 +17,7 @@ const LONGEST_LINE: u64 = 1 << 20;
 
 /// A log that was proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
+pub(crate) struct Proof {
     /// The log.
     pub log: Log,
     /// It begins after this cursor: `0-0` is before the log's first event.
@@ -32,7 +32,7 @@ pub struct Proof {
 
 /// Why an export could not be verified.
 #[derive(Debug, thiserror::Error)]
-pub enum OfflineError {
+pub(crate) enum OfflineError {
     /// The file can't be read.
     #[error("the export can't be read")]
     Read(#[from] io::Error),
@@ -45,7 +45,10 @@ pub enum OfflineError {
 ///
 /// # Errors
 /// [`OfflineError::Bad`] names the first bad position.
-pub fn verify_export(mut export: impl BufRead, key: &CheckpointKey) -> Result<Proof, OfflineError> {
+pub(crate) fn verify_export(
+    mut export: impl BufRead,
+    key: &CheckpointKey,
+) -> Result<Proof, OfflineError> {
     let mut chain = Chain::default();
     loop {
         let Some(line) = next_line(&mut export)? else {

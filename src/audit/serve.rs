@@ -33,7 +33,7 @@ const LASTED: Duration = Duration::from_secs(10);
 
 /// The audit consumer.
 #[derive(Debug)]
-pub struct Auditor {
+pub(crate) struct Auditor {
     /// Its own database.
     pub store: AuditStore,
     /// The broker that delivers events.
@@ -53,7 +53,7 @@ impl Auditor {
     ///
     /// # Errors
     /// [`PrepareError`]: the database can't be used at the start. Later, the consumer waits for it.
-    pub async fn run(self) -> Result<(), PrepareError> {
+    pub(crate) async fn run(self) -> Result<(), PrepareError> {
         self.store.prepare().await?;
         let gaps = Gaps::new(
             self.store.clone(),

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Why the log could not be verified.
 #[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
+pub(crate) enum VerifyError {
     /// The audit database can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -51,7 +51,7 @@ fn finding(proved: Result<(), VerifyError>) -> Result<Option<Bad>, VerifyError> 
 
 /// Proves logs.
 #[derive(Debug)]
-pub struct Verifier {
+pub(crate) struct Verifier {
     store: AuditStore,
     client: Option<ApiClient>,
     key: Option<CheckpointKey>,
@@ -62,7 +62,7 @@ impl Verifier {
     /// Without a service its log is not compared, without a key no signature is checked. `patience` is how
     /// long events that are under way are waited for.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         store: AuditStore,
         client: Option<ApiClient>,
         key: Option<CheckpointKey>,
@@ -81,7 +81,11 @@ impl Verifier {
     ///
     /// # Errors
     /// [`VerifyError::Bad`] names the first bad position; the others say why no proof could be made.
-    pub async fn verify(&self, log: Log, report: impl Fn(u64, u64)) -> Result<Proof, VerifyError> {
+    pub(crate) async fn verify(
+        &self,
+        log: Log,
+        report: impl Fn(u64, u64),
+    ) -> Result<Proof, VerifyError> {
         let stored = self.store.state(log).await?.highest;
         let head = match &self.client {
             Some(client) => Some(client.head(log).await?),

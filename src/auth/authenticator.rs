@@ -24,7 +24,7 @@ const REMEMBERED: usize = 10_000;
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
+pub(crate) struct Principal {
     /// The agent that events name.
     pub agent: Agent,
     /// Whose token it is.
@@ -35,7 +35,7 @@ pub struct Principal {
 
 /// There is no principal.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthError {
+pub(crate) enum AuthError {
     /// The credential is malformed, unknown, expired or revoked; the client does not learn which.
     #[error("the credential is not valid")]
     Refused,
@@ -46,7 +46,7 @@ pub enum AuthError {
 
 /// Looks tokens up, and remembers valid ones for a moment.
 #[derive(Debug)]
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     reader: Reader,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
 }
@@ -61,7 +61,7 @@ struct Remembered {
 impl Authenticator {
     /// An authenticator over the table of tokens.
     #[must_use]
-    pub fn new(reader: Reader) -> Self {
+    pub(crate) fn new(reader: Reader) -> Self {
         Self {
             reader,
             valid: Mutex::new(HashMap::new()),
@@ -72,7 +72,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
-    pub async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
+    pub(crate) async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
         let token = Token::parse(text).ok_or(AuthError::Refused)?;
         let digest = token.digest();
         if let Some(principal) = self.remembered(&digest) {

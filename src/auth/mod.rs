@@ -6,5 +6,5 @@
 mod authenticator;
 mod token;
 
-pub use authenticator::{AuthError, Authenticator, Principal};
-pub use token::{Token, issue};
+pub(crate) use authenticator::{AuthError, Authenticator, Principal};
+pub(crate) use token::{Token, issue};

@@ -21,14 +21,14 @@ const CHECKSUM: usize = 6;
 const LENGTH: usize = PREFIX.len() + ID + 1 + SECRET + CHECKSUM;
 
 /// A token of the right form. Its `Debug` shows the public ID alone.
-pub struct Token(Zeroizing<String>);
+pub(crate) struct Token(Zeroizing<String>);
 
 impl Token {
     /// Makes a fresh token.
     ///
     /// # Errors
     /// [`RandomError`].
-    pub fn generate() -> Result<Self, RandomError> {
+    pub(crate) fn generate() -> Result<Self, RandomError> {
         let (id, secret) = (random_base62(ID)?, random_base62(SECRET)?);
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         text.push_str(PREFIX);
@@ -43,7 +43,7 @@ impl Token {
     /// Reads a token; nothing when its form or its checksum is wrong. It says nothing about whether the
     /// token is known.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.len() != LENGTH || !text.is_ascii() {
             return None;
         }
@@ -62,20 +62,20 @@ impl Token {
         clippy::missing_panics_doc,
         reason = "`generate` and `parse`, which make every token, give it its length and ASCII alone"
     )]
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         let id = self.0.get(PREFIX.len()..PREFIX.len() + ID);
         id.expect("a token has an ID")
     }
 
     /// The whole token, to be shown once.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// BLAKE2b-256 of the whole token: what is stored.
     #[must_use]
-    pub fn digest(&self) -> [u8; HASH_BYTES] {
+    pub(crate) fn digest(&self) -> [u8; HASH_BYTES] {
         blake2b_256(&[self.0.as_bytes()])
     }
 }
@@ -88,7 +88,7 @@ impl fmt::Debug for Token {
 
 /// The row of a fresh token.
 #[must_use]
-pub fn issue(token: &Token, grant: Grant) -> StoredToken {
+pub(crate) fn issue(token: &Token, grant: Grant) -> StoredToken {
     StoredToken {
         id: token.id().to_owned(),
         digest: token.digest().to_vec(),

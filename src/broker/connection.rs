@@ -17,7 +17,7 @@ const HEARTBEAT: u16 = 10;
 
 /// A broker and the exchange on it.
 #[derive(Debug, Clone)]
-pub struct BrokerTarget {
+pub(crate) struct BrokerTarget {
     /// `amqp://…` or `amqps://…`.
     pub url: SecretString,
     /// The topic exchange that events are published to.
@@ -26,7 +26,7 @@ pub struct BrokerTarget {
 
 /// What can go wrong between rekey and the broker.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     /// The URL is not an AMQP URL. (Its text may hold a password, so it is not shown.)
     #[error("broker.url is not an AMQP URL")]
     Url,

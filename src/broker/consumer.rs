@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TRACEPARENT: usize = 128;
 
 /// A message, not yet acknowledged.
-pub struct Delivery {
+pub(crate) struct Delivery {
     tag: u64,
     /// The body.
     pub body: Vec<u8>,
@@ -55,7 +55,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// A connection that consumes the queue.
-pub struct Consumer {
+pub(crate) struct Consumer {
     connection: Connection,
     channel: Channel,
     deliveries: lapin::Consumer,
@@ -66,7 +66,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
+    pub(crate) async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
         let connection = within(DEADLINE, connect(target, "rekey audit")).await?;
         let exchange = ShortString::from(target.exchange.as_str());
         let opened = async { while_connected(&connection, open(&connection, exchange)).await? };
@@ -85,7 +85,7 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Safe: nothing is taken before the first message has arrived.
-    pub async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
+    pub(crate) async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
         let mut batch = Vec::new();
         let first = while_connected(&self.connection, self.deliveries.next()).await?;
         batch.push(taken(first)?);
@@ -105,7 +105,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`BrokerError`]; they may come again.
-    pub async fn refuse(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
+    pub(crate) async fn refuse(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         for delivery in deliveries {
             let refused = self
                 .channel
@@ -119,7 +119,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`BrokerError`]; they may come again.
-    pub async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
+    pub(crate) async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         let Some(last) = deliveries.iter().map(|delivery| delivery.tag).max() else {
             return Ok(());
         };
@@ -130,7 +130,7 @@ impl Consumer {
     }
 
     /// Closes the connection properly, if the broker answers in time.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         close(&self.connection).await;
     }
 }

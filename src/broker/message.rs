@@ -14,12 +14,12 @@ const OWNER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 /// The body of an event is not in the form that rekey writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log holds an event that can't be read")]
-pub struct MessageError;
+pub(crate) struct MessageError;
 
 /// A message ready to be published. Its properties and headers come from the event; its body is the exact
 /// bytes of the log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Message {
+pub(crate) struct Message {
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Vec<u8>,
@@ -97,7 +97,7 @@ impl Message {
     ///
     /// # Errors
     /// [`MessageError`] when the bytes are not an event that rekey wrote.
-    pub fn of(body: Vec<u8>, traceparent: Option<String>) -> Result<Self, MessageError> {
+    pub(crate) fn of(body: Vec<u8>, traceparent: Option<String>) -> Result<Self, MessageError> {
         // The message of serde_json would quote the body.
         let event: EventFields = serde_json::from_slice(&body).or(Err(MessageError))?;
         let seconds = DateTime::parse_from_rfc3339(&event.occurred_at)
@@ -123,7 +123,7 @@ impl Message {
     /// The routing key: `secret.<verb>.<owner>.<secret_id>`, or
     /// `activity.<type with _ for .>.<owner or _>.<secret or token ID>`.
     #[must_use]
-    pub fn routing_key(&self) -> &str {
+    pub(crate) fn routing_key(&self) -> &str {
         self.routing_key.as_str()
     }
 }

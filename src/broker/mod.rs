@@ -9,7 +9,7 @@ mod consumer;
 mod message;
 mod publisher;
 
-pub use connection::{BrokerError, BrokerTarget};
-pub use consumer::{Consumer, Delivery};
-pub use message::Message;
-pub use publisher::{Confirm, Publisher, Verdict};
+pub(crate) use connection::{BrokerError, BrokerTarget};
+pub(crate) use consumer::{Consumer, Delivery};
+pub(crate) use message::Message;
+pub(crate) use publisher::{Confirm, Publisher, Verdict};

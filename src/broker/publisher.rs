@@ -13,11 +13,11 @@ use lapin::{
 };
 
 /// Ends with the broker's answer about one message.
-pub type Confirm = Pin<Box<dyn Future<Output = Result<Verdict, BrokerError>> + Send>>;
+pub(crate) type Confirm = Pin<Box<dyn Future<Output = Result<Verdict, BrokerError>> + Send>>;
 
 /// The broker's answer about one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The broker has it. lapin may attribute an unroutable message to the wrong publish: that only feeds a counter.
     Taken {
         /// Whether a message was returned as unroutable.
@@ -28,7 +28,7 @@ pub enum Verdict {
 }
 
 /// A connection with its channel.
-pub struct Publisher {
+pub(crate) struct Publisher {
     connection: Connection,
     channel: Channel,
     exchange: ShortString,
@@ -39,7 +39,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
+    pub(crate) async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
         within(DEADLINE, Self::open(target)).await
     }
 
@@ -73,7 +73,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`BrokerError`]; whether the broker has the message is then unknown.
-    pub async fn publish(&self, message: Message) -> Result<Confirm, BrokerError> {
+    pub(crate) async fn publish(&self, message: Message) -> Result<Confirm, BrokerError> {
         let Message {
             routing_key,
             properties,
@@ -103,12 +103,12 @@ impl Publisher {
 
     /// Whether the connection is still there, as far as is known.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
     /// Closes the connection properly, if the broker answers in time.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         close(&self.connection).await;
     }
 }

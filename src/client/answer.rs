@@ -19,7 +19,7 @@ pub(super) fn checkpoint(body: &[u8], log: Log) -> Result<Checkpoint, ClientErro
 
 /// A page of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventPage {
+pub(crate) struct EventPage {
     /// Each event's exact bytes (they are UTF-8). Its hash is over them.
     pub events: Vec<String>,
     /// Where the next page begins.
@@ -44,7 +44,7 @@ impl EventPage {
 
 /// Values for a workload.
 #[derive(Debug)]
-pub struct ResolvedValues {
+pub(crate) struct ResolvedValues {
     /// In the order asked.
     pub secrets: Vec<ResolvedValue>,
     /// The log's head before they were read: they hold every change through it.
@@ -53,7 +53,7 @@ pub struct ResolvedValues {
 
 /// A secret's value, and which one it is.
 #[derive(Debug)]
-pub struct ResolvedValue {
+pub(crate) struct ResolvedValue {
     /// The secret's ID.
     pub id: SecretId,
     /// Its name.

@@ -4,7 +4,7 @@ use crate::domain::Cursor;
 
 /// Why there is no answer, or none that helps.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// The text is not the address of a service.
     #[error(
         "the service's address must be http:// or https:// with a host, without a password or a query"
@@ -71,7 +71,7 @@ impl ClientError {
 
     /// Whether the same request may succeed a moment later.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent | Self::NotUnderstood(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
@@ -85,7 +85,7 @@ impl ClientError {
 
     /// Whether it is a 404.
     #[must_use]
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Follows a log over any number of connections. After a break it resumes from its last cursor, so each event
 /// comes once.
 #[derive(Debug)]
-pub struct LogFollower {
+pub(crate) struct LogFollower {
     client: ApiClient,
     log: Log,
     cursor: Option<Cursor>,
@@ -24,7 +24,7 @@ pub struct LogFollower {
 impl LogFollower {
     /// Begins after a cursor, or at the log's head as the first connection finds it.
     #[must_use]
-    pub fn new(client: ApiClient, log: Log, after: Option<Cursor>) -> Self {
+    pub(crate) fn new(client: ApiClient, log: Log, after: Option<Cursor>) -> Self {
         Self {
             client,
             log,
@@ -39,7 +39,7 @@ impl LogFollower {
     ///
     /// # Errors
     /// Those that [`ClientError::may_pass`] says do not pass.
-    pub async fn connect(&mut self) -> Result<(), ClientError> {
+    pub(crate) async fn connect(&mut self) -> Result<(), ClientError> {
         match self.client.stream(self.log, self.cursor).await {
             Ok(stream) => self.stream = Some(stream),
             // `next` tries again.
@@ -56,7 +56,7 @@ impl LogFollower {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped; a connection that was being made is made anew.
-    pub async fn next(&mut self) -> Result<StreamItem, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<StreamItem, ClientError> {
         loop {
             match self.step().await {
                 Ok(Some(item)) => return Ok(item),

@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the service says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthReport {
+pub(crate) struct HealthReport {
     /// Whether it is ready.
     pub ready: bool,
     /// The body of its answer.
@@ -23,7 +23,7 @@ pub struct HealthReport {
 /// # Errors
 /// [`ClientError::Address`], [`ClientError::Unreachable`], or [`ClientError::Silent`] when the answer takes
 /// longer than 5 s.
-pub async fn check_health(address: &str) -> Result<HealthReport, ClientError> {
+pub(crate) async fn check_health(address: &str) -> Result<HealthReport, ClientError> {
     let url = format!("{}/ready", address.trim_end_matches('/'));
     let url = Url::parse(&url).map_err(|_why| ClientError::Address)?;
     let origin = origin(&url);

@@ -26,12 +26,12 @@ use zeroize::Zeroizing;
 
 use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
 
-pub use answer::{EventPage, ResolvedValue, ResolvedValues};
-pub use error::ClientError;
+pub(crate) use answer::{EventPage, ResolvedValue, ResolvedValues};
+pub(crate) use error::ClientError;
 pub(crate) use follower::LONGEST_PAUSE;
-pub use follower::LogFollower;
-pub use health::check_health;
-pub use stream::{EventStream, StreamItem};
+pub(crate) use follower::LogFollower;
+pub(crate) use health::check_health;
+pub(crate) use stream::{EventStream, StreamItem};
 
 /// How long a connection may take to stand, and the body of an error to come.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ const ERROR_BYTES: usize = 64 << 10;
 
 /// One service and one token. A clone shares its connections.
 #[derive(Debug, Clone)]
-pub struct ApiClient {
+pub(crate) struct ApiClient {
     http: Client,
     base: String,
     origin: String,
@@ -58,7 +58,7 @@ impl ApiClient {
     /// password or a query), [`ClientError::Token`] for a token that no header can hold,
     /// [`ClientError::Setup`].
     #[expect(clippy::needless_pass_by_value, reason = "the token is wiped here")]
-    pub fn new(url: &str, token: SecretString) -> Result<Self, ClientError> {
+    pub(crate) fn new(url: &str, token: SecretString) -> Result<Self, ClientError> {
         let url = Url::parse(url).map_err(|_why| ClientError::Address)?;
         let plain = url.username().is_empty()
             && url.password().is_none()
@@ -91,7 +91,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError`], as every call here.
-    pub async fn head(&self, log: Log) -> Result<Checkpoint, ClientError> {
+    pub(crate) async fn head(&self, log: Log) -> Result<Checkpoint, ClientError> {
         let query = [("log", log.as_str())];
         let request = self.get("/api/v1/events/head").query(&query);
         answer::checkpoint(&self.answered(request).await?, log)
@@ -101,7 +101,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError::Gone`] when the log does not hold the cursor, and the others.
-    pub async fn events(
+    pub(crate) async fn events(
         &self,
         log: Log,
         after: Option<Cursor>,
@@ -119,7 +119,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError::Gone`] when the log does not hold the cursor, and the others.
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         log: Log,
         after: Option<Cursor>,
@@ -144,7 +144,7 @@ impl ApiClient {
     /// # Errors
     /// [`ClientError::Refused`] with 404 when there is no secret of a name (or the token does not act for the
     /// owner), [`ClientError::Gone`] when the log does not hold `min_cursor`, and the others.
-    pub async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         owner: Option<&Owner>,
         names: &[SecretName],

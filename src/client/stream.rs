@@ -16,7 +16,7 @@ const SILENCE: Duration = Duration::from_secs(40);
 
 /// The log was read through a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamItem {
+pub(crate) struct StreamItem {
     /// A consumer that resumes here misses nothing and sees nothing twice.
     pub cursor: Cursor,
     /// The event at the cursor; `None` when the service only says how far it has read.
@@ -25,7 +25,7 @@ pub struct StreamItem {
 
 /// An event as it was streamed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamedEvent {
+pub(crate) struct StreamedEvent {
     /// Its type, such as `secret.updated`.
     pub kind: String,
     /// Its exact bytes (they are UTF-8). Its hash is over them.
@@ -34,7 +34,7 @@ pub struct StreamedEvent {
 
 /// A stream under way.
 #[derive(Debug)]
-pub struct EventStream {
+pub(crate) struct EventStream {
     response: Response,
     origin: String,
     parser: SseParser,
@@ -65,7 +65,7 @@ impl EventStream {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Result<Option<StreamItem>, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<StreamItem>, ClientError> {
         loop {
             if let Some(block) = self.blocks.pop_front() {
                 return read(block).map(Some);

@@ -16,7 +16,7 @@ const SCHEME: &str = "ed25519:";
 const PUBLIC_KEY_BYTES: usize = 32;
 
 /// Signs checkpoints. It holds the private key, and shows only the public one.
-pub struct CheckpointSigner {
+pub(crate) struct CheckpointSigner {
     pair: Ed25519KeyPair,
 }
 
@@ -36,14 +36,20 @@ impl CheckpointSigner {
     /// The signature of a log's state: its last event's epoch, position and hash (0, 0 and zeros when
     /// the log is empty).
     #[must_use]
-    pub fn sign(&self, log: Log, epoch: u64, position: u64, hash: &[u8; HASH_BYTES]) -> String {
+    pub(crate) fn sign(
+        &self,
+        log: Log,
+        epoch: u64,
+        position: u64,
+        hash: &[u8; HASH_BYTES],
+    ) -> String {
         let signature = self.pair.sign(&signed_bytes(log, epoch, position, hash));
         STANDARD.encode(signature.as_ref())
     }
 
     /// The public key as others get it: `ed25519:<base64>`.
     #[must_use]
-    pub fn public_key(&self) -> String {
+    pub(crate) fn public_key(&self) -> String {
         format!(
             "{SCHEME}{}",
             STANDARD.encode(self.pair.public_key().as_ref())
@@ -61,14 +67,14 @@ impl fmt::Debug for CheckpointSigner {
 
 /// The key that checkpoints are verified with: there is nothing secret about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckpointKey([u8; PUBLIC_KEY_BYTES]);
+pub(crate) struct CheckpointKey([u8; PUBLIC_KEY_BYTES]);
 
 impl CheckpointKey {
     /// Reads `ed25519:` and the padded standard base64 of 32 bytes.
     ///
     /// # Errors
     /// [`ParseError::Pattern`] for any other form.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         let encoded = text.strip_prefix(SCHEME).ok_or(ParseError::Pattern)?;
         // Where the form is wrong does not matter: it is one short line, to be copied again.
         let bytes = STANDARD.decode(encoded).or(Err(ParseError::Pattern))?;
@@ -78,7 +84,7 @@ impl CheckpointKey {
 
     /// Whether the checkpoint was signed by the holder of the private key.
     #[must_use]
-    pub fn verifies(&self, checkpoint: &Checkpoint) -> bool {
+    pub(crate) fn verifies(&self, checkpoint: &Checkpoint) -> bool {
         let Ok(signature) = STANDARD.decode(&checkpoint.signature) else {
             return false;
         };

@@ -26,7 +26,7 @@ pub fn blake2b_256(parts: &[&[u8]]) -> [u8; HASH_BYTES] {
 
 /// Whether two byte strings are equal, in a time that depends only on their lengths.
 #[must_use]
-pub fn same_bytes(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn same_bytes(one: &[u8], other: &[u8]) -> bool {
     orion::util::secure_cmp(one, other).is_ok()
 }
 

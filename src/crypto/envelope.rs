@@ -15,7 +15,7 @@ const NONCE_BYTES: usize = 24;
 
 /// Something could not be sealed; nothing was written anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SealError {
+pub(crate) enum SealError {
     /// The operating system gave no random bytes, or the cipher refused.
     #[error("sealing failed")]
     Cipher,
@@ -33,7 +33,7 @@ impl From<UnknownCryptoError> for SealError {
 
 /// Sealed bytes did not open: they were damaged or moved, or belong to another key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The bytes are too short or of an unknown format.
     #[error("the sealed bytes have an unknown format")]
     Format,

@@ -29,7 +29,7 @@ const CHECKED: [u8; 32] = [0; 32];
 
 /// Why a keyring could not be read or extended. No text holds a key.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyringError {
+pub(crate) enum KeyringError {
     /// There is no such file.
     #[error("there is no keyring at {}: create one with `rekey keys generate`", .0.display())]
     Absent(PathBuf),
@@ -82,7 +82,7 @@ struct KeyEntry {
 }
 
 /// The key-encryption keys that this process holds, by ID, in the source's order.
-pub struct Keyring {
+pub(crate) struct Keyring {
     keys: Vec<(KeyId, SecretKey)>,
 }
 
@@ -91,7 +91,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError`] when it is absent, readable for others, malformed or empty.
-    pub fn read(path: &Path) -> Result<Self, KeyringError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, KeyringError> {
         let entries = read_file(path)?;
         Self::from_pairs(entries.keys.iter().map(|e| (e.id.as_str(), e.key.as_str())))
     }
@@ -100,7 +100,9 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError::Entry`] with the entry's number from 1, [`KeyringError::Empty`].
-    pub fn from_list<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Self, KeyringError> {
+    pub(crate) fn from_list<'a>(
+        list: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, KeyringError> {
         // An entry without a colon has an empty key, which is refused as such.
         Self::from_pairs(
             list.into_iter()
@@ -133,7 +135,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError`]; the file is then as it was.
-    pub fn generate(path: &Path, now: Timestamp) -> Result<KeyId, KeyringError> {
+    pub(crate) fn generate(path: &Path, now: Timestamp) -> Result<KeyId, KeyringError> {
         let fail = |error| KeyringError::File(path.to_owned(), error);
         let folder = folder_of(path);
         fs::DirBuilder::new()
@@ -163,12 +165,12 @@ impl Keyring {
 
     /// The last key of the source: what becomes the primary one in an empty database.
     #[must_use]
-    pub fn last(&self) -> Option<&KeyId> {
+    pub(crate) fn last(&self) -> Option<&KeyId> {
         self.keys.last().map(|(id, _)| id)
     }
 
     /// The IDs of all keys, in the source's order.
-    pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &KeyId> {
         self.keys.iter().map(|(id, _)| id)
     }
 
@@ -184,7 +186,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`SealError`] when the key is not in this keyring, or the cipher fails.
-    pub fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
+    pub(crate) fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
         let key = self.get(id).ok_or(SealError::KeyMissing)?;
         envelope::seal(key, check_data(id), &CHECKED)
     }
@@ -193,7 +195,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`OpenError`] when the key is missing, or is another one under the same ID.
-    pub fn verify(&self, id: &KeyId, check_value: &[u8]) -> Result<(), OpenError> {
+    pub(crate) fn verify(&self, id: &KeyId, check_value: &[u8]) -> Result<(), OpenError> {
         let key = self
             .get(id)
             .ok_or_else(|| OpenError::KeyMissing(id.clone()))?;

@@ -12,9 +12,10 @@ mod keyring;
 mod random;
 mod sealer;
 
-pub use checkpoint::{CheckpointKey, CheckpointSigner};
-pub use digest::{blake2b_256, same_bytes};
-pub use envelope::{OpenError, SealError};
-pub use keyring::{Keyring, KeyringError};
-pub use random::{RandomError, base62_digit, random_base62};
-pub use sealer::{Sealer, SecretPlace};
+pub(crate) use checkpoint::{CheckpointKey, CheckpointSigner};
+pub use digest::blake2b_256;
+pub(crate) use digest::same_bytes;
+pub(crate) use envelope::{OpenError, SealError};
+pub(crate) use keyring::{Keyring, KeyringError};
+pub(crate) use random::{RandomError, base62_digit, random_base62};
+pub(crate) use sealer::{Sealer, SecretPlace};

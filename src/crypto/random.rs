@@ -6,7 +6,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 /// The digit of `number` modulo 62: `0-9A-Za-z`.
 #[must_use]
-pub fn base62_digit(number: u32) -> char {
+pub(crate) fn base62_digit(number: u32) -> char {
     let index = usize::try_from(number % 62);
     #[expect(
         clippy::expect_used,
@@ -22,13 +22,13 @@ pub fn base62_digit(number: u32) -> char {
 /// The operating system gave no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gave no random bytes")]
-pub struct RandomError;
+pub(crate) struct RandomError;
 
 /// `count` characters of `0-9A-Za-z`, each with the same probability.
 ///
 /// # Errors
 /// [`RandomError`] when the operating system's generator fails.
-pub fn random_base62(count: usize) -> Result<Zeroizing<String>, RandomError> {
+pub(crate) fn random_base62(count: usize) -> Result<Zeroizing<String>, RandomError> {
     let mut text = Zeroizing::new(String::with_capacity(count));
     let mut bytes = Zeroizing::new([0_u8; 64]);
     while text.len() < count {

@@ -13,7 +13,7 @@ use crate::domain::{
 
 /// The secret and the version that a value is bound to.
 #[derive(Debug, Clone, Copy)]
-pub struct SecretPlace<'a> {
+pub(crate) struct SecretPlace<'a> {
     /// The secret's owner.
     pub owner: &'a Owner,
     /// The secret.
@@ -24,14 +24,14 @@ pub struct SecretPlace<'a> {
 
 /// Seals and opens under the keys of the keyring.
 #[derive(Debug)]
-pub struct Sealer {
+pub(crate) struct Sealer {
     keyring: Keyring,
 }
 
 impl Sealer {
     /// A sealer that holds these keys.
     #[must_use]
-    pub fn new(keyring: Keyring) -> Self {
+    pub(crate) fn new(keyring: Keyring) -> Self {
         Self { keyring }
     }
 
@@ -40,7 +40,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`SealError`]: no randomness, or a keyring without that key.
-    pub fn seal(
+    pub(crate) fn seal(
         &self,
         kek_id: &KeyId,
         place: SecretPlace<'_>,
@@ -75,7 +75,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`OpenError`] when any part was damaged or moved, or the key is not in the keyring.
-    pub fn open_mask(
+    pub(crate) fn open_mask(
         &self,
         owner: &Owner,
         secret_id: SecretId,
@@ -91,7 +91,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`OpenError`] when any part was damaged or moved, or the key is not in the keyring.
-    pub fn open_value(
+    pub(crate) fn open_value(
         &self,
         owner: &Owner,
         secret_id: SecretId,
@@ -108,7 +108,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`SealError`]: no randomness, or a keyring without that key.
-    pub fn generate_service_key(
+    pub(crate) fn generate_service_key(
         &self,
         kek_id: &KeyId,
         name: ServiceKeyName,
@@ -122,7 +122,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`OpenError`] when it was damaged or moved, or the key is not in the keyring.
-    pub fn checkpoint_signer(
+    pub(crate) fn checkpoint_signer(
         &self,
         kek_id: &KeyId,
         sealed: &[u8],

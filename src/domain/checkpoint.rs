@@ -9,7 +9,7 @@ use super::{Cursor, HASH_BYTES, Log, ParseError};
 /// As JSON it is `{cursor, epoch, hash, log, position, signature}`, the hash in lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "CheckpointFields", into = "CheckpointFields")]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// The log.
     pub log: Log,
     /// The epoch of its last event; 0 when it is empty.
@@ -29,13 +29,13 @@ impl Checkpoint {
         clippy::expect_used,
         reason = "strings and numbers, written to memory, can't fail to serialise"
     )]
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a checkpoint is always serialisable")
     }
 
     /// The cursor of the last event that it covers.
     #[must_use]
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor {
             epoch: self.epoch,
             position: self.position,

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 /// Prints an error and its causes, each after `: `. A cause that the text already holds is left out, because
 /// some libraries repeat it in their own message.
 #[derive(Debug, Clone, Copy)]
-pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
+pub(crate) struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ const ALL: &str = "*";
 
 /// The owners that a service's token acts for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ActsFor {
+pub(crate) enum ActsFor {
     /// Every owner; rows and events hold `*`.
     All,
     /// These owners, in the order in which they were given.
@@ -22,7 +22,7 @@ impl ActsFor {
     /// # Errors
     /// [`ParseError::TooShort`] for an empty list, [`ParseError::NotAllowed`] for `*` beside owners, and
     /// what [`Owner::parse`] says.
-    pub fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, ParseError> {
+    pub(crate) fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, ParseError> {
         match list {
             [] => Err(ParseError::TooShort),
             [one] if one.as_ref() == ALL => Ok(Self::All),
@@ -36,7 +36,7 @@ impl ActsFor {
 
     /// Whether it includes an owner.
     #[must_use]
-    pub fn covers(&self, owner: &Owner) -> bool {
+    pub(crate) fn covers(&self, owner: &Owner) -> bool {
         match self {
             Self::All => true,
             Self::Owners(owners) => owners.contains(owner),
@@ -45,7 +45,7 @@ impl ActsFor {
 
     /// The list that [`ActsFor::parse`] reads.
     #[must_use]
-    pub fn to_list(&self) -> Vec<&str> {
+    pub(crate) fn to_list(&self) -> Vec<&str> {
         match self {
             Self::All => vec![ALL],
             Self::Owners(owners) => owners.iter().map(Owner::as_str).collect(),
@@ -61,7 +61,7 @@ impl Serialize for ActsFor {
 
 /// Whose token it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Grantee {
+pub(crate) enum Grantee {
     /// An owner's: it acts for that owner.
     Owner(Owner),
     /// A service's: it acts for owners.
@@ -76,7 +76,7 @@ pub enum Grantee {
 impl Grantee {
     /// `owner` or `service`, as rows and events hold it.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Owner(_) => "owner",
             Self::Service { .. } => "service",
@@ -85,7 +85,7 @@ impl Grantee {
 
     /// The owner's or the service's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Owner(owner) => owner.as_str(),
             Self::Service { name, .. } => name,
@@ -94,7 +94,7 @@ impl Grantee {
 
     /// The owner, if it is one.
     #[must_use]
-    pub const fn owner(&self) -> Option<&Owner> {
+    pub(crate) const fn owner(&self) -> Option<&Owner> {
         match self {
             Self::Owner(owner) => Some(owner),
             Self::Service { .. } => None,
@@ -103,7 +103,7 @@ impl Grantee {
 
     /// The owners that a service acts for; nothing for an owner.
     #[must_use]
-    pub const fn acts_for(&self) -> Option<&ActsFor> {
+    pub(crate) const fn acts_for(&self) -> Option<&ActsFor> {
         match self {
             Self::Owner(_) => None,
             Self::Service { acts_for, .. } => Some(acts_for),
@@ -113,7 +113,7 @@ impl Grantee {
 
 /// What a token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// Whose the token is.
     pub grantee: Grantee,
     /// What it may do.

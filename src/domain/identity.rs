@@ -13,19 +13,19 @@ macro_rules! uuid_newtype {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
-        pub struct $name(Uuid);
+        pub(crate) struct $name(Uuid);
 
         impl $name {
             /// Takes any UUID, of any version.
             #[must_use]
-            pub const fn new(id: Uuid) -> Self {
+            pub(crate) const fn new(id: Uuid) -> Self {
                 Self(id)
             }
 
             /// The UUID inside.
             #[must_use]
             #[allow(dead_code, reason = "every ID has it, whether or not the service reads it")]
-            pub const fn get(self) -> Uuid {
+            pub(crate) const fn get(self) -> Uuid {
                 self.0
             }
         }
@@ -62,7 +62,7 @@ impl SecretId {
     /// # Errors
     /// [`ParseError::Pattern`] for every other spelling, also those that the `uuid` crate takes (braces,
     /// `urn:uuid:`, 32 bare digits): one secret has one URL.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         if text.len() != uuid::fmt::Hyphenated::LENGTH {
             return Err(ParseError::Pattern);
         }
@@ -74,14 +74,14 @@ impl SecretId {
 /// owner" in routing keys).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct Owner(String);
+pub(crate) struct Owner(String);
 
 impl Owner {
     /// Reads an owner's ID.
     ///
     /// # Errors
     /// [`ParseError`] when the rules above are broken.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         match text {
             "" => Err(ParseError::TooShort),
             "_" => Err(ParseError::NotAllowed),
@@ -93,7 +93,7 @@ impl Owner {
 
     /// The ID as it was given.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -101,14 +101,14 @@ impl Owner {
 /// The ID of a key-encryption key: `[a-z0-9-]{1,32}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct KeyId(String);
+pub(crate) struct KeyId(String);
 
 impl KeyId {
     /// Reads a key's ID.
     ///
     /// # Errors
     /// [`ParseError`] when it is not `[a-z0-9-]{1,32}`.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         match text.len() {
             0 => Err(ParseError::TooShort),
             33.. => Err(ParseError::TooLong),
@@ -124,7 +124,7 @@ impl KeyId {
 
     /// The ID as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -137,7 +137,7 @@ impl fmt::Display for KeyId {
 
 /// Which of the service's own keys; each is sealed to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ServiceKeyName {
+pub(crate) enum ServiceKeyName {
     /// The MAC of requests that carry an idempotency key.
     #[cfg_attr(
         not(test),
@@ -151,7 +151,7 @@ pub enum ServiceKeyName {
 impl ServiceKeyName {
     /// The name in the table and in the associated data.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Idempotency => "idempotency",
             Self::CheckpointSigning => "checkpoint-signing",
@@ -163,14 +163,14 @@ impl ServiceKeyName {
 /// `[A-Za-z0-9._:-]{1,128}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
-pub struct RequestId(String);
+pub(crate) struct RequestId(String);
 
 impl RequestId {
     /// Takes over a caller's ID when it is sane.
     ///
     /// # Errors
     /// [`ParseError`] when it is not `[A-Za-z0-9._:-]{1,128}`.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         match text.len() {
             0 => Err(ParseError::TooShort),
             129.. => Err(ParseError::TooLong),
@@ -186,13 +186,13 @@ impl RequestId {
 
     /// The ID that rekey gives a request which came without one.
     #[must_use]
-    pub fn from_uuid(id: Uuid) -> Self {
+    pub(crate) fn from_uuid(id: Uuid) -> Self {
         Self(id.hyphenated().to_string())
     }
 
     /// The ID as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -200,7 +200,7 @@ impl RequestId {
 /// A `traceparent` (W3C Trace Context, version 00): carried from the request to the event and on, as it
 /// came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TraceParent(String);
+pub(crate) struct TraceParent(String);
 
 impl TraceParent {
     /// Reads a header's value.
@@ -208,7 +208,7 @@ impl TraceParent {
     /// # Errors
     /// [`ParseError`] when it is not `00-<32 hex>-<16 hex>-<2 hex>` in lower case, or one of its IDs is all
     /// zeros (section 3.2.2: such a header is ignored).
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         let mut parts = text.split('-');
         let (version, trace, parent, flags) =
             (parts.next(), parts.next(), parts.next(), parts.next());
@@ -237,7 +237,7 @@ impl TraceParent {
 
     /// The header's value.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -245,7 +245,7 @@ impl TraceParent {
 /// What kind of caller did something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum AgentKind {
+pub(crate) enum AgentKind {
     /// An owner's API token; the ID is the token's.
     Token,
     /// A service's API token; the ID is the token's.
@@ -259,7 +259,7 @@ pub enum AgentKind {
 /// Who did something: the `actor` object of an event and of a version's `created_by`.
 /// (Its fields stand in sorted order, because it is a part of the event's canonical form.)
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// The token's ID, or nothing for the kinds that have none.
     pub id: Option<String>,
     /// The kind of caller.
@@ -268,12 +268,12 @@ pub struct Agent {
 
 impl Agent {
     /// The command line.
-    pub const OPERATOR: Self = Self {
+    pub(crate) const OPERATOR: Self = Self {
         id: None,
         kind: AgentKind::Operator,
     };
     /// rekey itself.
-    pub const SYSTEM: Self = Self {
+    pub(crate) const SYSTEM: Self = Self {
         id: None,
         kind: AgentKind::System,
     };
@@ -284,7 +284,7 @@ impl Agent {
         clippy::expect_used,
         reason = "strings and null, written to memory, can't fail to serialise"
     )]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an agent is always serialisable")
     }
 }
@@ -292,7 +292,7 @@ impl Agent {
 /// A place in a log, `<epoch>-<position>`; `0-0` is the place before the first event.
 /// Ordered by epoch first: a higher epoch is a new start, whatever its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     /// The epoch of the event at `position`.
     pub epoch: u64,
     /// The last position that the holder has seen.
@@ -301,7 +301,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// The cursor before a log's first event.
-    pub const START: Self = Self {
+    pub(crate) const START: Self = Self {
         epoch: 0,
         position: 0,
     };
@@ -310,7 +310,7 @@ impl Cursor {
     ///
     /// # Errors
     /// [`ParseError::Pattern`] for any other form.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         fn number(digits: &str) -> Option<u64> {
             let sane = digits == "0"
                 || (!digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()));

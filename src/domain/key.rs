@@ -4,7 +4,7 @@ use super::ParseError;
 
 /// What a key-encryption key may still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyState {
+pub(crate) enum KeyState {
     /// It may seal.
     Active,
     /// It seals no more; what it sealed is being rewrapped under the primary key.
@@ -18,7 +18,7 @@ impl KeyState {
 
     /// The state as the table holds it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Retiring => "retiring",
@@ -30,7 +30,7 @@ impl KeyState {
     ///
     /// # Errors
     /// [`ParseError::NotAllowed`] when there is no such state.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         let state = Self::ALL.into_iter().find(|state| state.as_str() == text);
         state.ok_or(ParseError::NotAllowed)
     }

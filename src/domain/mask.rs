@@ -15,12 +15,12 @@ const BULLETS: &str = "••••";
 ///
 /// A control character or white space in a shown part becomes `•`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mask(String);
+pub(crate) struct Mask(String);
 
 impl Mask {
     /// The mask of a value.
     #[must_use]
-    pub fn of(value: &SecretValue) -> Self {
+    pub(crate) fn of(value: &SecretValue) -> Self {
         let text = value.expose();
         let count = text.chars().count();
         if text.starts_with("-----BEGIN") || text.contains('\n') || count < 12 {
@@ -40,19 +40,19 @@ impl Mask {
 
     /// The mask that shows nothing.
     #[must_use]
-    pub fn hidden() -> Self {
+    pub(crate) fn hidden() -> Self {
         Self(BULLETS.to_owned())
     }
 
     /// A mask that was sealed before. Only `crypto` calls it, with what it opened.
     #[must_use]
-    pub fn from_opened(text: String) -> Self {
+    pub(crate) fn from_opened(text: String) -> Self {
         Self(text)
     }
 
     /// The mask as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -17,25 +17,25 @@ mod time;
 mod value;
 mod work;
 
-pub use checkpoint::Checkpoint;
-pub use error_chain::ErrorChain;
-pub use event::{
+pub(crate) use checkpoint::Checkpoint;
+pub(crate) use error_chain::ErrorChain;
+pub(crate) use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, Event, EventKind, HASH_BYTES, Log, PlacedEvent,
     TokenEvent,
 };
-pub use grant::{ActsFor, Grant, Grantee};
-pub use identity::{
+pub(crate) use grant::{ActsFor, Grant, Grantee};
+pub(crate) use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
     ServiceKeyName, TraceParent, VersionId,
 };
-pub use key::KeyState;
-pub use mask::Mask;
-pub use name::{Provider, SecretName};
-pub use scope::{Scope, UnknownScope};
-pub use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
-pub use time::Timestamp;
+pub(crate) use key::KeyState;
+pub(crate) use mask::Mask;
+pub(crate) use name::{Provider, SecretName};
+pub(crate) use scope::{Scope, UnknownScope};
+pub(crate) use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
+pub(crate) use time::Timestamp;
 pub use value::SecretValue;
-pub use work::{
+pub(crate) use work::{
     Access, Action, Applied, Change, ChangeSet, EVENT_BYTES, Failure, IfMatch, Outcome, Refusal,
     Refused, RequestContext, Secret, Work,
 };

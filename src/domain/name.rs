@@ -8,7 +8,7 @@ use super::ParseError;
 /// characters, upper-cased; unique per owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct SecretName(String);
+pub(crate) struct SecretName(String);
 
 impl SecretName {
     /// Reads a name in any letter case.
@@ -16,7 +16,7 @@ impl SecretName {
     /// # Errors
     /// [`ParseError`] when the pattern or the length is broken. Reserved names are a setting, checked
     /// by the caller.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         check(
             text,
             255,
@@ -28,7 +28,7 @@ impl SecretName {
 
     /// The name, in upper case.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -36,14 +36,14 @@ impl SecretName {
 /// The service that a key is for: `^[a-z0-9][a-z0-9_-]*$`, 1–64 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct Provider(String);
+pub(crate) struct Provider(String);
 
 impl Provider {
     /// Reads a provider's name.
     ///
     /// # Errors
     /// [`ParseError`] when the pattern or the length is broken.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         check(text, 64, plain, |b| plain(b) || b == b'_' || b == b'-')?;
         Ok(Self(text.to_owned()))
@@ -51,7 +51,7 @@ impl Provider {
 
     /// The name as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

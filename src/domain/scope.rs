@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 /// A scope of an API token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// See secrets, without values.
     SecretsRead,
     /// Create, update and delete secrets.
@@ -20,11 +20,11 @@ pub enum Scope {
 /// No scope has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be secrets:read, secrets:write, secrets:resolve or events:read")]
-pub struct UnknownScope;
+pub(crate) struct UnknownScope;
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::SecretsRead,
         Self::SecretsWrite,
         Self::SecretsResolve,
@@ -33,7 +33,7 @@ impl Scope {
 
     /// The name in rows, events and options.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::SecretsRead => "secrets:read",
             Self::SecretsWrite => "secrets:write",

@@ -3,12 +3,12 @@
 use super::{KeyId, VersionId};
 
 /// No more versions of a secret are ever kept, whatever `limits.versions` says.
-pub const MOST_VERSIONS: u64 = 1_000;
+pub(crate) const MOST_VERSIONS: u64 = 1_000;
 
 /// One version's sealed parts (`crypto` says what their bytes are). It holds nothing in the clear, so
 /// it may be queued, stored and moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedVersion {
+pub(crate) struct SealedVersion {
     /// The version that the parts are bound to.
     pub version_id: VersionId,
     /// The key-encryption key that wraps the data key.
@@ -24,14 +24,14 @@ pub struct SealedVersion {
 impl SealedVersion {
     /// How many bytes its parts have together: what the committer's byte limits count.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.wrapped_key.len() + self.sealed_value.len() + self.sealed_mask.len()
     }
 }
 
 /// The parts of a version that its mask is opened with: what reads need, without the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedMask {
+pub(crate) struct SealedMask {
     /// The version that the parts are bound to.
     pub version_id: VersionId,
     /// The key-encryption key that wraps the data key.

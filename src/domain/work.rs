@@ -7,7 +7,7 @@ use super::{
 
 /// Who asked, and by which request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestContext {
+pub(crate) struct RequestContext {
     /// The caller.
     pub agent: Agent,
     /// The request; none for the command line.
@@ -18,7 +18,7 @@ pub struct RequestContext {
 
 /// What is handed to the commit. Each piece of work is committed whole or not at all.
 #[derive(Debug)]
-pub enum Work {
+pub(crate) enum Work {
     /// One change of one secret.
     Change(Change),
     /// Changes that are applied together.
@@ -30,7 +30,7 @@ pub enum Work {
 impl Work {
     /// How many changes or records it counts for in a batch.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         match self {
             Self::Change(_) => 1,
             Self::Set(set) => set.changes.len(),
@@ -40,7 +40,7 @@ impl Work {
 
     /// How many bytes it counts for in a batch.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Change(change) => change.bytes(),
             Self::Set(set) => set.bytes(),
@@ -50,7 +50,7 @@ impl Work {
 
     /// The changes of secrets in it, in order.
     #[must_use]
-    pub fn changes(&self) -> &[Change] {
+    pub(crate) fn changes(&self) -> &[Change] {
         match self {
             Self::Change(change) => std::slice::from_ref(change),
             Self::Set(set) => &set.changes,
@@ -60,11 +60,11 @@ impl Work {
 }
 
 /// How many bytes an event counts for: a round figure.
-pub const EVENT_BYTES: usize = 1024;
+pub(crate) const EVENT_BYTES: usize = 1024;
 
 /// Changes that are applied together or not at all.
 #[derive(Debug)]
-pub struct ChangeSet {
+pub(crate) struct ChangeSet {
     /// The set's ID.
     pub id: ChangeSetId,
     /// The changes, in order; at least one.
@@ -74,14 +74,14 @@ pub struct ChangeSet {
 impl ChangeSet {
     /// How many bytes the set counts for in a batch.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.changes.iter().map(Change::bytes).sum()
     }
 }
 
 /// A value that is handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
+pub(crate) struct Access {
     /// The ID that its event will have.
     pub event_id: EventId,
     /// Who gets it.
@@ -102,7 +102,7 @@ pub struct Access {
 
 /// A change of one secret, sealed and ready for the commit.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     /// The caller's owner: another owner's secret counts as absent.
     pub owner: Owner,
     /// The secret.
@@ -118,7 +118,7 @@ pub struct Change {
 impl Change {
     /// How many bytes the change counts for in a batch: its sealed parts, and a round figure for its event.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.action {
             Action::Create { sealed, .. } | Action::Update { sealed, .. } => {
                 sealed.bytes() + EVENT_BYTES
@@ -130,7 +130,7 @@ impl Change {
 
 /// What is done to a secret.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// A new secret with its first version.
     Create {
         /// Its name, free among the owner's.
@@ -156,7 +156,7 @@ pub enum Action {
 
 /// An `If-Match` precondition (RFC 9110 section 13.1.1) over a secret's version number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IfMatch {
+pub(crate) enum IfMatch {
     /// `*`: any living secret.
     Any,
     /// One of these versions. Tags that can match no version (weak ones, foreign ones) are left out, so
@@ -167,7 +167,7 @@ pub enum IfMatch {
 impl IfMatch {
     /// Whether the precondition holds for a living secret at `version`.
     #[must_use]
-    pub fn holds(&self, version: u64) -> bool {
+    pub(crate) fn holds(&self, version: u64) -> bool {
         match self {
             Self::Any => true,
             Self::Versions(versions) => versions.contains(&version),
@@ -177,7 +177,7 @@ impl IfMatch {
 
 /// A secret without its value and its mask: a row of `secrets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
+pub(crate) struct Secret {
     /// Its ID.
     pub id: SecretId,
     /// Its owner.
@@ -200,7 +200,7 @@ pub struct Secret {
 
 /// A change that was committed, with its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
+pub(crate) enum Applied {
     /// The secret as it was created.
     Created(Secret),
     /// The secret with its new value.
@@ -211,7 +211,7 @@ pub enum Applied {
 
 /// Why a change was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Absent, deleted, or another owner's.
     #[error("no such secret")]
     NotFound,
@@ -234,7 +234,7 @@ pub enum Refusal {
 
 /// What came of a piece of work that was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The change was made.
     Changed(Applied),
     /// All changes of the set were made, in order.
@@ -246,7 +246,7 @@ pub enum Outcome {
 /// The change that was refused, and with it all the others of its set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("change {index} was refused")]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The change's index in its set, from 0; 0 where it came alone.
     pub index: usize,
     /// Why.
@@ -256,7 +256,7 @@ pub struct Refused {
 
 /// Why work was not applied, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The commit looked at the work and refused it. Not applied.
     #[error(transparent)]
     Refused(#[from] Refused),

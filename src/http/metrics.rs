@@ -34,7 +34,7 @@ pub(super) async fn serve(edge: &Edge) -> HandlerResult {
 ///
 /// # Errors
 /// When the listener can't be used.
-pub fn metrics_server(listener: TcpListener, state: AppState) -> std::io::Result<Server> {
+pub(crate) fn metrics_server(listener: TcpListener, state: AppState) -> std::io::Result<Server> {
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()

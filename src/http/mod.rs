@@ -62,11 +62,11 @@ const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection whose request was not read to its end is read on, so that the answer arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
-pub use metrics::metrics_server;
+pub(crate) use metrics::metrics_server;
 
 /// What the edge works with.
 #[derive(Clone)]
-pub struct AppState {
+pub(crate) struct AppState {
     /// The settings.
     pub settings: Arc<Settings>,
     /// Reads.
@@ -103,11 +103,11 @@ impl AppState {
 }
 
 /// Tells how the links to the outside do.
-pub type Links = Arc<dyn Fn() -> LinkState + Send + Sync>;
+pub(crate) type Links = Arc<dyn Fn() -> LinkState + Send + Sync>;
 
 /// How the links to the outside do, for `/ready` and `/metrics`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkState {
+pub(crate) struct LinkState {
     /// The connections to the broker.
     pub broker: Check,
     /// The relays of both logs.
@@ -123,7 +123,7 @@ pub struct LinkState {
 ///
 /// # Errors
 /// When the listener can't be used.
-pub fn server(
+pub(crate) fn server(
     listener: TcpListener,
     state: AppState,
     workers: usize,

@@ -12,7 +12,7 @@ use crate::{
 
 /// Keyring and database don't match.
 #[derive(Debug, thiserror::Error)]
-pub enum KeysError {
+pub(crate) enum KeysError {
     /// A key that the database needs is missing, or is another one.
     #[error("key {0} of the database can't be used with this keyring")]
     Key(KeyId, #[source] OpenError),
@@ -38,7 +38,7 @@ pub enum KeysError {
 ///
 /// # Errors
 /// [`KeysError`] names the key.
-pub async fn verify(
+pub(crate) async fn verify(
     reader: &Reader,
     target: &Target,
     keyring: &Keyring,
@@ -76,7 +76,7 @@ pub async fn verify(
 ///
 /// # Errors
 /// [`KeysError`] when it can't be made or does not open.
-pub async fn checkpoint_signer(
+pub(crate) async fn checkpoint_signer(
     reader: &Reader,
     target: &Target,
     sealer: &Sealer,
@@ -98,7 +98,7 @@ pub async fn checkpoint_signer(
 ///
 /// # Errors
 /// [`KeysError::ServiceKey`] when it does not open.
-pub fn open_signer(
+pub(crate) fn open_signer(
     sealer: &Sealer,
     known: &[StoredServiceKey],
 ) -> Result<Option<CheckpointSigner>, KeysError> {

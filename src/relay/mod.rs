@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The state of the relay and its broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RelayState {
+pub(crate) struct RelayState {
     /// The log that it relays.
     pub log: Log,
     /// The connection to the broker.
@@ -59,7 +59,7 @@ struct Lease {
 
 /// The relay of one log.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     reader: Reader,
     committer: Committer,
     target: BrokerTarget,
@@ -75,7 +75,7 @@ pub struct Relay {
 impl Relay {
     /// A relay of `log` that runs until `stopping` is true.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         log: Log,
         reader: Reader,
         committer: Committer,
@@ -108,12 +108,12 @@ impl Relay {
 
     /// Its state.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<RelayState> {
+    pub(crate) fn state(&self) -> watch::Receiver<RelayState> {
         self.state.subscribe()
     }
 
     /// Publishes until it is stopped; then moves the cursor one last time and releases the lease.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut lost_at = Instant::now();
         let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !*self.stopping.borrow() {

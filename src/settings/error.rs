@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 /// The service does not start: all faults of all sources, one on each line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", faults.join("\n"))]
-pub struct SettingsError {
+pub(crate) struct SettingsError {
     /// Each names the setting, its source and what must hold; at least one.
     pub(super) faults: Vec<String>,
 }

@@ -19,7 +19,7 @@ pub(super) const PRESETS: &str = "presets";
 
 /// What settings are read from, besides the embedded default.
 #[derive(Clone, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Environment variables; those that mean nothing to the settings are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// The argument `--config`; it wins over `REKEY_CONFIG`.
@@ -31,7 +31,7 @@ pub struct Sources {
 impl Sources {
     /// The sources of this process.
     #[must_use]
-    pub fn of_process(config_file: Option<&Path>) -> Self {
+    pub(crate) fn of_process(config_file: Option<&Path>) -> Self {
         Self {
             environment: std::env::vars_os().collect(),
             config_file: config_file.map(Path::to_owned),

@@ -17,9 +17,9 @@ mod tests;
 
 use std::path::Path;
 
-pub use error::SettingsError;
-pub use layers::Sources;
-pub use sections::{
+pub(crate) use error::SettingsError;
+pub(crate) use layers::Sources;
+pub(crate) use sections::{
     ActivityRecord, ActivitySettings, AuditSettings, BrokerSettings, ClientVersion, CommitSettings,
     DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings, LogFormat,
     LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
@@ -27,7 +27,7 @@ pub use sections::{
 
 /// Everything that can be set, checked: later code trusts it.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The listener.
     pub server: ServerSettings,
     /// The database.
@@ -64,7 +64,7 @@ impl Settings {
     ///
     /// # Errors
     /// All faults of all sources together.
-    pub fn load(config_file: Option<&Path>) -> Result<Self, SettingsError> {
+    pub(crate) fn load(config_file: Option<&Path>) -> Result<Self, SettingsError> {
         Self::read(&Sources::of_process(config_file))
     }
 
@@ -72,7 +72,7 @@ impl Settings {
     ///
     /// # Errors
     /// All faults of all sources together.
-    pub fn read(sources: &Sources) -> Result<Self, SettingsError> {
+    pub(crate) fn read(sources: &Sources) -> Result<Self, SettingsError> {
         let mut reader = reader::SettingReader::new(layers::collect(sources));
         let settings = sections::read(&mut reader);
         let faults = reader.into_faults();

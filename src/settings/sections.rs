@@ -81,7 +81,7 @@ macro_rules! section {
     ) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
-        pub struct $name {
+        pub(crate) struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
         }
 
@@ -281,7 +281,7 @@ fn one_key_source(reader: &mut SettingReader) {
 
 /// One entry of `presets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preset {
+pub(crate) struct Preset {
     /// The provider.
     pub provider: Provider,
     /// The name of its secret, not reserved.
@@ -316,7 +316,7 @@ fn presets(reader: &mut SettingReader, reserved: &[ReservedName]) -> Option<Vec<
 impl DatabaseSettings {
     /// The file, relative or absolute as it was given; none for a server.
     #[must_use]
-    pub fn sqlite_path(&self) -> Option<&Path> {
+    pub(crate) fn sqlite_path(&self) -> Option<&Path> {
         parse::sqlite_path(self.url.expose_secret())
     }
 }
@@ -324,7 +324,7 @@ impl DatabaseSettings {
 impl AuditSettings {
     /// The file, relative or absolute as it was given; none for a server.
     #[must_use]
-    pub fn sqlite_path(&self) -> Option<&Path> {
+    pub(crate) fn sqlite_path(&self) -> Option<&Path> {
         parse::sqlite_path(self.database_url.expose_secret())
     }
 }
@@ -333,7 +333,7 @@ impl HttpSettings {
     /// Whether the forwarding headers of this peer are believed; an IPv4 address that arrives
     /// in IPv6 form (a listener on `::`) counts as the IPv4 address that it is.
     #[must_use]
-    pub fn trusts(&self, peer: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&peer))
     }
@@ -341,7 +341,7 @@ impl HttpSettings {
 
 /// One entry of `limits.reserved_names`, in upper case.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReservedName {
+pub(crate) enum ReservedName {
     /// This name alone.
     Exact(String),
     /// Every name that begins with this (it was given with a `*` at its end).
@@ -351,7 +351,7 @@ pub enum ReservedName {
 impl ReservedName {
     /// Whether this entry reserves `name`, an upper-case name as secrets have it.
     #[must_use]
-    pub fn covers(&self, name: &str) -> bool {
+    pub(crate) fn covers(&self, name: &str) -> bool {
         match self {
             Self::Exact(reserved) => name == reserved,
             Self::Prefix(prefix) => name.starts_with(prefix),
@@ -361,7 +361,7 @@ impl ReservedName {
 
 /// One entry of `http.min_client_versions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientVersion {
+pub(crate) struct ClientVersion {
     /// The product name in `User-Agent`.
     pub name: String,
     /// Major, minor, patch: compares in that order.
@@ -370,7 +370,7 @@ pub struct ClientVersion {
 
 /// `activity.record`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ActivityRecord {
+pub(crate) enum ActivityRecord {
     /// Committed before the value leaves.
     Commit,
     /// Soon after; under load and at a crash a record may be lost.
@@ -381,7 +381,7 @@ pub enum ActivityRecord {
 
 /// `log.format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// `Pretty` on a terminal, else `Json`.
     Auto,
     /// For people.

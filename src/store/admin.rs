@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection for an administrator's commands.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     pool: Pool,
 }
 
@@ -39,7 +39,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
-    pub async fn open(target: &Target, runtime: &Handle) -> Result<Self, StoreError> {
+    pub(crate) async fn open(target: &Target, runtime: &Handle) -> Result<Self, StoreError> {
         let patient = Target {
             timeout: PATIENCE,
             idle_in_transaction: PATIENCE,
@@ -64,7 +64,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`SchemaError`].
-    pub async fn migrate_up(&self) -> Result<(), SchemaError> {
+    pub(crate) async fn migrate_up(&self) -> Result<(), SchemaError> {
         self.run(async |db| schema::up::<Migrator>(&db).await).await
     }
 
@@ -72,7 +72,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`SchemaError`].
-    pub async fn migrate_down(&self, steps: u32) -> Result<(), SchemaError> {
+    pub(crate) async fn migrate_down(&self, steps: u32) -> Result<(), SchemaError> {
         self.run(async move |db| schema::down::<Migrator>(&db, steps).await)
             .await
     }
@@ -81,7 +81,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn migrations(&self) -> Result<Vec<MigrationState>, StoreError> {
+    pub(crate) async fn migrations(&self) -> Result<Vec<MigrationState>, StoreError> {
         self.run(async |db| schema::migrations::<Migrator>(&db).await)
             .await
     }
@@ -90,7 +90,11 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_token(&self, token: StoredToken, agent: Agent) -> Result<(), StoreError> {
+    pub(crate) async fn add_token(
+        &self,
+        token: StoredToken,
+        agent: Agent,
+    ) -> Result<(), StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             let now = token.grant.created_at;
@@ -106,7 +110,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn revoke_token(
+    pub(crate) async fn revoke_token(
         &self,
         id: &str,
         now: Timestamp,
@@ -131,7 +135,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+    pub(crate) async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
         self.run(async |db| tokens::all(&db).await).await
     }
 
@@ -139,7 +143,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_first_key(
+    pub(crate) async fn add_first_key(
         &self,
         id: &KeyId,
         check_value: Vec<u8>,
@@ -158,7 +162,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keys(&self) -> Result<Vec<(keys::StoredKey, u64)>, StoreError> {
+    pub(crate) async fn keys(&self) -> Result<Vec<(keys::StoredKey, u64)>, StoreError> {
         self.run(async |db| {
             let mut counted = Vec::new();
             for key in keys::all(&db).await? {
@@ -175,7 +179,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_service_key(
+    pub(crate) async fn add_service_key(
         &self,
         name: ServiceKeyName,
         kek_id: &KeyId,
@@ -195,7 +199,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
+    pub(crate) async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
         self.run(async |db| service_keys::all(&db).await).await
     }
 
@@ -203,12 +207,12 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn log_head(&self, log: Log) -> Result<Head, StoreError> {
+    pub(crate) async fn log_head(&self, log: Log) -> Result<Head, StoreError> {
         self.run(async move |db| log::head(&db, log).await).await
     }
 
     /// Closes the connection.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.pool.close(Duration::from_secs(3)).await;
     }
 }

@@ -16,7 +16,7 @@ use crate::domain::{Failure, Outcome, Work};
 
 /// How much may be under way, and how long a caller waits.
 #[derive(Debug, Clone, Copy)]
-pub struct QueueLimits {
+pub(crate) struct QueueLimits {
     /// Commands that may be under way.
     pub commands: usize,
     /// Bytes that they may hold together.
@@ -129,7 +129,7 @@ impl Admission {
 /// The right to hand one command in. Dropped unused, the command fails as internal.
 #[derive(Debug)]
 #[must_use = "dropping it fails the command"]
-pub struct Ticket {
+pub(crate) struct Ticket {
     queue: mpsc::UnboundedSender<Submission>,
     reply: Reply,
 }
@@ -137,12 +137,12 @@ pub struct Ticket {
 impl Ticket {
     /// Whether the caller has given the command up, so that work for it can be spared.
     #[must_use]
-    pub fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         self.reply.gate.is_shut()
     }
 
     /// Queues the work, in the order of the calls.
-    pub fn commit(self, work: Work) {
+    pub(crate) fn commit(self, work: Work) {
         let reply = self.reply;
         // Without a worker the submission is dropped, and with it the answer channel: the caller sees it
         // closed, and shuts the gate.
@@ -150,7 +150,7 @@ impl Ticket {
     }
 
     /// Answers the caller: the command is not applied.
-    pub fn fail(self, failure: Failure) {
+    pub(crate) fn fail(self, failure: Failure) {
         self.reply.answer(Err(failure));
     }
 }
@@ -159,7 +159,7 @@ impl Ticket {
 /// has taken runs to its end.
 #[derive(Debug)]
 #[must_use = "dropping it abandons the command"]
-pub struct Pending {
+pub(crate) struct Pending {
     gate: Abandon,
     answer: oneshot::Receiver<Result<Outcome, Failure>>,
     queue_deadline: Instant,
@@ -178,7 +178,7 @@ impl Drop for Abandon {
 
 impl Pending {
     /// Lets the command run without its caller: it is not abandoned, and its outcome is not reported.
-    pub fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         self.gate.0 = Arc::default();
     }
 
@@ -191,7 +191,7 @@ impl Pending {
     ///
     /// # Cancel safety
     /// As for dropping the value.
-    pub async fn outcome(mut self) -> Result<Outcome, Failure> {
+    pub(crate) async fn outcome(mut self) -> Result<Outcome, Failure> {
         let gate = &self.gate.0;
         // Never begun, or an actor or the committer panicked: the gate knows which.
         let closed = |_closed| {

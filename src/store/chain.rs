@@ -8,7 +8,7 @@ use crate::{
 
 /// A log's last event, or zeros in its place before the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     /// The epoch that the next event gets.
     pub epoch: u64,
     /// The epoch of the last event; 0 in an empty log.
@@ -31,7 +31,7 @@ pub(super) struct LogEntry {
 impl Head {
     /// The cursor of the last event.
     #[must_use]
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor {
             epoch: self.last_epoch,
             position: self.position,
@@ -40,7 +40,7 @@ impl Head {
 
     /// What the log holds, for a caller whose cursor it does not hold.
     #[must_use]
-    pub fn gone(&self) -> Gone {
+    pub(crate) fn gone(&self) -> Gone {
         Gone {
             first: self.cut,
             head: self.cursor(),

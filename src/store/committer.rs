@@ -26,7 +26,7 @@ use crate::domain::{Failure, KeyId, Log};
 
 /// How much the committer takes, and how long it waits.
 #[derive(Debug, Clone, Copy)]
-pub struct CommitterSettings {
+pub(crate) struct CommitterSettings {
     /// What the owners may have.
     pub limits: Limits,
     /// The most changes in a batch.
@@ -99,7 +99,7 @@ impl Shared {
 
 /// A handle of the committer. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Committer {
+pub(crate) struct Committer {
     admission: Admission,
     shared: Arc<Shared>,
 }
@@ -107,7 +107,7 @@ pub struct Committer {
 impl Committer {
     /// Starts the committer on `runtime`. `primary` is the key that the database names.
     #[must_use]
-    pub fn start(
+    pub(crate) fn start(
         target: Target,
         runtime: &Handle,
         settings: CommitterSettings,
@@ -136,7 +136,7 @@ impl Committer {
     ///
     /// # Errors
     /// [`Failure::Overloaded`] at once when too many commands or bytes are under way.
-    pub fn reserve(&self, bytes: usize) -> Result<(Ticket, Pending), Failure> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<(Ticket, Pending), Failure> {
         self.admission.reserve(bytes)
     }
 
@@ -147,7 +147,7 @@ impl Committer {
     ///
     /// # Cancel safety
     /// A step that was dropped may still be applied.
-    pub async fn cursor(&self, step: CursorStep) -> Result<CursorState, Failure> {
+    pub(crate) async fn cursor(&self, step: CursorStep) -> Result<CursorState, Failure> {
         let (answer, receiver) = oneshot::channel();
         self.shared.fill(|slots| {
             let [changes, activity] = &mut slots.cursors;
@@ -168,7 +168,7 @@ impl Committer {
     ///
     /// # Cancel safety
     /// A batch that was dropped may still be removed.
-    pub async fn retain(&self, retention: Retention) -> Result<u64, Failure> {
+    pub(crate) async fn retain(&self, retention: Retention) -> Result<u64, Failure> {
         let (answer, receiver) = oneshot::channel();
         let item = RetentionItem { retention, answer };
         self.shared.fill(|slots| slots.retention = Some(item));
@@ -179,24 +179,24 @@ impl Committer {
     /// The last position of a log that this process committed. It changes with each commit that has events
     /// of that log.
     #[must_use]
-    pub fn committed(&self, log: Log) -> watch::Receiver<u64> {
+    pub(crate) fn committed(&self, log: Log) -> watch::Receiver<u64> {
         self.shared.committed(log).subscribe()
     }
 
     /// The key that new versions are sealed under.
     #[must_use]
-    pub fn primary_key(&self) -> KeyId {
+    pub(crate) fn primary_key(&self) -> KeyId {
         self.shared.primary.borrow().clone()
     }
 
     /// How many commands are under way.
     #[must_use]
-    pub fn under_way(&self) -> usize {
+    pub(crate) fn under_way(&self) -> usize {
         self.admission.under_way()
     }
 
     /// Ends the worker after the batch that it is at.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shared.stopping.send_replace(true);
     }
 }

@@ -33,7 +33,7 @@ use super::StoreError;
 
 /// What to do when the file of a SQLite database is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// Make it.
     Create,
     /// Answer an error.
@@ -42,7 +42,7 @@ pub enum Missing {
 
 /// A database, and the deadlines of its connections.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// `sqlite://path` or `postgres://…`.
     pub url: SecretString,
     /// The file, when it is SQLite.
@@ -310,7 +310,7 @@ impl<T, E: From<StoreError>> Running<T, E> {
 ///
 /// # Errors
 /// [`UnsafeDatabase`] names the setting.
-pub async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase> {
+pub(crate) async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase> {
     let backend = db.get_database_backend();
     let queries: &[(&'static str, &'static str, &[&str])] = if backend == DbBackend::Postgres {
         &[
@@ -369,7 +369,7 @@ async fn refuse_old_sqlite(db: &DatabaseConnection) -> Result<(), UnsafeDatabase
 
 /// Why a database is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum UnsafeDatabase {
+pub(crate) enum UnsafeDatabase {
     /// A setting under which an acknowledged write could be lost.
     #[error("the database's setting {0} could lose acknowledged writes")]
     Setting(&'static str),

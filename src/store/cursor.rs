@@ -15,7 +15,7 @@ const LEASE: i64 = 5_000_000;
 
 /// A relay's cursor: there is one for each exchange and log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CursorName {
+pub(crate) struct CursorName {
     /// The exchange that events are published to.
     pub exchange: String,
     /// The log that they come from.
@@ -24,7 +24,7 @@ pub struct CursorName {
 
 /// What a relay does to its cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CursorStep {
+pub(crate) struct CursorStep {
     /// The cursor.
     pub cursor: CursorName,
     /// What is done to it.
@@ -33,7 +33,7 @@ pub struct CursorStep {
 
 /// What is done to a cursor. Each is one statement, conditional on the row as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CursorAction {
+pub(crate) enum CursorAction {
     /// Takes the lease if no relay holds it. A new cursor begins at the log's first event.
     Acquire {
         /// Who asks.
@@ -57,7 +57,7 @@ pub enum CursorAction {
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CursorState {
+pub(crate) enum CursorState {
     /// The lease is the relay's.
     Held {
         /// Its number: it grows with each holder.

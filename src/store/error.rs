@@ -7,7 +7,7 @@ use sea_orm::{
 
 /// A failed read or write. Display is fixed text; the cause hangs below it.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The database can't be reached, refuses, or broke off.
     #[error("the database refused or broke")]
     Unavailable(#[source] DbErr),

@@ -15,7 +15,7 @@ use crate::domain::{KeyId, KeyState, Log, Timestamp};
 
 /// A key that versions are sealed under, or were.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredKey {
+pub(crate) struct StoredKey {
     /// Its ID.
     pub id: KeyId,
     /// What it may still do.

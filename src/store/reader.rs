@@ -28,13 +28,13 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The database as readers see it. Clones share one pool.
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub(crate) struct Reader {
     pool: Arc<ReplaceablePool>,
 }
 
 /// The state of one thing that readiness depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Check {
+pub(crate) enum Check {
     /// It works.
     Ok,
     /// It does not work.
@@ -45,7 +45,7 @@ pub enum Check {
 
 /// Whether the database can serve requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// It answers.
     pub database: Check,
     /// Every migration that this binary needs is there.
@@ -59,7 +59,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
-    pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
+    pub(crate) async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let patience = Patience {
             deadline: target.timeout + GRACE,
             misses: MISSES,
@@ -74,7 +74,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`UnsafeDatabase`] names the setting.
-    pub async fn refuse_unsafe(&self) -> Result<(), UnsafeDatabase> {
+    pub(crate) async fn refuse_unsafe(&self) -> Result<(), UnsafeDatabase> {
         self.read(connection::refuse_unsafe).await
     }
 
@@ -82,7 +82,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`SchemaError`] names the first that is missing.
-    pub async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
+    pub(crate) async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
         let missing = self
             .read(async |db| schema::missing::<Migrator>(&db).await)
             .await?;
@@ -93,7 +93,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list(&self, owner: &Owner) -> Result<Vec<(Secret, SealedMask)>, StoreError> {
+    pub(crate) async fn list(
+        &self,
+        owner: &Owner,
+    ) -> Result<Vec<(Secret, SealedMask)>, StoreError> {
         let owner = owner.clone();
         self.read(async move |db| secrets::list(&db, &owner).await)
             .await
@@ -103,7 +106,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         owner: &Owner,
         id: SecretId,
@@ -117,7 +120,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn names(&self, owner: &Owner) -> Result<Vec<SecretName>, StoreError> {
+    pub(crate) async fn names(&self, owner: &Owner) -> Result<Vec<SecretName>, StoreError> {
         let owner = owner.clone();
         self.read(async move |db| secrets::names(&db, &owner).await)
             .await
@@ -128,7 +131,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn history(
+    pub(crate) async fn history(
         &self,
         owner: &Owner,
         id: SecretId,
@@ -149,7 +152,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn log_after(
+    pub(crate) async fn log_after(
         &self,
         log: Log,
         position: u64,
@@ -166,7 +169,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`CursorError`].
-    pub async fn log_page(
+    pub(crate) async fn log_page(
         &self,
         log: Log,
         after: Option<Cursor>,
@@ -182,7 +185,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn log_head(&self, log: Log) -> Result<Head, StoreError> {
+    pub(crate) async fn log_head(&self, log: Log) -> Result<Head, StoreError> {
         self.read(async move |db| log::head(&db, log).await).await
     }
 
@@ -190,7 +193,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`CursorError`].
-    pub async fn check_cursor(&self, log: Log, cursor: Cursor) -> Result<(), CursorError> {
+    pub(crate) async fn check_cursor(&self, log: Log, cursor: Cursor) -> Result<(), CursorError> {
         self.read(async move |db| log::check_cursor(&db, log, cursor).await)
             .await
     }
@@ -199,7 +202,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`CursorError`].
-    pub async fn check_reached(&self, log: Log, cursor: Cursor) -> Result<(), CursorError> {
+    pub(crate) async fn check_reached(&self, log: Log, cursor: Cursor) -> Result<(), CursorError> {
         match self.check_cursor(log, cursor).await {
             Err(CursorError::Gone(Gone { first: cut, .. }))
                 if cursor.position <= cut.position && cursor.epoch <= cut.epoch =>
@@ -214,7 +217,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         owner: &Owner,
         selection: &Selection,
@@ -228,7 +231,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn token(&self, id: &str) -> Result<Option<StoredToken>, StoreError> {
+    pub(crate) async fn token(&self, id: &str) -> Result<Option<StoredToken>, StoreError> {
         let id = id.to_owned();
         self.read(async move |db| tokens::find(&db, &id).await)
             .await
@@ -238,7 +241,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+    pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
         self.read(async |db| keys::all(&db).await).await
     }
 
@@ -246,12 +249,12 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
+    pub(crate) async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
         self.read(async |db| service_keys::all(&db).await).await
     }
 
     /// Whether the database answers, has the schema that this binary needs, and names a key.
-    pub async fn ready(&self) -> Readiness {
+    pub(crate) async fn ready(&self) -> Readiness {
         let checked: Result<_, StoreError> = self
             .read(async |db| match schema::missing::<Migrator>(&db).await? {
                 None => Ok(Some(keys::all(&db).await?.iter().any(|key| key.primary))),
@@ -267,7 +270,7 @@ impl Reader {
     }
 
     /// Closes the pool, as far as that is possible within `deadline`.
-    pub async fn close(&self, deadline: Duration) {
+    pub(crate) async fn close(&self, deadline: Duration) {
         self.pool.close(deadline).await;
     }
 

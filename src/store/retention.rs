@@ -60,7 +60,7 @@ impl RetentionPolicy {
 
 /// What is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
+pub(crate) struct Retention {
     /// The log.
     pub log: Log,
     /// Events that happened before.

@@ -10,7 +10,7 @@ const LOCK: i64 = 0x0072_656b_6579;
 
 /// The schema is not what this binary needs.
 #[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
+pub(crate) enum SchemaError {
     /// A migration that this binary needs was not applied.
     #[error("the database lacks the migration {0}: run `rekey migrate up`")]
     Missing(String),
@@ -27,7 +27,7 @@ pub enum SchemaError {
 
 /// A migration that this binary knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MigrationState {
+pub(crate) struct MigrationState {
     /// Its name.
     pub name: String,
     /// Whether it was applied.

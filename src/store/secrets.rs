@@ -80,7 +80,7 @@ pub(super) async fn names(
 
 /// Which of an owner's secrets a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// Those with these names.
     Names(Vec<SecretName>),
     /// Those with these IDs.
@@ -89,7 +89,7 @@ pub enum Selection {
 
 /// A secret with its sealed value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedSecret {
+pub(crate) struct SealedSecret {
     /// The secret.
     pub secret: Secret,
     /// Its current version.
@@ -98,7 +98,7 @@ pub struct SealedSecret {
 
 /// What a caller asked for, and the cursor after which the log has all later changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolution {
+pub(crate) struct Resolution {
     /// The head of `changes`, read before the secrets.
     pub head: Cursor,
     /// All of them, in the order asked; none when one is absent.

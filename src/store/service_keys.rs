@@ -12,7 +12,7 @@ use crate::domain::{KeyId, KeyState, ServiceKeyName, Timestamp};
 
 /// A key of the service's own, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredServiceKey {
+pub(crate) struct StoredServiceKey {
     /// What it is for.
     pub name: String,
     /// The key-encryption key that it is sealed under.

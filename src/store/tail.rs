@@ -29,7 +29,7 @@ const BYTES: usize = 4 << 20;
 
 /// A log's newest events. Clones share them.
 #[derive(Debug, Clone)]
-pub struct LogTail {
+pub(crate) struct LogTail {
     shared: Arc<Shared>,
 }
 
@@ -64,7 +64,7 @@ impl Ring {
 impl LogTail {
     /// Starts to tail a log from its head.
     #[must_use]
-    pub fn start(
+    pub(crate) fn start(
         log: Log,
         reader: Reader,
         commits: watch::Receiver<u64>,
@@ -81,14 +81,14 @@ impl LogTail {
 
     /// The cursor of the last event that was read; it changes with each that comes.
     #[must_use]
-    pub fn head(&self) -> watch::Receiver<Cursor> {
+    pub(crate) fn head(&self) -> watch::Receiver<Cursor> {
         self.shared.head.subscribe()
     }
 
     /// The events after a position, at most `limit`, from the ring; none when it does not reach back that
     /// far.
     #[must_use]
-    pub fn after(&self, position: u64, limit: usize) -> Option<Vec<Arc<LoggedEvent>>> {
+    pub(crate) fn after(&self, position: u64, limit: usize) -> Option<Vec<Arc<LoggedEvent>>> {
         let newest = self
             .shared
             .ring

@@ -10,7 +10,7 @@ use crate::domain::{ActsFor, Grant, Grantee, Owner, Scope, Timestamp};
 
 /// A row of `api_tokens`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredToken {
+pub(crate) struct StoredToken {
     /// The token's public ID.
     pub id: String,
     /// BLAKE2b-256 of the whole token.

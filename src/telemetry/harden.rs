@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 ///
 /// # Errors
 /// The operating system refuses.
-pub fn harden_process() -> io::Result<()> {
+pub(crate) fn harden_process() -> io::Result<()> {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -23,7 +23,7 @@ pub fn harden_process() -> io::Result<()> {
 ///
 /// # Errors
 /// The operating system refuses.
-pub fn harden_parent() -> io::Result<()> {
+pub(crate) fn harden_parent() -> io::Result<()> {
     hide()
 }
 

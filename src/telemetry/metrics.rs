@@ -20,7 +20,7 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 ///
 /// # Errors
 /// [`BuildError`] if the buckets are wrong: a bug.
-pub fn install() -> Result<(), BuildError> {
+pub(crate) fn install() -> Result<(), BuildError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_batch_size".to_owned()), &SIZES)?
@@ -74,7 +74,7 @@ fn describe() {
 
 /// All metrics as they stand; empty before [`install`].
 #[must_use]
-pub fn render() -> String {
+pub(crate) fn render() -> String {
     RECORDER.get().map_or_else(String::new, |handle| {
         handle.run_upkeep();
         handle.render()

@@ -8,7 +8,7 @@
 //! What it does not do: redact. What must not be logged has types that cannot be printed.
 
 mod harden;
-pub mod metrics;
+pub(crate) mod metrics;
 mod panic;
 
 use std::io::{self, IsTerminal as _};
@@ -23,7 +23,7 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use crate::settings::LogFormat;
 
-pub use harden::{harden_parent, harden_process};
+pub(crate) use harden::{harden_parent, harden_process};
 
 /// rekey's own targets begin with the crate's name; only `RUST_LOG` decides about them.
 const OWN: &str = "rekey";
@@ -51,7 +51,7 @@ enum Look {
 ///
 /// Not for tests in the process: a failed assertion would show its place only. They take
 /// [`subscriber`].
-pub fn init(format: LogFormat) {
+pub(crate) fn init(format: LogFormat) {
     let coloured = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let look = match (format, io::stderr().is_terminal()) {
         (LogFormat::Auto | LogFormat::Pretty, true) if coloured => Look::Coloured,

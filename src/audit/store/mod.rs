@@ -69,7 +69,7 @@ pub(super) struct LogState {
 
 /// What became of the events of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Events that were not stored before.
     pub new: u64,
     /// Events that were stored already, with the same hash.
@@ -87,7 +87,7 @@ pub(super) struct Checked {
 
 /// Why the database can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
+pub(crate) enum PrepareError {
     /// The database's settings could lose what was acknowledged.
     #[error(transparent)]
     Unsafe(UnsafeDatabase),
@@ -98,7 +98,7 @@ pub enum PrepareError {
 
 /// The database. Clones share one connection.
 #[derive(Debug, Clone)]
-pub struct AuditStore {
+pub(crate) struct AuditStore {
     pool: Arc<ReplaceablePool>,
 }
 
@@ -107,7 +107,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`StoreError`] if the URL can't be used.
-    pub async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
+    pub(crate) async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let patience = Patience {
             deadline: DEADLINE,
             misses: 1,
@@ -122,7 +122,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub async fn prepare(&self) -> Result<(), PrepareError> {
+    pub(crate) async fn prepare(&self) -> Result<(), PrepareError> {
         self.run(async |db| migrate_up::<AuditMigrator>(&db).await)
             .await
             .map_err(PrepareError::Schema)?;
@@ -133,7 +133,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`SchemaError`] names the first migration that is missing.
-    pub async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
+    pub(crate) async fn refuse_old_schema(&self) -> Result<(), SchemaError> {
         let missing = self
             .run(async |db| missing_migration::<AuditMigrator>(&db).await)
             .await?;
@@ -147,7 +147,11 @@ impl AuditStore {
     ///
     /// # Cancel safety
     /// If the future is dropped, the transaction still runs to its end.
-    pub async fn add(&self, events: Vec<AuditEvent>, now: Timestamp) -> Result<Stored, StoreError> {
+    pub(crate) async fn add(
+        &self,
+        events: Vec<AuditEvent>,
+        now: Timestamp,
+    ) -> Result<Stored, StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             let stored = add(&transaction, events, now).await?;
@@ -161,7 +165,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`StoreError`], as in [`AuditStore::add`].
-    pub async fn add_checkpoint(
+    pub(crate) async fn add_checkpoint(
         &self,
         checkpoint: Checkpoint,
         now: Timestamp,
@@ -314,7 +318,7 @@ impl AuditStore {
     }
 
     /// Closes the connection, as far as that is possible within `deadline`.
-    pub async fn close(&self, deadline: Duration) {
+    pub(crate) async fn close(&self, deadline: Duration) {
         self.pool.close(deadline).await;
     }
 

@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
 
 /// The newest events of a log, and those that follow.
 #[derive(Debug)]
-pub struct NewestEvents {
+pub(crate) struct NewestEvents {
     log: Log,
     cursor: Cursor,
     bodies: Vec<Vec<u8>>,
@@ -95,7 +95,7 @@ pub struct NewestEvents {
 
 impl NewestEvents {
     /// Takes the exact bytes of the events that were read.
-    pub fn take(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.bodies)
     }
 
@@ -103,7 +103,7 @@ impl NewestEvents {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn more(&mut self, store: &AuditStore) -> Result<bool, StoreError> {
+    pub(crate) async fn more(&mut self, store: &AuditStore) -> Result<bool, StoreError> {
         let rows = store.after(self.log, self.cursor).await?;
         let any = !rows.is_empty();
         self.add(rows)?;
@@ -143,7 +143,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn tail(&self, log: Log, limit: u64) -> Result<NewestEvents, StoreError> {
+    pub(crate) async fn tail(&self, log: Log, limit: u64) -> Result<NewestEvents, StoreError> {
         let newest = events_of(log)
             .order_by_desc(events::Column::Epoch)
             .order_by_desc(events::Column::Position)

@@ -13,15 +13,15 @@ use super::{
     SecretName, Timestamp, VersionId,
 };
 
-pub use placed::PlacedEvent;
+pub(crate) use placed::PlacedEvent;
 
 /// The length of a hash of the chain (BLAKE2b-256), in bytes.
-pub const HASH_BYTES: usize = 32;
+pub(crate) const HASH_BYTES: usize = 32;
 
 /// One of the two logs. Each has its own positions and its own chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Log {
+pub(crate) enum Log {
     /// What happened to secrets.
     Changes,
     /// Who read values, and who was given access.
@@ -30,11 +30,11 @@ pub enum Log {
 
 impl Log {
     /// Both, in the order in which they are locked.
-    pub const ALL: [Self; 2] = [Self::Changes, Self::Activity];
+    pub(crate) const ALL: [Self; 2] = [Self::Changes, Self::Activity];
 
     /// The name in tables, queries and events.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Changes => "changes",
             Self::Activity => "activity",
@@ -45,7 +45,7 @@ impl Log {
     ///
     /// # Errors
     /// [`ParseError::NotAllowed`] when there is no such log.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         Self::ALL
             .into_iter()
             .find(|log| log.as_str() == text)
@@ -55,7 +55,7 @@ impl Log {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     /// A secret was created, with version 1.
     #[serde(rename = "secret.created")]
     Created,
@@ -78,7 +78,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds of both logs.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Created,
         Self::Updated,
         Self::Deleted,
@@ -89,7 +89,7 @@ impl EventKind {
 
     /// The type, as the event and the log's column name it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "secret.created",
             Self::Updated => "secret.updated",
@@ -103,7 +103,7 @@ impl EventKind {
 
 /// A change's place in the change set that it is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ChangeSetMember {
+pub(crate) struct ChangeSetMember {
     /// The set.
     pub id: ChangeSetId,
     /// The change's index in it, from 0.
@@ -114,7 +114,7 @@ pub struct ChangeSetMember {
 
 /// An event of the log `changes`: `secret.created`, `secret.updated` or `secret.deleted`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangeEvent {
+pub(crate) struct ChangeEvent {
     /// Who made the change.
     pub actor: Agent,
     /// The change set that it is part of.
@@ -147,7 +147,7 @@ pub struct ChangeEvent {
 
 /// `secret.accessed`: a value was handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessEvent {
+pub(crate) struct AccessEvent {
     /// Who got it.
     pub actor: Agent,
     /// The event's ID.
@@ -172,7 +172,7 @@ pub struct AccessEvent {
 
 /// `token.created` and `token.revoked`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenEvent {
+pub(crate) struct TokenEvent {
     /// Who did it.
     pub actor: Agent,
     /// When the token expires.
@@ -193,7 +193,7 @@ pub struct TokenEvent {
 
 /// An event of either log, without a place in it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// A change of a secret.
     Change(ChangeEvent),
     /// A value was handed out.
@@ -205,7 +205,7 @@ pub enum Event {
 impl Event {
     /// The log that it belongs to.
     #[must_use]
-    pub fn log(&self) -> Log {
+    pub(crate) fn log(&self) -> Log {
         match self {
             Self::Change(_) => Log::Changes,
             Self::Access(_) | Self::Token(_) => Log::Activity,
@@ -214,7 +214,7 @@ impl Event {
 
     /// Its ID.
     #[must_use]
-    pub fn id(&self) -> EventId {
+    pub(crate) fn id(&self) -> EventId {
         match self {
             Self::Change(event) => event.id,
             Self::Access(event) => event.id,
@@ -224,7 +224,7 @@ impl Event {
 
     /// What happened.
     #[must_use]
-    pub fn kind(&self) -> EventKind {
+    pub(crate) fn kind(&self) -> EventKind {
         match self {
             Self::Change(event) => event.kind,
             Self::Access(_) => EventKind::Accessed,
@@ -234,7 +234,7 @@ impl Event {
 
     /// When it happened.
     #[must_use]
-    pub fn occurred_at(&self) -> Timestamp {
+    pub(crate) fn occurred_at(&self) -> Timestamp {
         match self {
             Self::Change(event) => event.occurred_at,
             Self::Access(event) => event.occurred_at,

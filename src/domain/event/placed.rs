@@ -14,7 +14,7 @@ const NO_HASH: &str = "000000000000000000000000000000000000000000000000000000000
 
 /// An event in its place, as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacedEvent {
+pub(crate) struct PlacedEvent {
     /// What happened.
     pub event: Event,
     /// The log's epoch.
@@ -31,7 +31,7 @@ impl Event {
     /// Puts the event in its place, after an event with the hash `previous`. The body is serialised once:
     /// `digest` hashes the parts around both hashes, which are then written into it.
     #[must_use]
-    pub fn place(
+    pub(crate) fn place(
         self,
         epoch: u64,
         position: u64,

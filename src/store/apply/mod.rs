@@ -38,7 +38,7 @@ pub(super) struct Present {
 
 /// What an operator allows.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Secrets that an owner may have.
     pub secrets_per_owner: u64,
     /// Versions of a secret that are kept; at least 1.

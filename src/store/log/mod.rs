@@ -42,7 +42,7 @@ pub(crate) struct LoggedEvent {
 impl LoggedEvent {
     /// Its cursor.
     #[must_use]
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor {
             epoch: self.epoch,
             position: self.position,

@@ -40,7 +40,7 @@ pub(crate) struct Filter {
 impl Filter {
     /// Whether it lets an event through.
     #[must_use]
-    pub fn passes(&self, event: &LoggedEvent) -> bool {
+    pub(crate) fn passes(&self, event: &LoggedEvent) -> bool {
         let owner = self.owners.as_ref().is_none_or(|owners| {
             let owner = event.owner.as_ref();
             owner.is_some_and(|owner| owners.contains(owner))
