@@ -43,6 +43,17 @@ pub(crate) enum ExportError {
     Bad(#[from] Bad),
 }
 
+/// What an export is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExportSource<'a> {
+    /// The stored events.
+    pub(crate) store: &'a AuditStore,
+    /// The service, which signs the checkpoint.
+    pub(crate) client: &'a ApiClient,
+    /// How long the consumer may take to store all up to the checkpoint.
+    pub(crate) patience: Duration,
+}
+
 /// Takes a fresh checkpoint, waits until the consumer has stored all up to it (at most `patience`), and
 /// writes the events and exactly that checkpoint, one canonical JSON a line. `report` is called with the
 /// position that is written and the last one to write.
@@ -50,13 +61,16 @@ pub(crate) enum ExportError {
 /// # Errors
 /// [`ExportError`]; what was written so far is not an export.
 pub(crate) async fn export(
-    store: &AuditStore,
-    client: &ApiClient,
+    source: ExportSource<'_>,
     log: Log,
-    patience: Duration,
     out: &mut impl Write,
     report: impl Fn(u64, u64),
 ) -> Result<Cursor, ExportError> {
+    let ExportSource {
+        store,
+        client,
+        patience,
+    } = source;
     let checkpoint = client.head(log).await?;
     let until = checkpoint.cursor();
     if !await_mark(store, log, until, patience).await? {

@@ -16,7 +16,7 @@ mod store;
 mod verify;
 
 pub(crate) use chain::Bad;
-pub(crate) use export::export;
+pub(crate) use export::{ExportSource, export};
 pub(crate) use offline::{OfflineError, Proof, verify_export};
 pub(crate) use serve::Auditor;
 pub(crate) use store::AuditStore;

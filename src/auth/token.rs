@@ -59,7 +59,6 @@ impl Token {
     #[must_use]
     #[expect(
         clippy::expect_used,
-        clippy::missing_panics_doc,
         reason = "`generate` and `parse`, which make every token, give it its length and ASCII alone"
     )]
     pub(crate) fn id(&self) -> &str {

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use super::connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within};
 
 /// The queue; its name is part of the contract.
-pub const AUDIT_QUEUE: &str = "rekey.audit";
+const AUDIT_QUEUE: &str = "rekey.audit";
 /// The exchange and the queue of refused messages.
-pub const AUDIT_DEAD: &str = "rekey.audit.dead";
+const AUDIT_DEAD: &str = "rekey.audit.dead";
 
 /// What the queue is bound to: all events of both logs.
 const BINDINGS: [&str; 2] = ["secret.#", "activity.#"];

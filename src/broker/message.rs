@@ -122,7 +122,7 @@ impl Message {
 
     /// The routing key: `secret.<verb>.<owner>.<secret_id>`, or
     /// `activity.<type with _ for .>.<owner or _>.<secret or token ID>`.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn routing_key(&self) -> &str {
         self.routing_key.as_str()
     }

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     audit::{
-        AuditStore, Auditor, Bad, OfflineError, Proof, Verifier, VerifyError, export, verify_export,
+        AuditStore, Auditor, Bad, ExportSource, OfflineError, Proof, Verifier, VerifyError, export,
+        verify_export,
     },
     broker::BrokerTarget,
     client::ApiClient,
@@ -295,22 +296,17 @@ async fn write_export(
     let client = client(settings)?.ok_or("audit.url and audit.token must be set")?;
     let progress = Progress::new(log.as_str(), "events");
     let report = |done, all| progress.report(done, all);
+    let source = ExportSource {
+        store: &store,
+        client: &client,
+        patience: wait,
+    };
     let until = match output {
-        None => {
-            export(
-                &store,
-                &client,
-                log,
-                wait,
-                &mut BufWriter::new(io::stdout()),
-                report,
-            )
-            .await?
-        }
+        None => export(source, log, &mut BufWriter::new(io::stdout()), report).await?,
         Some(path) => {
             // Readers see a whole export, this one or the last.
             let mut file = BufWriter::new(Replacement::of(path, 0o644)?);
-            let until = export(&store, &client, log, wait, &mut file, report).await?;
+            let until = export(source, log, &mut file, report).await?;
             let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.commit()?;
             until

@@ -5,6 +5,9 @@ use orion::hazardous::hash::blake2::blake2b::Blake2b;
 use crate::domain::HASH_BYTES;
 
 /// BLAKE2b with a 32-byte digest over the parts, one after the other.
+///
+/// # Panics
+/// Never: orion has no error for this use.
 #[must_use]
 pub fn blake2b_256(parts: &[&[u8]]) -> [u8; HASH_BYTES] {
     let digest = || {

@@ -17,21 +17,16 @@ pub(crate) enum ActsFor {
 }
 
 impl ActsFor {
-    /// Reads a list of owners, or `*` alone.
+    /// Reads a list of owners. A `*` in it stands for all of them.
     ///
     /// # Errors
-    /// [`ParseError::TooShort`] for an empty list, [`ParseError::NotAllowed`] for `*` beside owners, and
-    /// what [`Owner::parse`] says.
+    /// What [`Owner::parse`] says.
     pub(crate) fn parse<T: AsRef<str>>(list: &[T]) -> Result<Self, ParseError> {
-        match list {
-            [] => Err(ParseError::TooShort),
-            [one] if one.as_ref() == ALL => Ok(Self::All),
-            _ if list.iter().any(|one| one.as_ref() == ALL) => Err(ParseError::NotAllowed),
-            _ => {
-                let owners = list.iter().map(|one| Owner::parse(one.as_ref()));
-                Ok(Self::Owners(owners.collect::<Result<_, _>>()?))
-            }
+        if list.iter().any(|one| one.as_ref() == ALL) {
+            return Ok(Self::All);
         }
+        let owners = list.iter().map(|one| Owner::parse(one.as_ref()));
+        Ok(Self::Owners(owners.collect::<Result<_, _>>()?))
     }
 
     /// Whether it includes an owner.
@@ -148,10 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_could_be_read_in_two_ways_is_refused() {
-        assert_eq!(ActsFor::parse::<&str>(&[]), Err(ParseError::TooShort));
-        for bad in [&["*", "alice"][..], &["alice", "*"], &["*", "*"], &["_"]] {
-            assert_eq!(ActsFor::parse(bad), Err(ParseError::NotAllowed), "{bad:?}");
+    fn a_star_beside_owners_is_all_owners_too() {
+        for list in [&["*", "alice"][..], &["alice", "*"], &["*", "*"]] {
+            assert_eq!(ActsFor::parse(list), Ok(ActsFor::All), "{list:?}");
         }
+        assert_eq!(ActsFor::parse(&["_"]), Err(ParseError::NotAllowed));
+        // A list of no owners covers none.
+        let none = ActsFor::parse::<&str>(&[]).unwrap();
+        assert!(!none.covers(&Owner::parse("alice").unwrap()));
     }
 }

@@ -31,6 +31,10 @@ impl SealedVersion {
 
 /// The parts of a version that its mask is opened with: what reads need, without the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the field has the name of its column and of the same part in `SealedVersion`"
+)]
 pub(crate) struct SealedMask {
     /// The version that the parts are bound to.
     pub version_id: VersionId,

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::ParseError;
 
 /// The longest value, in bytes of UTF-8.
-pub const VALUE_BYTES: usize = 65_536;
+pub(super) const VALUE_BYTES: usize = 65_536;
 
 /// A secret's value in the clear: 1–65,536 bytes of UTF-8 without NUL, kept byte for byte.
 ///

@@ -18,6 +18,10 @@ pub(crate) struct RequestContext {
 
 /// What is handed to the commit. Each piece of work is committed whole or not at all.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most work is one change, and a box would only move it once more"
+)]
 pub(crate) enum Work {
     /// One change of one secret.
     Change(Change),

@@ -140,9 +140,10 @@ impl Layers {
                     continue;
                 }
                 // No setting is a table; laid over a value, one would keep that value's origin.
-                let kind = match value.kind {
-                    ValueKind::Table(_) => ValueKind::Nil,
-                    kind => kind,
+                let kind = if matches!(value.kind, ValueKind::Table(_)) {
+                    ValueKind::Nil
+                } else {
+                    value.kind
                 };
                 values.insert(name, Value::new(Some(&origin), kind));
             }

@@ -100,7 +100,7 @@ impl Admin {
             let now = token.grant.created_at;
             record(&transaction, &token, EventKind::TokenCreated, now, agent).await?;
             tokens::insert(&transaction, token).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
         .await
     }
@@ -153,7 +153,7 @@ impl Admin {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             keys::insert_first(&transaction, &id, check_value, now).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
         .await
     }
@@ -190,7 +190,7 @@ impl Admin {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             service_keys::insert_absent(&transaction, name, &kek_id, sealed, now).await?;
-            Ok(transaction.commit().await?)
+            transaction.commit().await
         })
         .await
     }

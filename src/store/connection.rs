@@ -134,7 +134,7 @@ fn close_hard_when<D: sqlx::Database>(
 
 /// A pool whose tasks and connections can be given up as one.
 #[derive(Debug)]
-pub struct Pool {
+pub(super) struct Pool {
     db: DatabaseConnection,
     condemned: watch::Sender<bool>,
     runtime: Handle,
@@ -145,7 +145,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
-    pub async fn open(
+    pub(super) async fn open(
         target: &Target,
         connections: u32,
         runtime: &Handle,
@@ -162,7 +162,7 @@ impl Pool {
     }
 
     /// Runs work as a task that runs to its end whether or not anybody waits, unless the pool is condemned.
-    pub fn spawn<F, W, T, E>(&self, work: F) -> Running<T, E>
+    pub(super) fn spawn<F, W, T, E>(&self, work: F) -> Running<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
         W: Future<Output = Result<T, E>> + Send + 'static,
@@ -182,12 +182,12 @@ impl Pool {
     }
 
     /// Gives up the pool: drops its tasks and closes its connections hard.
-    pub fn condemn(&self) {
+    pub(super) fn condemn(&self) {
         self.condemned.send_replace(true);
     }
 
     /// Closes the pool in good order, as far as that is possible within `deadline`.
-    pub async fn close(&self, deadline: Duration) {
+    pub(super) async fn close(&self, deadline: Duration) {
         // Nothing uses the pool any more, so the dropped future can lose no write. Connections that do not
         // close in time end with the process.
         let _ = timeout(deadline, self.db.clone().close()).await;
@@ -283,14 +283,14 @@ impl ReplaceablePool {
 
 /// Work that runs on a pool. Dropping it does not end the work.
 #[derive(Debug)]
-pub struct Running<T, E = StoreError>(JoinHandle<Result<T, E>>);
+pub(super) struct Running<T, E = StoreError>(JoinHandle<Result<T, E>>);
 
 impl<T, E: From<StoreError>> Running<T, E> {
     /// Waits for the work's end.
     ///
     /// # Errors
     /// The work's own, or [`StoreError::Lost`] when it panicked.
-    pub async fn finish(self) -> Result<T, E> {
+    pub(super) async fn finish(self) -> Result<T, E> {
         self.0
             .await
             .unwrap_or_else(|_panicked| Err(StoreError::Lost.into()))
@@ -300,7 +300,7 @@ impl<T, E: From<StoreError>> Running<T, E> {
     ///
     /// # Errors
     /// As [`Running::finish`], and [`StoreError::Deadline`] at the deadline.
-    pub async fn within(self, deadline: Instant) -> Result<T, E> {
+    pub(super) async fn within(self, deadline: Instant) -> Result<T, E> {
         let finished = timeout_at(deadline, self.finish()).await;
         finished.unwrap_or_else(|_elapsed| Err(StoreError::Deadline.into()))
     }

@@ -126,7 +126,9 @@ impl Worker {
                     answer(ending, vec![reply]);
                 }
             }
-            ending => answer(ending, replies),
+            ending @ (Ending::Committed(_) | Ending::Blamed | Ending::Failed(_)) => {
+                answer(ending, replies);
+            }
         }
     }
 

@@ -89,7 +89,11 @@ impl From<Failure> for AttemptError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Unknown => Self::Unknown,
-            other => Self::Failed(other),
+            Failure::Refused(_)
+            | Failure::Overloaded
+            | Failure::Internal
+            | Failure::Unavailable
+            | Failure::TimedOut => Self::Failed(failure),
         }
     }
 }

@@ -21,14 +21,14 @@ fn in_table() -> BTreeSet<Row> {
         };
         match route.operations {
             Operations::Guarded(operations) => {
-                operations
-                    .iter()
-                    .for_each(|one| add(one.verb, one.id, true));
+                for one in operations {
+                    add(one.verb, one.id, true);
+                }
             }
             Operations::Public(operations) => {
-                operations
-                    .iter()
-                    .for_each(|one| add(one.verb, one.id, false));
+                for one in operations {
+                    add(one.verb, one.id, false);
+                }
             }
         }
     }

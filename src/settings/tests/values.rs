@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of settings and values")]
 fn each_setting_has_its_values() {
     let long = |letter: &str, count| letter.repeat(count);
     let (exchange, provider, name) = (long("a", 128), long("a", 65), long("A", 256));

@@ -77,19 +77,18 @@ fn faults(exchange: &Exchange<'_>) -> Vec<String> {
 /// every path may answer are described.
 fn response(exchange: &Exchange<'_>) -> Option<&'static Value> {
     let status = exchange.status.to_string();
-    let response = match operation(exchange) {
-        Some(operation) => &operation["responses"][&status],
-        None => {
-            let name = match exchange.status {
-                401 => "AuthenticationFailed",
-                404 => "NotFound",
-                405 => "MethodNotAllowed",
-                426 => "UpgradeRequired",
-                429 => "RateLimited",
-                _ => return None,
-            };
-            &DOCUMENT["components"]["responses"][name]
-        }
+    let response = if let Some(operation) = operation(exchange) {
+        &operation["responses"][&status]
+    } else {
+        let name = match exchange.status {
+            401 => "AuthenticationFailed",
+            404 => "NotFound",
+            405 => "MethodNotAllowed",
+            426 => "UpgradeRequired",
+            429 => "RateLimited",
+            _ => return None,
+        };
+        &DOCUMENT["components"]["responses"][name]
     };
     resolved(response)
 }
