@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::{Token, issue},
-    domain::{ActsFor, Agent, Grant, Grantee, Owner, ParseError, Scope, Timestamp, UnknownScope},
+    domain::{ActsFor, Agent, Grant, Grantee, Owner, Scope, Timestamp, UnknownScope},
     settings::Settings,
     store::{Missing, StoredToken},
 };
@@ -130,12 +130,7 @@ impl CreateOptions {
 
 /// Reads the values of `--act-for`.
 fn acts_for(list: &[String]) -> Result<ActsFor, CommandError> {
-    ActsFor::parse(list).map_err(|error| match error {
-        ParseError::NotAllowed => "--act-for: must be owners, or * alone for all owners".into(),
-        ParseError::TooShort | ParseError::TooLong | ParseError::Pattern => {
-            format!("--act-for: an owner {error}").into()
-        }
-    })
+    ActsFor::parse(list).map_err(|error| format!("--act-for: an owner {error}").into())
 }
 
 fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {

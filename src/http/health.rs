@@ -36,7 +36,7 @@ pub(super) async fn ready(edge: &Edge) -> HandlerResult {
     } else {
         (HttpResponse::ServiceUnavailable(), "unready")
     };
-    Ok(json(&mut answer, &Readiness { status, checks })?)
+    Ok(json(&mut answer, &ReadyBody { status, checks })?)
 }
 
 fn name(check: Check) -> &'static str {
@@ -55,7 +55,7 @@ pub(super) struct Health {
 
 /// Whether the service can serve, and what that rests on.
 #[derive(Debug, Serialize)]
-pub(super) struct Readiness {
+pub(super) struct ReadyBody {
     status: &'static str,
     checks: Checks,
 }

@@ -16,6 +16,7 @@
 )]
 
 #[path = "../it/support/mod.rs"]
+#[expect(dead_code, reason = "the benchmarks use a part of what the tests use")]
 mod support;
 
 use std::{

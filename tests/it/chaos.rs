@@ -2,7 +2,9 @@
 //!
 //! `scripts/chaos events` runs this test long; without its variables it is the quick form.
 
-use crate::faults::ledger::{self, Dice, SCOPES, Told};
+use crate::support::dice::Dice;
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Told};
 use crate::support::port;
 use crate::support::process::Process;
 use crate::support::rabbitmq::RabbitMq;
@@ -42,7 +44,7 @@ struct Stack {
 impl Stack {
     fn start() -> (Self, String) {
         let broker = RabbitMq::start_private();
-        let deployment = ledger::postgres();
+        let deployment = fixture::postgres();
         let url = format!("http://127.0.0.1:{}", port::free());
         let audit = deployment.service_token("audit", &["*"], &["events:read"]);
         let database = format!(
@@ -241,7 +243,7 @@ async fn assert_whole(stack: &Stack, client: &Client) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_log_is_the_services_whoever_dies_on_the_way() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let changes = number("REKEY_CHAOS_CHANGES", 300);
     let kills = number("REKEY_CHAOS_KILLS", 2);
     let mut dice = Dice::new("chaos events");

@@ -1,6 +1,6 @@
 //! `rekey import`: a file becomes secrets, all or none.
 
-use crate::faults::ledger::{self, SCOPES};
+use crate::support::fixture::{self, SCOPES};
 use crate::support::service::{BINARY, Deployment};
 use serde_json::Value;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ fn import(deployment: &Deployment, text: &str) -> (bool, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_one_change_set_of_creates_and_updates_beside_a_running_service() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let scopes = [SCOPES, &["secrets:resolve"]].concat();
         let token = deployment.token("alice", &scopes);
         let replica = deployment.serve();
@@ -57,7 +57,7 @@ async fn a_file_is_one_change_set_of_creates_and_updates_beside_a_running_servic
 
 #[test]
 fn a_file_with_one_fault_changes_nothing_and_shows_no_value() {
-    let deployment = ledger::sqlite();
+    let deployment = fixture::sqlite();
     for (text, said) in [
         (
             "A=canary-1\nPATH=canary-2\n",
@@ -93,7 +93,7 @@ fn a_file_with_one_fault_changes_nothing_and_shows_no_value() {
 
 #[test]
 fn a_file_over_the_limit_changes_nothing() {
-    let deployment = ledger::sqlite().set("LIMITS__SECRETS_PER_OWNER", "2");
+    let deployment = fixture::sqlite().set("LIMITS__SECRETS_PER_OWNER", "2");
     let (good, output) = import(&deployment, "A=1\nB=2\nC=3\n");
     assert!(
         !good && output.contains("C: the owner's limit of secrets is reached"),
@@ -110,7 +110,7 @@ fn a_file_over_the_limit_changes_nothing() {
 
 #[test]
 fn on_a_terminal_a_bar_shows_how_far_it_is_and_goes_away() {
-    let deployment = ledger::sqlite();
+    let deployment = fixture::sqlite();
     std::fs::write(deployment.folder().join("import.env"), "A=1\nB=2\n").unwrap();
     // It gives its command a terminal.
     let line = format!("{BINARY} import import.env --owner alice");

@@ -1,6 +1,6 @@
 //! The integration tests: one binary, so that every test shares one `PostgreSQL` and one `RabbitMQ`.
 //!
-//! `support` runs the servers and the service, `harness` proves that it does what its users take for granted.
+//! `support` runs the servers and the service, `support_tests` proves that it does what its users take for granted.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,6 @@ mod contract;
 mod delivery;
 mod events;
 mod faults;
-mod harness;
 mod import;
 mod metrics;
 mod ordering;
@@ -27,4 +26,5 @@ mod retention;
 mod secrecy;
 mod sets;
 mod support;
+mod support_tests;
 mod workloads;

@@ -1,6 +1,7 @@
 //! `/metrics`: what it tells, where it is served, and what it never says.
 
-use crate::faults::ledger::{self, SCOPES};
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment};
 use std::time::Duration;
@@ -23,8 +24,8 @@ fn sample(text: &str, series: &str) -> Option<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_of_requests_commits_logs_and_relays_and_name_nobody() {
     let broker = RabbitMq::shared();
-    let exchange = format!("t.{}", uuid::Uuid::new_v4().simple());
-    let deployment = ledger::sqlite().broker(&broker.url(), &exchange);
+    let exchange = fixture::exchange();
+    let deployment = fixture::sqlite().broker(&broker.url(), &exchange);
     let token = deployment.token("alice", SCOPES);
     let replica = deployment.serve();
     let client = replica.client(&token);
@@ -73,7 +74,7 @@ async fn metrics_tell_of_requests_commits_logs_and_relays_and_name_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_counted_while_they_are_open() {
-    let deployment = ledger::sqlite();
+    let deployment = fixture::sqlite();
     let token = deployment.token("alice", SCOPES);
     let replica = deployment.serve();
     let client = replica.client(&token).with("accept", "text/event-stream");

@@ -1,47 +1,14 @@
 //! Old events go, and what is left is still a chain.
 
-use crate::faults::ledger::{self, SCOPES};
-use crate::support::postgres::psql;
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger;
+use crate::support::retention::{age, kept_from};
 use crate::support::service::{Client, Deployment, Replica};
 use serde_json::Value;
-use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// Makes the first `count` events of `changes` a hundred days old.
-pub(crate) fn age(deployment: &Deployment, count: u64) {
-    let sql = format!(
-        "UPDATE events SET occurred_at = occurred_at - 8640000000000 \
-         WHERE log = 'changes' AND position <= {count}"
-    );
-    match deployment.variable("REKEY__DATABASE__URL") {
-        Some(url) if url.starts_with("sqlite://") => {
-            let script = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as db: db.execute(sys.argv[2])";
-            let path = url.trim_start_matches("sqlite://");
-            let status = Command::new("python3")
-                .args(["-c", script, path, &sql])
-                .status();
-            assert!(status.unwrap().success());
-        }
-        Some(url) => drop(psql(url, &sql)),
-        None => panic!("a deployment with a database"),
-    }
-}
 
 async fn events(client: &Client, query: &str) -> Value {
     let answer = client.fetch(&format!("/api/v1/events?{query}")).await;
     answer.unwrap().expect(200).json()
-}
-
-pub(crate) async fn kept_from(client: &Client, first: u64) {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let page = events(client, "limit=1000").await;
-        if page["events"][0]["position"] == first {
-            return;
-        }
-        assert!(Instant::now() < end, "{}", page["events"][0]["position"]);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 fn restarted(deployment: &Deployment, replica: &mut Replica, token: &str) -> (Replica, Client) {
@@ -53,7 +20,7 @@ fn restarted(deployment: &Deployment, replica: &mut Replica, token: &str) -> (Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_events_go_and_the_chain_holds_at_the_cut() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let token = deployment.token("alice", SCOPES);
         let mut replica = deployment.serve();
         let client = replica.client(&token);

@@ -1,7 +1,11 @@
 //! Every row of the table of errors that a caller can bring about, with its exact body and its headers; and the
 //! headers of every answer. What only a fault brings about (500, 502, 504) stands with the faults.
 
-use super::{ABSENT, LIST, Service, assert_common, assert_error};
+use crate::support::envelope::{
+    ENUM, INT, LIMIT, LONG, MISSING, PATTERN, SHORT, STRING, UUID, VALUE, assert_422,
+    assert_common, assert_error, assert_missing,
+};
+use crate::support::fixture::{ABSENT, ALL, LIST, World};
 use crate::support::service::{Answer, Client};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
@@ -31,10 +35,6 @@ fn assert_forbidden(answer: &Answer) {
     assert_error(answer, 403, "permission_error", "Access forbidden", &[]);
 }
 
-fn assert_missing(answer: &Answer) {
-    assert_error(answer, 404, "not_found_error", "Not found", &[]);
-}
-
 fn assert_upgrade(answer: &Answer, upgrade: &str) {
     let kind = "upgrade_required_error";
     assert_error(answer, 426, kind, "Upgrade required", &[]);
@@ -49,7 +49,7 @@ async fn created(client: &Client, name: &str) -> String {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_answered_400_with_its_own_text() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     for (body, detail) in [
         (&b""[..], NOT_JSON),
@@ -77,7 +77,7 @@ async fn what_cannot_be_read_is_answered_400_with_its_own_text() {
 
 #[tokio::test]
 async fn a_malformed_if_match_is_answered_400_before_the_body_is_looked_at() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let id = created(alice, "A").await;
     let malformed = alice.with("if-match", "1");
@@ -93,7 +93,7 @@ async fn a_malformed_if_match_is_answered_400_before_the_body_is_looked_at() {
 
 #[tokio::test]
 async fn every_failed_credential_has_one_same_answer() {
-    let service = Service::start();
+    let service = World::sqlite();
     let good = &service.token;
     let revoked = service.deployment.token("alice", &["secrets:read"]);
     let other = service.deployment.token("alice", &["secrets:read"]);
@@ -139,7 +139,7 @@ async fn every_failed_credential_has_one_same_answer() {
 
 #[tokio::test]
 async fn a_token_that_has_expired_is_refused() {
-    let service = Service::start();
+    let service = World::sqlite();
     let create = "token create --owner alice --scope secrets:read --expires-in 1s";
     let arguments: Vec<_> = create.split(' ').collect();
     let token = service.deployment.run(&arguments);
@@ -158,7 +158,7 @@ async fn a_token_that_has_expired_is_refused() {
 
 #[tokio::test]
 async fn a_good_credential_without_the_scope_is_forbidden() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "A").await;
     let events = format!("{LIST}/{id}/events");
     let with = |scope| {
@@ -184,9 +184,9 @@ async fn a_good_credential_without_the_scope_is_forbidden() {
 
 #[tokio::test]
 async fn a_service_token_may_not_make_an_owners_calls_whatever_its_scopes() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "A").await;
-    let token = service.deployment.service_token("ci", &["*"], &super::ALL);
+    let token = service.deployment.service_token("ci", &["*"], &ALL);
     let machine = service.replica.client(&token);
     let events = format!("{LIST}/{id}/events");
     for answer in [
@@ -203,7 +203,7 @@ async fn a_service_token_may_not_make_an_owners_calls_whatever_its_scopes() {
 
 #[tokio::test]
 async fn absent_and_foreign_secrets_and_unknown_routes_have_one_same_answer() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "A").await;
     let bob = service.owner("bob");
     let gone = created(&bob, "GONE").await;
@@ -228,7 +228,7 @@ async fn absent_and_foreign_secrets_and_unknown_routes_have_one_same_answer() {
 
 #[tokio::test]
 async fn a_method_that_a_route_lacks_is_answered_with_those_it_has() {
-    let service = Service::start();
+    let service = World::sqlite();
     let one = format!("{LIST}/{ABSENT}");
     for (path, allow) in [
         (LIST, "GET, HEAD, POST"),
@@ -250,7 +250,7 @@ async fn a_method_that_a_route_lacks_is_answered_with_those_it_has() {
 
 #[tokio::test]
 async fn a_name_that_is_taken_conflicts() {
-    let service = Service::start();
+    let service = World::sqlite();
     created(&service.alice, "Key").await;
     let answer = service.alice.create("kEY", "two").await.unwrap();
     let detail = "A secret of that name already exists";
@@ -260,7 +260,7 @@ async fn a_name_that_is_taken_conflicts() {
 
 #[tokio::test]
 async fn an_if_match_decides_and_a_refusal_shows_the_present_tag() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let id = created(alice, "A").await;
     let expecting = |tags| alice.with("if-match", tags);
@@ -284,7 +284,7 @@ async fn an_if_match_decides_and_a_refusal_shows_the_present_tag() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_too_large_and_every_legal_value_fits() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let large = vec![b' '; 512 * 1024 + 1];
     let answer = post_json(alice, LIST, &large).await;
@@ -296,32 +296,9 @@ async fn a_body_over_the_limit_is_too_large_and_every_legal_value_fits() {
     post_json(alice, LIST, escaped.as_bytes()).await.expect(201);
 }
 
-type Fault = [&'static str; 2];
-const SHORT: Fault = ["Input is too short", "string_too_short"];
-const LONG: Fault = ["Input is too long", "string_too_long"];
-const PATTERN: Fault = [
-    "Input does not match the pattern",
-    "string_pattern_mismatch",
-];
-const STRING: Fault = ["Input should be a string", "string_type"];
-const MISSING: Fault = ["Field required", "missing"];
-const VALUE: Fault = ["Input is not allowed", "value_error"];
-const ENUM: Fault = ["Input is none of the permitted values", "enum"];
-const UUID: Fault = ["Input should be a UUID of 36 characters", "uuid_parsing"];
-const INT: Fault = ["Input should be a whole number", "int_type"];
-const LIMIT: Fault = ["The limit is reached", "limit_reached"];
-
-fn assert_422(answer: &Answer, items: &[(&str, Fault)]) {
-    let items: Vec<_> = items
-        .iter()
-        .map(|(loc, [msg, kind])| [*loc, *msg, *kind])
-        .collect();
-    assert_error(answer, 422, "validation_error", "Validation failed", &items);
-}
-
 #[tokio::test]
 async fn each_broken_rule_of_a_body_is_named_with_its_place() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let name = r#"["body","name"]"#;
     let value = r#"["body","value"]"#;
@@ -361,7 +338,7 @@ async fn each_broken_rule_of_a_body_is_named_with_its_place() {
 
 #[tokio::test]
 async fn a_path_or_query_that_cannot_be_read_is_named_with_its_place() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let id = r#"["path","secret_id"]"#;
     for answer in [
@@ -387,7 +364,7 @@ async fn a_path_or_query_that_cannot_be_read_is_named_with_its_place() {
 
 #[tokio::test]
 async fn an_owner_at_the_limit_is_told_so() {
-    let service = Service::with(&[("LIMITS__SECRETS_PER_OWNER", "2")]);
+    let service = World::with(&[("LIMITS__SECRETS_PER_OWNER", "2")]);
     for name in ["A", "B"] {
         created(&service.alice, name).await;
     }
@@ -397,7 +374,7 @@ async fn an_owner_at_the_limit_is_told_so() {
 
 #[tokio::test]
 async fn plain_http_is_refused_where_tls_is_required() {
-    let service = Service::with(&[
+    let service = World::with(&[
         ("HTTP__REQUIRE_TLS", "true"),
         ("HTTP__TRUSTED_PROXIES", "127.0.0.1"),
     ]);
@@ -413,14 +390,14 @@ async fn plain_http_is_refused_where_tls_is_required() {
 
 #[tokio::test]
 async fn a_proxy_that_is_not_trusted_cannot_vouch_for_tls() {
-    let service = Service::with(&[("HTTP__REQUIRE_TLS", "true")]);
+    let service = World::with(&[("HTTP__REQUIRE_TLS", "true")]);
     let proxied = service.alice.with("x-forwarded-proto", "https");
     proxied.list().await.unwrap().expect(426);
 }
 
 #[tokio::test]
 async fn a_client_below_its_least_version_is_refused() {
-    let service = Service::with(&[("HTTP__MIN_CLIENT_VERSIONS", "rekey-cli/1.2.0")]);
+    let service = World::with(&[("HTTP__MIN_CLIENT_VERSIONS", "rekey-cli/1.2.0")]);
     let named = |agent| service.alice.with("user-agent", agent);
     let answer = named("rekey-cli/1.1.9").list().await.unwrap();
     assert_upgrade(&answer, "rekey-cli/1.2.0");
@@ -443,7 +420,7 @@ fn assert_limited(answer: &Answer) {
 
 #[tokio::test]
 async fn an_empty_bucket_is_answered_429_and_is_the_callers_own() {
-    let service = Service::with(&[("LIMITS__BURST", "3"), ("LIMITS__RATE_PER_SECOND", "1")]);
+    let service = World::with(&[("LIMITS__BURST", "3"), ("LIMITS__RATE_PER_SECOND", "1")]);
     let policy = Some("\"caller\";q=3;w=3");
     let mut answer = service.alice.list().await.unwrap().expect(200);
     assert_eq!(answer.header("ratelimit-policy"), policy);
@@ -466,7 +443,7 @@ async fn an_empty_bucket_is_answered_429_and_is_the_callers_own() {
 
 #[tokio::test]
 async fn an_address_whose_credentials_fail_is_closed_for_a_while() {
-    let service = Service::with(&[("LIMITS__FAILED_PER_MINUTE", "2")]);
+    let service = World::with(&[("LIMITS__FAILED_PER_MINUTE", "2")]);
     let guessing = service.replica.client("rekey_x_y");
     for _ in 0..2 {
         guessing.list().await.unwrap().expect(401);
@@ -486,7 +463,7 @@ async fn an_address_whose_credentials_fail_is_closed_for_a_while() {
 
 #[tokio::test]
 async fn a_sane_request_id_is_taken_over_and_another_is_replaced() {
-    let service = Service::start();
+    let service = World::sqlite();
     let longest = "a".repeat(128);
     for sane in ["a", "Az0._:-9", &longest] {
         for client in [&service.alice, &service.anonymous()] {
@@ -506,7 +483,7 @@ async fn a_sane_request_id_is_taken_over_and_another_is_replaced() {
 
 #[tokio::test]
 async fn head_answers_as_get_does_without_the_body() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "A").await;
     let one = format!("{LIST}/{id}");
     for path in [
@@ -557,7 +534,7 @@ fn assert_no_cors(answer: &Answer) {
 
 #[tokio::test]
 async fn without_listed_origins_there_is_no_cors() {
-    let service = Service::start();
+    let service = World::sqlite();
     let client = service.alice.with("origin", APP);
     assert_no_cors(&client.list().await.unwrap().expect(200));
     let nobody = service.anonymous();
@@ -567,7 +544,7 @@ async fn without_listed_origins_there_is_no_cors() {
 
 #[tokio::test]
 async fn a_listed_origin_gets_its_preflight_before_the_credential_is_asked_for() {
-    let service = Service::with(&[("HTTP__CORS_ORIGINS", APP)]);
+    let service = World::with(&[("HTTP__CORS_ORIGINS", APP)]);
     let nobody = service.anonymous();
     let answer = nobody.send(preflight(&nobody, APP)).await.unwrap();
     let answer = answer.expect(204);

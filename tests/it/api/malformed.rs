@@ -1,7 +1,7 @@
 //! What no well-behaved client sends, over raw sockets: every case has the documented answer, none a 5xx, and no
 //! answer repeats the marker that stands in the input.
 
-use super::{ABSENT, LIST, Service};
+use crate::support::fixture::{ABSENT, LIST, World};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -52,7 +52,7 @@ impl Raw {
 }
 
 /// Speaks to one service, with a good credential.
-struct Peer<'service>(&'service Service);
+struct Peer<'service>(&'service World);
 
 impl Peer<'_> {
     fn connect(&self) -> TcpStream {
@@ -122,7 +122,7 @@ fn with_value(value: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_body_that_is_not_one_json_object_is_answered_400() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let good = with_value(MARKER.as_bytes());
     let deep = format!(r#"{{"name":"A","x":{}{MARKER}"#, "[".repeat(100_000));
@@ -180,7 +180,7 @@ fn a_body_that_is_not_one_json_object_is_answered_400() {
 
 #[test]
 fn a_repeated_key_is_answered_400_in_whatever_spelling() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     for (case, body) in [
         ("twice", r#"{"name":"A","value":"mArKeR7531","value":"y"}"#),
@@ -200,7 +200,7 @@ fn a_repeated_key_is_answered_400_in_whatever_spelling() {
 
 #[test]
 fn a_media_type_that_is_not_json_in_utf8_is_answered_400() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let line = format!("POST {LIST}");
     let body = with_value(MARKER.as_bytes());
@@ -233,7 +233,7 @@ fn a_media_type_that_is_not_json_in_utf8_is_answered_400() {
 
 #[test]
 fn an_id_in_another_form_is_answered_422() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let bare = ABSENT.replace('-', "");
     for id in [
@@ -274,7 +274,7 @@ fn an_id_in_another_form_is_answered_422() {
 
 #[test]
 fn a_marker_in_path_query_or_header_is_not_repeated() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let long = format!("GET /{MARKER}{}", "x".repeat(30_000));
     let query = format!("GET {LIST}/{ABSENT}/events?before={MARKER}&limit={MARKER}");
@@ -313,7 +313,7 @@ fn a_marker_in_path_query_or_header_is_not_repeated() {
 /// What actix refuses below HTTP's semantics has no envelope: a 4xx or a closed connection, and no marker.
 #[test]
 fn bad_framing_is_refused_without_an_envelope() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let post = format!("POST {LIST}");
     let many: String = (0..200).fold(String::new(), |mut all, n| {
@@ -373,7 +373,7 @@ fn bad_framing_is_refused_without_an_envelope() {
 /// The same for chunks: the answer of the service may be there before the refusal of the framing, or not.
 #[test]
 fn a_chunk_that_cannot_be_read_changes_nothing() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let chunked = format!("{JSON}Transfer-Encoding: chunked\r\n");
     let head = peer.head(&format!("POST {LIST}"), &chunked);
@@ -391,7 +391,7 @@ fn a_chunk_that_cannot_be_read_changes_nothing() {
 
 #[test]
 fn a_body_over_the_limit_is_answered_413_before_it_is_there_in_full() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let line = format!("POST {LIST}");
     // Declared: not one byte of it is waited for.
@@ -412,7 +412,7 @@ fn a_body_over_the_limit_is_answered_413_before_it_is_there_in_full() {
 
 #[test]
 fn a_body_that_breaks_off_changes_nothing() {
-    let service = Service::start();
+    let service = World::sqlite();
     let peer = Peer(&service);
     let head = peer.head(
         &format!("POST {LIST}"),
@@ -434,7 +434,7 @@ fn a_body_that_breaks_off_changes_nothing() {
 
 #[test]
 fn a_body_that_comes_too_slowly_is_answered_400_and_its_connection_closed() {
-    let service = Service::with(&[("LIMITS__BODY_SECONDS", "1")]);
+    let service = World::with(&[("LIMITS__BODY_SECONDS", "1")]);
     let peer = Peer(&service);
     let keep_alive = peer
         .head(

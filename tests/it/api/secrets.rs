@@ -1,14 +1,14 @@
 //! The seven compatible calls and a secret's history, as their clients see them.
 
-use super::{ALL, LIST, Service, assert_common, text};
-use crate::support::postgres::Postgres;
+use super::text;
+use crate::support::envelope::assert_common;
+use crate::support::fixture::{self, ALL, LIST, World};
 use crate::support::process::program;
-use crate::support::service::{Answer, Client, Deployment};
+use crate::support::python;
+use crate::support::service::{Answer, Client};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::Stdio;
 
 const MEMBERS: [&str; 6] = [
     "created_at",
@@ -19,10 +19,6 @@ const MEMBERS: [&str; 6] = [
     "updated_at",
 ];
 const FIRST_PREV_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-fn on_postgres() -> Deployment {
-    Deployment::postgres(&Postgres::shared().database()).raised_limits()
-}
 
 fn members(object: &Value) -> BTreeSet<&str> {
     let members = object.as_object().expect("an object");
@@ -52,7 +48,7 @@ async fn put(client: &Client, id: &str, value: &str) -> Answer {
     client.put(id, value).await.unwrap().expect(200)
 }
 
-async fn main_flow(service: &Service) {
+async fn main_flow(service: &World) {
     let alice = &service.alice;
     let body = json!({"name": "my_key", "value": "sk-proj-4567890123456xyz", "provider": "acme"});
     let created = alice.post(LIST, &body).await.unwrap().expect(201);
@@ -111,17 +107,17 @@ async fn deletion(alice: &Client, id: &str) {
 
 #[tokio::test]
 async fn a_secret_is_created_read_updated_and_deleted_on_sqlite() {
-    main_flow(&Service::start()).await;
+    main_flow(&World::sqlite()).await;
 }
 
 #[tokio::test]
 async fn a_secret_is_created_read_updated_and_deleted_on_postgresql() {
-    main_flow(&Service::of(on_postgres())).await;
+    main_flow(&World::postgres()).await;
 }
 
 #[tokio::test]
 async fn the_call_of_the_published_example_updates_a_secret() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "KEY").await.id();
     let (base, token) = (service.replica.base(), &service.token);
     let line = format!(
@@ -147,7 +143,7 @@ fn by_creation(secret: &Value) -> (String, String) {
 
 #[tokio::test]
 async fn the_list_is_complete_and_ordered_by_creation_then_id() {
-    let service = Service::start();
+    let service = World::sqlite();
     let names: Vec<_> = (0..120).map(|n| format!("KEY_{n}")).collect();
     let answers = join_all(names.iter().map(|name| created(&service.alice, name))).await;
     let expected: BTreeSet<_> = answers
@@ -163,7 +159,7 @@ async fn the_list_is_complete_and_ordered_by_creation_then_id() {
 
 #[tokio::test]
 async fn a_mask_shows_what_its_rule_allows_and_no_length() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "A").await.id();
     let largest = "é".repeat(32_768);
     for (value, mask) in [
@@ -187,7 +183,7 @@ async fn a_mask_shows_what_its_rule_allows_and_no_length() {
 
 #[tokio::test]
 async fn an_id_is_taken_in_any_letter_case_and_other_keys_are_ignored() {
-    let service = Service::start();
+    let service = World::sqlite();
     let body = json!({"name": "a", "value": "x", "provider": null, "color": {"is": ["red"]}});
     let created = service.alice.post(LIST, &body).await.unwrap().expect(201);
     let id = created.id();
@@ -204,7 +200,7 @@ async fn presets(client: &Client) -> Value {
 
 #[tokio::test]
 async fn presets_say_which_secrets_the_caller_has() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let expected = |anthropic, github| {
         json!({"presets": [
@@ -233,7 +229,7 @@ async fn presets_say_which_secrets_the_caller_has() {
 
 #[tokio::test]
 async fn concurrent_updates_each_get_their_own_version_and_time() {
-    let service = Service::start();
+    let service = World::sqlite();
     let id = created(&service.alice, "A").await.id();
     let answers = join_all((0..40).map(|_| put(&service.alice, &id, "same"))).await;
     let change = |answer: &Answer| {
@@ -275,13 +271,13 @@ async fn race_for_the_limit(clients: &[Client]) {
 
 #[tokio::test]
 async fn an_owners_limit_holds_against_concurrent_creates_on_sqlite() {
-    let service = Service::with(&[("LIMITS__SECRETS_PER_OWNER", "5")]);
+    let service = World::with(&[("LIMITS__SECRETS_PER_OWNER", "5")]);
     race_for_the_limit(std::slice::from_ref(&service.alice)).await;
 }
 
 #[tokio::test]
 async fn an_owners_limit_holds_over_two_replicas_on_postgresql() {
-    let service = Service::of(on_postgres().set("LIMITS__SECRETS_PER_OWNER", "5"));
+    let service = World::of(fixture::postgres().set("LIMITS__SECRETS_PER_OWNER", "5"));
     let second = service.deployment.serve();
     let other = service.alice.on(second.base());
     race_for_the_limit(&[service.alice.clone(), other]).await;
@@ -294,7 +290,7 @@ async fn history(client: &Client, id: &str, query: &str) -> Answer {
 
 #[tokio::test]
 async fn an_event_says_who_changed_what_under_which_request() {
-    let service = Service::start();
+    let service = World::sqlite();
     let body = json!({"name": "KEY", "value": "one", "provider": "acme"});
     let creating = service.alice.with("x-request-id", "create-1");
     let created = creating.post(LIST, &body).await.unwrap().expect(201);
@@ -346,7 +342,7 @@ fn assert_created(event: &Value, secret: &Value) {
 
 #[tokio::test]
 async fn a_history_is_paged_newest_first_and_is_the_secrets_own() {
-    let service = Service::start();
+    let service = World::sqlite();
     let alice = &service.alice;
     let id = created(alice, "A").await.id();
     for _ in 0..6 {
@@ -393,23 +389,10 @@ print(last.hex())
 "#;
 
 fn verified(history: &[u8]) -> String {
-    let mut python = program("python3")
-        .args(["-c", VERIFIER])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = python.stdin.take().unwrap();
-    stdin.write_all(history).unwrap();
-    drop(stdin);
-    let output = python.wait_with_output().unwrap();
-    assert!(output.status.success(), "the chain is broken");
-    let printed = String::from_utf8(output.stdout).unwrap();
-    printed.trim_end().to_owned()
+    python::run(VERIFIER, history).trim_end().to_owned()
 }
 
-async fn assert_chained(deployment: Deployment) {
-    let service = Service::of(deployment);
+async fn assert_chained(service: World) {
     // The canonical form holds what is not ASCII as it is.
     let token = service.deployment.token("zoë/𝄞 \"a\\b\"", &ALL);
     let zoe = service.replica.client(&token);
@@ -425,10 +408,10 @@ async fn assert_chained(deployment: Deployment) {
 
 #[tokio::test]
 async fn anybody_can_verify_the_hash_chain_on_sqlite() {
-    assert_chained(Deployment::sqlite().raised_limits()).await;
+    assert_chained(World::sqlite()).await;
 }
 
 #[tokio::test]
 async fn anybody_can_verify_the_hash_chain_on_postgresql() {
-    assert_chained(on_postgres()).await;
+    assert_chained(World::postgres()).await;
 }

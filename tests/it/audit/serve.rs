@@ -4,14 +4,13 @@ use super::{
     Consumer, SOON, first_bad, publish, stored, stores, stores_of,
     twin::{Log, Twin, public_key},
 };
-use crate::{
-    faults::ledger::{self, SCOPES},
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger;
+use crate::support::{
+    postgres::{Postgres, psql},
+    rabbitmq::RabbitMq,
     retention::{age, kept_from},
-    support::{
-        postgres::{Postgres, psql},
-        rabbitmq::RabbitMq,
-        service::Deployment,
-    },
+    service::Deployment,
 };
 use std::time::{Duration, Instant};
 
@@ -52,7 +51,7 @@ async fn drained(vhost: &str, queue: &str, messages: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_service_publishes_is_stored_byte_for_byte_over_restarts() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let url = RabbitMq::shared().vhost();
         let deployment = deployment.broker(&url, "secrets.events");
         let token = deployment.token("alice", SCOPES);
@@ -89,7 +88,7 @@ async fn what_the_service_publishes_is_stored_byte_for_byte_over_restarts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_lost_on_the_way_comes_from_the_service_and_both_logs_are_proved() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let url = RabbitMq::shared().vhost();
         let vhost = url.rsplit_once('/').unwrap().1;
         let deployment = deployment.broker(&url, "secrets.events");
@@ -140,7 +139,7 @@ async fn what_was_lost_on_the_way_comes_from_the_service_and_both_logs_are_prove
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_cut_before_the_first_start_is_stored_and_proved_behind_the_cut() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let url = RabbitMq::shared().vhost();
         let deployment = deployment.broker(&url, "secrets.events");
         let token = deployment.token("alice", SCOPES);
@@ -295,7 +294,7 @@ async fn what_the_broker_lost_comes_from_the_services_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_comes_back_after_the_broker_and_the_database_were_gone() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut broker = RabbitMq::start_private();
     let mut postgres = Postgres::start_private();
     let (url, database) = (broker.url(), postgres.database());

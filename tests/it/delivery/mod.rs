@@ -1,57 +1,17 @@
 //! What is written arrives at the broker: whole, in order, whatever happens to the broker.
 
-use crate::faults::ledger::{self, Load, SCOPES, Told};
-use crate::support::broker::{Delivery, Recorder, Whole, assert_in_order, first_deliveries};
-use crate::support::postgres::{Postgres, psql};
+use crate::support::broker::{Delivery, Recorder, assert_delivers, delivered};
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Load, Told};
+use crate::support::postgres::psql;
 use crate::support::proxy::{Fault, Moment, Proxy, Reach, Trigger};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment, Replica};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(90);
-
-fn exchange() -> String {
-    format!("t.{}", uuid::Uuid::new_v4().simple())
-}
-
-/// Waits for the log's last event; everything before it has come by then, or never comes first.
-pub(crate) async fn delivered(
-    recorder: &Recorder,
-    last: usize,
-    deadline: Duration,
-) -> Vec<Delivery> {
-    let last = last as u64;
-    let what = format!("position {last}");
-    recorder
-        .wait_until(&what, deadline, |record| {
-            let newest = record
-                .last()
-                .map(|delivery| delivery.json()["position"].clone());
-            newest.is_some_and(|position| position.as_u64() == Some(last))
-        })
-        .await
-}
-
-/// Panics unless the first deliveries are these secrets' whole log, byte for byte, from its first position.
-pub(crate) async fn assert_delivers(client: &Client, secrets: &[String], record: &[Delivery]) {
-    assert_in_order(record, Whole::Yes);
-    let mut log = HashMap::new();
-    for secret in secrets {
-        for (event, bytes) in ledger::history(client, secret).await {
-            log.insert(event["position"].as_u64(), bytes);
-        }
-    }
-    let first = first_deliveries(record);
-    assert_eq!(first.len(), log.len());
-    assert_eq!(first[0].json()["position"], 1);
-    for delivery in first {
-        let position = delivery.json()["position"].as_u64();
-        assert_eq!(log.get(&position), Some(&delivery.body));
-    }
-}
 
 fn started(deployment: &Deployment) -> (Replica, Client) {
     let token = deployment.token("alice", SCOPES);
@@ -98,8 +58,8 @@ fn assert_cloud_event(delivery: &Delivery, event: &Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_event_of_a_put_stands_in_the_broker_exactly_as_in_the_log() {
     let broker = RabbitMq::shared().url();
-    for deployment in ledger::both() {
-        let exchange = exchange();
+    for deployment in fixture::both() {
+        let exchange = fixture::exchange();
         let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
         let updates = Recorder::start(&broker, &exchange, "secret.updated.alice.*").await;
         let deployment = deployment.broker(&broker, &exchange);
@@ -131,8 +91,7 @@ async fn the_event_of_a_put_stands_in_the_broker_exactly_as_in_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_broker_url_no_relay_runs() {
-    let url = Postgres::shared().database();
-    let deployment = Deployment::postgres(&url).raised_limits().prepare();
+    let deployment = fixture::postgres();
     let (mut replica, client) = started(&deployment);
     let secrets = ledger::create(&client, 1).await;
     client
@@ -145,16 +104,19 @@ async fn without_a_broker_url_no_relay_runs() {
     assert_eq!(ready["checks"]["relay"], "off", "{ready}");
     assert_eq!(replica.terminate(), Some(0));
     // Also the drain has written no cursor.
-    assert_eq!(psql(&url, "SELECT count(*) FROM relay_cursors"), "0");
+    assert_eq!(
+        psql(deployment.database(), "SELECT count(*) FROM relay_cursors"),
+        "0"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_while_the_broker_is_down_arrives_when_it_is_up() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut broker = RabbitMq::start_private();
-    let (url, exchanges) = (broker.url(), [exchange(), exchange()]);
+    let (url, exchanges) = (broker.url(), [fixture::exchange(), fixture::exchange()]);
     let mut runs = Vec::new();
-    for (deployment, exchange) in ledger::both().into_iter().zip(exchanges) {
+    for (deployment, exchange) in fixture::both().into_iter().zip(exchanges) {
         // Its queue is durable: it is there when the broker is up again.
         let recorder = Recorder::start(&url, &exchange, "secret.#").await;
         runs.push((deployment.broker(&url, &exchange), recorder));
@@ -182,10 +144,10 @@ async fn what_is_written_while_the_broker_is_down_arrives_when_it_is_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_broker_never_saw_is_the_first_on_the_next_connection() {
     let broker = RabbitMq::shared();
-    let (url, exchange) = (broker.url(), exchange());
+    let (url, exchange) = (broker.url(), fixture::exchange());
     let recorder = Recorder::start(&url, &exchange, "secret.#").await;
     let proxy = Proxy::start(broker.address());
-    let deployment = ledger::sqlite().broker(&proxy.url(&url), &exchange);
+    let deployment = fixture::sqlite().broker(&proxy.url(&url), &exchange);
     let (_replica, client) = started(&deployment);
     let secrets = ledger::create(&client, 1).await;
     let mut position = 1;
@@ -218,11 +180,11 @@ async fn an_event_that_the_broker_never_saw_is_the_first_on_the_next_connection(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_kills_of_the_broker_within_two_thousand_puts_lose_and_swap_nothing() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut broker = RabbitMq::start_private();
-    let exchange = exchange();
+    let exchange = fixture::exchange();
     let recorder = Recorder::start(&broker.url(), &exchange, "secret.#").await;
-    let deployment = ledger::postgres().broker(&broker.url(), &exchange);
+    let deployment = fixture::postgres().broker(&broker.url(), &exchange);
     let (_replica, client) = started(&deployment);
     let secrets = ledger::create(&client, 20).await;
     // Four stretches of 500 PUTs; the broker dies within the first three, once some of it has come through.

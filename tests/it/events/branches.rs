@@ -1,19 +1,19 @@
 //! What becomes of cursors when retention has cut the log, or the database was restored to an earlier point.
 //! Both are brought about in the database by hand, while no service runs.
 
-use super::{World, change};
-use crate::api::assert_error;
-use crate::faults::ledger;
+use crate::support::envelope::assert_error;
 use crate::support::events::{Came, Logged, Stream, all_after, assert_chained, page, positions};
-use crate::support::postgres::{Postgres, psql};
-use crate::support::service::{Answer, Client, Deployment};
+use crate::support::fixture::{World, change};
+use crate::support::ledger;
+use crate::support::postgres::psql;
+use crate::support::service::{Answer, Client};
 use serde_json::json;
 use std::time::Duration;
 
 /// A log of ten events of one secret, and the database's address.
 async fn ten_events() -> (World, String, Vec<Logged>) {
-    let url = Postgres::shared().database();
-    let world = World::of(Deployment::postgres(&url).raised_limits().prepare());
+    let world = World::postgres();
+    let url = world.deployment.database().to_owned();
     let secrets = ledger::create(&world.alice, 1).await;
     change(&world.alice, &secrets, 9).await;
     let log = all_after(&world.alice, "0-0", "").await;

@@ -1,10 +1,10 @@
 //! What anybody outside does with events: `docs/events.md` and `docs/consumer.py` are held to what they say.
 
-use super::{ALL, World, batch, change};
-use crate::faults::ledger;
 use crate::support::broker::Recorder;
 use crate::support::events::{Logged, all, assert_chained, hash};
+use crate::support::fixture::{self, ALL, World, batch, change};
 use crate::support::folder::Folder;
+use crate::support::ledger;
 use crate::support::process::{self, Process};
 use crate::support::proxy::{Ending, Proxy};
 use crate::support::python;
@@ -89,7 +89,7 @@ async fn the_test_vector_has_its_hash_and_is_an_event_like_any_other() {
     let vector = Logged::new(block("json").as_bytes().to_vec());
     assert_eq!(verified(&vector.bytes), "good 1");
     assert_chained(std::slice::from_ref(&vector));
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let secrets = ledger::create(&world.alice, 1).await;
     assert_eq!(
         batch(&world.alice, &[(&secrets[0], "x".to_owned())]).await,
@@ -197,10 +197,10 @@ async fn publish(channel: &Channel, exchange: &str, body: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_consumer_gets_each_event_once_whatever_breaks_and_alarms_at_a_forgery() {
-    let (broker, exchange) = (RabbitMq::shared(), uuid::Uuid::new_v4().to_string());
+    let (broker, exchange) = (RabbitMq::shared(), fixture::exchange());
     let proxy = Proxy::start(broker.address());
     let recorder = Recorder::start(&broker.url(), &exchange, "secret.#").await;
-    let world = World::of(ledger::sqlite().broker(&broker.url(), &exchange));
+    let world = World::of(fixture::sqlite().broker(&broker.url(), &exchange));
     let reader = world
         .deployment
         .service_token("example", &["*"], &["events:read"]);

@@ -1,8 +1,9 @@
 //! `GET /api/v1/events` page by page.
 
-use super::{World, batch, change, head};
-use crate::faults::ledger::{self, Dice};
+use crate::support::dice::Dice;
 use crate::support::events::{Logged, all, assert_chained, page, positions};
+use crate::support::fixture::{World, batch, change, head};
+use crate::support::ledger;
 use crate::support::service::Client;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -247,7 +248,7 @@ async fn head_answers_as_get_does_but_for_the_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_is_what_comes_unless_a_stream_is_asked_for() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     for (accept, media) in [
         ("*/*", "application/json"),
         ("application/json", "application/json"),

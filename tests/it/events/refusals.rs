@@ -1,19 +1,9 @@
 //! What is answered to a query that is malformed, to a cursor that is not good, and without the scope.
 
-use super::World;
-use crate::api::assert_error;
-use crate::faults::ledger;
+use crate::support::envelope::{ENUM, INT, VALUE, assert_422, assert_error};
+use crate::support::fixture::World;
+use crate::support::ledger;
 use crate::support::service::{Answer, Client};
-
-const VALUE: [&str; 2] = ["Input is not allowed", "value_error"];
-const INT: [&str; 2] = ["Input should be a whole number", "int_type"];
-const ENUM: [&str; 2] = ["Input is none of the permitted values", "enum"];
-
-fn assert_422(answer: &Answer, items: &[(&str, [&str; 2])]) {
-    let items = items.iter().map(|(loc, [msg, kind])| [*loc, *msg, *kind]);
-    let items: Vec<_> = items.collect();
-    assert_error(answer, 422, "validation_error", "Validation failed", &items);
-}
 
 fn assert_gone(answer: &Answer, log_head: &str) {
     let detail = "The log does not have this position";
@@ -30,7 +20,7 @@ const LAST: &str = r#"["header","Last-Event-ID"]"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_query_is_named_parameter_by_parameter() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let alice = &world.alice;
     for (query, items) in [
         ("after=", &[(AFTER, VALUE)][..]),
@@ -113,7 +103,7 @@ async fn a_cursor_that_is_not_good_is_gone_and_says_what_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_scope_nothing_of_the_log_is_shown() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let scopes = ["secrets:read", "secrets:write", "secrets:resolve"];
     let owner = world.deployment.token("alice", &scopes);
     let service = world.deployment.service_token("s", &["*"], &scopes);

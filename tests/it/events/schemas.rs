@@ -1,9 +1,9 @@
 //! The published JSON Schemas say of events what events are.
 
-use super::{World, batch, change};
-use crate::faults::ledger;
 use crate::support::document::event_faults;
 use crate::support::events::all;
+use crate::support::fixture::{World, batch, change};
+use crate::support::ledger;
 use crate::support::service::Client;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn schema(client: &Client, name: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_is_what_its_published_schema_says_and_has_no_field_beyond() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let secrets = ledger::create(&world.alice, 2).await;
     change(&world.alice, &secrets, 1).await;
     let updates = secrets.iter().map(|id| (&**id, "x".to_owned()));

@@ -1,10 +1,11 @@
 //! `GET /api/v1/events` as server-sent events.
 
-use super::{World, batch, change};
-use crate::faults::ledger::{self, Dice};
+use crate::support::dice::Dice;
 use crate::support::events::{
     Block, Came, Logged, Stream, all_after, assert_chained, positions, read_block,
 };
+use crate::support::fixture::{self, World, batch, change};
+use crate::support::ledger;
 use crate::support::postgres::Postgres;
 use crate::support::proxy::{Ending, Proxy};
 use crate::support::service::{Client, Deployment, Replica};
@@ -103,7 +104,7 @@ async fn a_quiet_owner_hears_every_fifteen_seconds_how_far_the_log_was_looked_at
         replica,
         deployment,
         ..
-    } = World::of(ledger::postgres());
+    } = World::postgres();
     let other = deployment.serve();
     let secrets = ledger::create(&bob, 1).await;
     let mut streams = Vec::new();
@@ -189,7 +190,7 @@ impl Writers {
 
 /// One that sees all, and one owner among two: cut at any moment, on all replicas in turn.
 async fn two_hundred_cuts(world: World, others: Vec<Replica>, name: &str) {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut dice = Dice::new(name);
     let World { alice, bob, .. } = &world;
     let of_alice = ledger::create(alice, 2).await;
@@ -244,13 +245,13 @@ async fn two_hundred_cuts(world: World, others: Vec<Replica>, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_cut_two_hundred_times_and_resumed_misses_and_repeats_nothing_on_sqlite() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     two_hundred_cuts(world, Vec::new(), "200 cuts, SQLite").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_cut_two_hundred_times_and_resumed_elsewhere_misses_and_repeats_nothing() {
-    let world = World::of(ledger::postgres());
+    let world = World::postgres();
     let other = world.deployment.serve();
     two_hundred_cuts(world, vec![other], "200 cuts, two replicas").await;
 }
@@ -327,14 +328,14 @@ async fn write_much(client: &Client, secrets: &[String], commits: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_too_slow_is_let_go_and_resumes_without_a_gap() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let World {
         alice,
         replica,
         deployment,
         auditor,
         ..
-    } = World::of(ledger::sqlite());
+    } = World::sqlite();
     let secrets = ledger::create(&alice, 50).await;
     write_much(&alice, &secrets, 10).await;
     let token = deployment.token("alice", &["events:read"]);
@@ -369,7 +370,7 @@ async fn a_reader_that_is_too_slow_is_let_go_and_resumes_without_a_gap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_end_in_order_at_shutdown_and_nobody_who_does_not_read_holds_it_up() {
-    for database in ledger::both() {
+    for database in fixture::both() {
         let mut world = World::of(database);
         let alice = &world.alice;
         let secrets = ledger::create(alice, 50).await;
@@ -399,7 +400,7 @@ async fn streams_end_in_order_at_shutdown_and_nobody_who_does_not_read_holds_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_within_five_seconds_of_its_tokens_end() {
-    let world = World::of(ledger::postgres());
+    let world = World::postgres();
     let other = world.deployment.serve();
     let secrets = ledger::create(&world.alice, 1).await;
     let writers = Writers::start(std::slice::from_ref(&world.alice), &secrets);
@@ -443,7 +444,7 @@ async fn a_stream_ends_within_five_seconds_of_its_tokens_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_replica_commits_is_told_by_the_other_at_once() {
-    let world = World::of(ledger::postgres());
+    let world = World::postgres();
     let other = world.deployment.serve();
     let secrets = ledger::create(&world.alice, 1).await;
     let mut stream = Stream::open(&world.alice.on(other.base()), "", None).await;
@@ -461,7 +462,7 @@ async fn what_one_replica_commits_is_told_by_the_other_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_outlives_its_database_or_is_resumed_and_misses_nothing() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut server = Postgres::start_private();
     let deployment = Deployment::postgres(&server.database());
     let world = World::of(deployment.raised_limits().prepare());

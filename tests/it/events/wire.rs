@@ -1,9 +1,9 @@
 //! What reaches the broker beside the changes themselves: traces, and the log `activity`.
 
-use super::{ALL, World, batch};
-use crate::faults::ledger;
 use crate::support::broker::{Delivery, Recorder, Whole, assert_in_order};
 use crate::support::events::{Logged, all};
+use crate::support::fixture::{self, ALL, World, batch};
+use crate::support::ledger;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment};
 use reqwest::Method;
@@ -28,7 +28,7 @@ const MALFORMED: [&str; 10] = [
 
 /// A deployment with a broker, and all that comes of both logs.
 async fn recorded(deployment: Deployment) -> (Deployment, Recorder) {
-    let (broker, exchange) = (RabbitMq::shared().url(), uuid::Uuid::new_v4().to_string());
+    let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "#").await;
     (deployment.broker(&broker, &exchange), recorder)
 }
@@ -44,7 +44,7 @@ async fn of_request(recorder: &Recorder, request_id: &str) -> Delivery {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_of_a_request_goes_with_its_events_and_a_malformed_one_does_not() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let (deployment, recorder) = recorded(deployment).await;
         let World {
             alice,
@@ -97,7 +97,7 @@ async fn the_trace_of_a_request_goes_with_its_events_and_a_malformed_one_does_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_read_and_who_was_let_in_reaches_the_broker_as_the_log_has_it() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let (deployment, recorder) = recorded(deployment).await;
         let world = World::of(deployment);
         let strange = "a.b*é";

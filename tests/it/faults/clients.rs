@@ -1,6 +1,8 @@
 //! Clients that go away in the middle.
 
-use super::ledger::{self, Attempt, Dice, SCOPES, Told};
+use crate::support::dice::Dice;
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Attempt, Told};
 use crate::support::service::Deployment;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -30,7 +32,7 @@ fn request(token: &str, secret: &str, request_id: &str) -> (String, usize) {
 }
 
 async fn five_hundred_resets(deployment: Deployment, name: &str) {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut dice = Dice::new(name);
     let token = deployment.token("alice", SCOPES);
     let mut replica = deployment.serve();
@@ -73,10 +75,10 @@ async fn five_hundred_resets(deployment: Deployment, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_resets_leaves_a_whole_change_or_nothing_on_sqlite() {
-    five_hundred_resets(ledger::sqlite(), "resets, SQLite").await;
+    five_hundred_resets(fixture::sqlite(), "resets, SQLite").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_resets_leaves_a_whole_change_or_nothing_on_postgresql() {
-    five_hundred_resets(ledger::postgres(), "resets, PostgreSQL").await;
+    five_hundred_resets(fixture::postgres(), "resets, PostgreSQL").await;
 }

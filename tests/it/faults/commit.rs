@@ -1,6 +1,7 @@
 //! The link to the database, or the committer itself, breaks around COMMIT.
 
-use super::ledger::{self, Attempt, SCOPES, Told};
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Attempt, Told};
 use crate::support::postgres::{Postgres, psql};
 use crate::support::proxy::{Fault, Moment, Proxy, Reach, Trigger};
 use crate::support::service::{Client, Deployment, Replica};
@@ -25,11 +26,10 @@ impl Linked {
 
     async fn with(variables: &[(&str, &str)]) -> Self {
         let server = Postgres::shared();
-        let direct = server.database();
         let proxy = Proxy::start(server.address());
-        let deployment = Deployment::postgres(&proxy.url(&direct))
-            .raised_limits()
-            .prepare();
+        let deployment = fixture::postgres();
+        let direct = deployment.database().to_owned();
+        let deployment = deployment.set("DATABASE__URL", &proxy.url(&direct));
         let token = deployment.token("alice", SCOPES);
         let replica = deployment.serve_with(variables);
         let client = replica.client(&token);
@@ -214,7 +214,7 @@ async fn a_panic_before_commit_is_answered_as_not_applied() {
         // COMMIT may have been sent: the committer looks it up.
         ("before-commit:panic", 502),
     ] {
-        for deployment in ledger::both() {
+        for deployment in fixture::both() {
             let attempt = panicking(&deployment, point).await;
             assert_eq!(attempt.told, Told::NotApplied(status), "{point}");
         }
@@ -223,7 +223,7 @@ async fn a_panic_before_commit_is_answered_as_not_applied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_after_commit_is_answered_as_it_stands() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let attempt = panicking(&deployment, "after-commit:panic").await;
         assert!(attempt.answered, "{attempt:?}");
         assert!(!matches!(attempt.told, Told::NotApplied(_)), "{attempt:?}");
@@ -233,7 +233,7 @@ async fn a_panic_after_commit_is_answered_as_it_stands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_while_a_change_that_stands_is_rendered_is_answered_as_unknown() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let attempt = panicking(&deployment, "render:panic").await;
         assert!(attempt.answered, "{attempt:?}");
         assert_eq!(attempt.told, Told::Unknown, "{attempt:?}");

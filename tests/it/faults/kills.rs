@@ -1,14 +1,15 @@
 //! kill -9 of the service, at any moment and at named points.
 
-use super::ledger::{self, Attempt, Dice, Load, SCOPES};
-use crate::delivery::{assert_delivers, delivered};
-use crate::support::broker::Recorder;
+use crate::support::broker::{Recorder, assert_delivers, delivered};
+use crate::support::dice::Dice;
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Attempt, Load};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::Deployment;
 use std::time::Duration;
 
 async fn ten_kills(deployment: Deployment, name: &str) {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut dice = Dice::new(name);
     let token = deployment.token("alice", SCOPES);
     let mut replica = deployment.serve();
@@ -35,12 +36,12 @@ async fn ten_kills(deployment: Deployment, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_ten_kills_every_acknowledged_put_stands_on_sqlite() {
-    ten_kills(ledger::sqlite(), "ten kills, SQLite").await;
+    ten_kills(fixture::sqlite(), "ten kills, SQLite").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_ten_kills_every_acknowledged_put_stands_on_postgresql() {
-    ten_kills(ledger::postgres(), "ten kills, PostgreSQL").await;
+    ten_kills(fixture::postgres(), "ten kills, PostgreSQL").await;
 }
 
 /// Where the process kills itself, and at which passage.
@@ -55,8 +56,8 @@ const POINTS: &[&str] = &[
 ];
 
 async fn killed_at_each_point(deployment: Deployment, name: &str) {
-    let _alone = ledger::alone().await;
-    let (broker, exchange) = (RabbitMq::shared().url(), uuid::Uuid::new_v4().to_string());
+    let _alone = fixture::alone().await;
+    let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
     let deployment = deployment.broker(&broker, &exchange);
     let token = deployment.token("alice", SCOPES);
@@ -83,10 +84,10 @@ async fn killed_at_each_point(deployment: Deployment, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_named_point_it_keeps_and_delivers_all_on_sqlite() {
-    killed_at_each_point(ledger::sqlite(), "named points, SQLite").await;
+    killed_at_each_point(fixture::sqlite(), "named points, SQLite").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_named_point_it_keeps_and_delivers_all_on_postgresql() {
-    killed_at_each_point(ledger::postgres(), "named points, PostgreSQL").await;
+    killed_at_each_point(fixture::postgres(), "named points, PostgreSQL").await;
 }

@@ -3,5 +3,4 @@
 mod clients;
 mod commit;
 mod kills;
-pub(crate) mod ledger;
 mod starts;

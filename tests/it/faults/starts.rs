@@ -1,6 +1,7 @@
 //! Starts that must not succeed on `PostgreSQL` (`cli.rs` has them on `SQLite`), and what a refused one leaves.
 
-use super::ledger::{self, SCOPES};
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger;
 use crate::support::service::Deployment;
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ fn refused(deployment: &Deployment) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_wrong_or_missing_key_is_refused_by_its_id_and_changes_nothing() {
-    for deployment in ledger::both() {
+    for deployment in fixture::both() {
         let token = deployment.token("alice", SCOPES);
         let mut replica = deployment.serve();
         let client = replica.client(&token);

@@ -1,8 +1,8 @@
 //! One order per secret and one for the log, with any number of clients and replicas.
 
-use crate::delivery::{assert_delivers, delivered};
-use crate::faults::ledger::{self, Load, SCOPES, Told};
-use crate::support::broker::Recorder;
+use crate::support::broker::{Recorder, assert_delivers, delivered};
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Load, Told};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::Deployment;
 use std::collections::BTreeSet;
@@ -11,8 +11,8 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_mins(1);
 
 async fn sixty_four_clients_on_one_secret(deployment: Deployment) {
-    let _alone = ledger::alone().await;
-    let (broker, exchange) = (RabbitMq::shared().url(), uuid::Uuid::new_v4().to_string());
+    let _alone = fixture::alone().await;
+    let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
     let deployment = deployment.broker(&broker, &exchange);
     let token = deployment.token("alice", SCOPES);
@@ -39,20 +39,20 @@ async fn sixty_four_clients_on_one_secret(deployment: Deployment) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_clients_get_each_version_once_and_events_come_in_order_on_sqlite() {
-    sixty_four_clients_on_one_secret(ledger::sqlite()).await;
+    sixty_four_clients_on_one_secret(fixture::sqlite()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_clients_get_each_version_once_and_events_come_in_order_on_postgresql() {
-    sixty_four_clients_on_one_secret(ledger::postgres()).await;
+    sixty_four_clients_on_one_secret(fixture::postgres()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_keep_one_order_though_one_of_them_is_killed() {
-    let _alone = ledger::alone().await;
-    let (broker, exchange) = (RabbitMq::shared().url(), uuid::Uuid::new_v4().to_string());
+    let _alone = fixture::alone().await;
+    let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
-    let deployment = ledger::postgres().broker(&broker, &exchange);
+    let deployment = fixture::postgres().broker(&broker, &exchange);
     let token = deployment.token("alice", SCOPES);
     let mut doomed = deployment.serve();
     let client = doomed.client(&token);

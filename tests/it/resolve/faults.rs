@@ -1,16 +1,17 @@
 //! `resolve` while the database, or the service itself, breaks: no value leaves without its record, and none is
 //! said to have left that did not.
 
-use crate::events::World;
-use crate::faults::ledger::{self, Dice, OUTCOME_UNKNOWN, assert_in_table};
+use crate::support::dice::Dice;
 use crate::support::events::{all, assert_chained};
+use crate::support::fixture::{self, World};
+use crate::support::ledger::{self, OUTCOME_UNKNOWN, assert_in_table};
 use crate::support::postgres::Postgres;
 use crate::support::proxy::{Ending, Fault, Moment, Proxy, Reach, Trigger};
-use crate::support::service::{Client, Deployment};
+use crate::support::service::Client;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -43,20 +44,25 @@ async fn ask(client: &Client, request_id: &str) -> Said {
 struct Asking {
     clients: JoinSet<Vec<(String, Said)>>,
     ending: Arc<AtomicBool>,
+    /// How many answers with values there were.
+    here: Arc<AtomicUsize>,
 }
 
 impl Asking {
     fn start(client: &Client) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
+        let here = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
         for _ in 0..4 {
-            let (client, ending) = (client.clone(), ending.clone());
+            let (client, ending, here) = (client.clone(), ending.clone(), here.clone());
             clients.spawn(async move {
                 let mut said = Vec::new();
                 while !ending.load(Ordering::SeqCst) {
                     let request_id = uuid::Uuid::new_v4().to_string();
                     let one = ask(&client, &request_id).await;
-                    if one != Said::Here {
+                    if one == Said::Here {
+                        here.fetch_add(1, Ordering::SeqCst);
+                    } else {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                     said.push((request_id, one));
@@ -64,7 +70,23 @@ impl Asking {
                 said
             });
         }
-        Self { clients, ending }
+        Self {
+            clients,
+            ending,
+            here,
+        }
+    }
+
+    /// Waits until so many more were answered with values.
+    async fn goes_on(&self, count: usize) {
+        let enough = self.here.load(Ordering::SeqCst) + count;
+        let waiting = async {
+            while self.here.load(Ordering::SeqCst) < enough {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+        waited.expect("the service hands out values again");
     }
 
     async fn end(self) -> Vec<(String, Said)> {
@@ -113,13 +135,13 @@ async fn healed(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_value_leaves_without_its_record_though_the_database_breaks() {
-    let _alone = ledger::alone().await;
+    let _alone = fixture::alone().await;
     let mut dice = Dice::new("resolve, broken database");
     let server = Postgres::shared();
     let proxy = Proxy::start(server.address());
-    let direct = server.database();
-    let deployment = Deployment::postgres(&proxy.url(&direct));
-    let world = World::of(deployment.raised_limits().prepare());
+    let deployment = fixture::postgres();
+    let through = proxy.url(deployment.database());
+    let world = World::of(deployment.set("DATABASE__URL", &through));
     ledger::create(&world.alice, 2).await;
     let asking = Asking::start(&world.alice);
     for turn in 0..60 {
@@ -144,6 +166,7 @@ async fn no_value_leaves_without_its_record_though_the_database_breaks() {
         let wait = 20 + dice.below(150) as u64;
         tokio::time::sleep(Duration::from_millis(wait)).await;
         proxy.disarm();
+        asking.goes_on(1).await;
     }
     let said = asking.end().await;
     healed(&world.auditor).await;
@@ -155,14 +178,15 @@ async fn no_value_leaves_without_its_record_though_the_database_breaks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_value_leaves_without_its_record_though_the_service_is_killed() {
     for mut world in World::both() {
-        let _alone = ledger::alone().await;
+        let _alone = fixture::alone().await;
         let mut dice = Dice::new("resolve, kills");
         ledger::create(&world.alice, 2).await;
         let mut said = Vec::new();
         for _ in 0..8 {
             let asking = Asking::start(&world.alice);
-            let wait = 100 + dice.below(150) as u64;
-            tokio::time::sleep(Duration::from_millis(wait)).await;
+            // At any moment between two answers, or within one.
+            asking.goes_on(4 + dice.below(8)).await;
+            tokio::time::sleep(Duration::from_micros(dice.below(20_000) as u64)).await;
             world.replica.kill_9();
             said.extend(asking.end().await);
             world.replica = world.deployment.serve();

@@ -3,10 +3,10 @@
 mod faults;
 mod refusals;
 
-use crate::events::{World, batch, change};
-use crate::faults::ledger;
 use crate::support::broker::Recorder;
 use crate::support::events::{Logged, Stream, all, assert_chained};
+use crate::support::fixture::{self, ABSENT, World, batch, change};
+use crate::support::ledger;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Answer, Client};
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ async fn each_value_handed_out_is_one_record_that_is_there_before_the_answer() {
         }
         // One unknown among three, and nobody gets or is said to have got anything.
         before += 60;
-        let body = json!({"ids": [secrets[0], crate::events::ABSENT, secrets[1]]});
+        let body = json!({"ids": [secrets[0], ABSENT, secrets[1]]});
         alice.resolve(&body).await.unwrap().expect(404);
         let activity = all(&world.auditor, "log=activity").await;
         assert_eq!(activity.len(), before);
@@ -129,7 +129,7 @@ async fn each_value_handed_out_is_one_record_that_is_there_before_the_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_may_choose_to_record_later_or_not_at_all() {
     for (how, records) in [("off", 0), ("async", 20)] {
-        for deployment in ledger::both() {
+        for deployment in fixture::both() {
             let world = World::of(deployment.set("ACTIVITY__RECORD", how));
             ledger::create(&world.alice, 2).await;
             for _ in 0..10 {
@@ -183,7 +183,7 @@ async fn look_at_both(alice: Client, secrets: Vec<String>, ending: Arc<AtomicBoo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_set_is_never_seen_in_half_and_no_version_is_skipped_behind_the_cursor() {
     for world in World::both() {
-        let _alone = ledger::alone().await;
+        let _alone = fixture::alone().await;
         let alice = world.alice.clone();
         let secrets = ledger::create(&alice, 2).await;
         let updates = |n: usize| {
@@ -227,9 +227,9 @@ async fn a_change_set_is_never_seen_in_half_and_no_version_is_skipped_behind_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_hears_of_a_change_gets_its_value_from_any_replica() {
-    let (broker, exchange) = (RabbitMq::shared().url(), uuid::Uuid::new_v4().to_string());
+    let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.updated.#").await;
-    let world = World::of(ledger::postgres().broker(&broker, &exchange));
+    let world = World::of(fixture::postgres().broker(&broker, &exchange));
     let other = world.deployment.serve();
     let secrets = ledger::create(&world.alice, 1).await;
     let there = world.alice.on(other.base());

@@ -1,23 +1,13 @@
 //! What `resolve` refuses, to the byte; and that nothing is handed out or recorded then.
 
-use crate::api::assert_error;
-use crate::events::{ABSENT, World};
-use crate::faults::ledger;
+use crate::support::envelope::{
+    LONG, MISSING, PATTERN, SHORT, STRING, UUID, VALUE, assert_422, assert_error, assert_missing,
+};
 use crate::support::events::all;
-use crate::support::service::Answer;
+use crate::support::fixture::{ABSENT, World};
+use crate::support::ledger;
 use reqwest::Method;
 use serde_json::{Value, json};
-
-const MISSING: [&str; 2] = ["Field required", "missing"];
-const VALUE: [&str; 2] = ["Input is not allowed", "value_error"];
-const STRING: [&str; 2] = ["Input should be a string", "string_type"];
-const UUID: [&str; 2] = ["Input should be a UUID of 36 characters", "uuid_parsing"];
-const PATTERN: [&str; 2] = [
-    "Input does not match the pattern",
-    "string_pattern_mismatch",
-];
-const LONG: [&str; 2] = ["Input is too long", "string_too_long"];
-const SHORT: [&str; 2] = ["Input is too short", "string_too_short"];
 
 const OWNER: &str = r#"["body","owner"]"#;
 const NAMES: &str = r#"["body","names"]"#;
@@ -27,16 +17,6 @@ const MIN: &str = r#"["body","min_cursor"]"#;
 /// A place, and what is wrong there.
 type Item = (&'static str, [&'static str; 2]);
 
-fn assert_422(answer: &Answer, items: &[Item]) {
-    let items = items.iter().map(|(loc, [msg, kind])| [*loc, *msg, *kind]);
-    let items: Vec<_> = items.collect();
-    assert_error(answer, 422, "validation_error", "Validation failed", &items);
-}
-
-fn assert_missing(answer: &Answer) {
-    assert_error(answer, 404, "not_found_error", "Not found", &[]);
-}
-
 fn numbered(count: usize) -> Vec<String> {
     (0..count)
         .map(|number| format!("SECRET_{number}"))
@@ -45,7 +25,7 @@ fn numbered(count: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_are_handed_out_and_no_more() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let alice = &world.alice;
     ledger::create(alice, 101).await;
     for count in [101, 150] {
@@ -63,7 +43,7 @@ async fn a_hundred_are_handed_out_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_broken_rule_is_named_with_its_place() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let alice = &world.alice;
     ledger::create(alice, 1).await;
     let first = r#"["body","names",0]"#;
@@ -194,7 +174,7 @@ async fn a_cursor_that_the_log_has_not_reached_is_gone_and_one_that_it_has_is_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_takes_its_own_scope_a_post_and_json() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     ledger::create(&world.alice, 1).await;
     let scopes = ["secrets:read", "secrets:write", "events:read"];
     for token in [

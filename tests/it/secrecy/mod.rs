@@ -3,6 +3,7 @@
 
 use crate::support::broker::{Delivery, Recorder};
 use crate::support::canary::Canary;
+use crate::support::fixture::{self, ALL, LIST};
 use crate::support::postgres::{self, Postgres};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Answer, Client, Deployment, Replica};
@@ -12,15 +13,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-const LIST: &str = "/api/v1/user/secrets";
 const RESOLVE: &str = "/api/v1/secrets/resolve";
 const EVENTS: &str = "/api/v1/events";
-const ALL: [&str; 4] = [
-    "secrets:read",
-    "secrets:write",
-    "secrets:resolve",
-    "events:read",
-];
 
 /// A value, a token, and everything that a service said to both.
 struct Witness {
@@ -315,7 +309,7 @@ async fn no_value_and_no_token_leaves_the_service_or_stays_in_sqlite() {
 #[tokio::test]
 async fn no_value_and_no_token_leaves_the_service_or_stays_in_postgresql() {
     let url = Postgres::shared().database();
-    let (broker, exchange) = (RabbitMq::shared(), uuid::Uuid::new_v4().to_string());
+    let (broker, exchange) = (RabbitMq::shared(), fixture::exchange());
     let recorder = Recorder::start(&broker.url(), &exchange, "#").await;
     let deployment = Deployment::postgres(&url)
         .raised_limits()

@@ -2,9 +2,10 @@
 
 mod refusals;
 
-use crate::events::{World, batch, change};
-use crate::faults::ledger::{self, Dice};
+use crate::support::dice::Dice;
 use crate::support::events::{Logged, Stream, all, assert_chained, positions};
+use crate::support::fixture::{self, World, batch, change};
+use crate::support::ledger;
 use crate::support::service::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -108,8 +109,8 @@ async fn one_secret_or_fifty_values_of_64_kib_are_a_set() {
 /// Sets over the same secrets in different orders, beside changes alone, from everywhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn sets_that_overlap_neither_block_nor_mix_with_each_other() {
-    let _alone = ledger::alone().await;
-    let world = World::of(ledger::postgres());
+    let _alone = fixture::alone().await;
+    let world = World::postgres();
     let other = world.deployment.serve();
     let secrets = ledger::create(&world.alice, 6).await;
     let there = world.alice.on(other.base());
@@ -158,7 +159,7 @@ async fn broken_off(base: &str, request: &[u8], bytes: usize, wait: Duration) {
 async fn a_client_that_breaks_off_leaves_a_whole_set_or_nothing() {
     let mut dice = Dice::new("sets broken off");
     for mut world in World::both() {
-        let _alone = ledger::alone().await;
+        let _alone = fixture::alone().await;
         let secrets = ledger::create(&world.alice, 20).await;
         let token = world.deployment.token("alice", &["secrets:write"]);
         let updates: Vec<_> = secrets

@@ -1,31 +1,16 @@
 //! What a change set is refused for, to the byte; and that nothing of it stands then.
 
-use super::BATCH;
-use crate::api::assert_error;
-use crate::events::{ABSENT, World};
-use crate::faults::ledger;
+use crate::support::envelope::{
+    LONG, MISSING, PATTERN, SHORT, STRING, UUID, VALUE, assert_422, assert_error,
+};
 use crate::support::events::all;
+use crate::support::fixture::{ABSENT, ALL, BATCH, World};
+use crate::support::ledger;
 use crate::support::service::{Answer, Client};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const MISSING: [&str; 2] = ["Field required", "missing"];
-const VALUE: [&str; 2] = ["Input is not allowed", "value_error"];
-const STRING: [&str; 2] = ["Input should be a string", "string_type"];
-const UUID: [&str; 2] = ["Input should be a UUID of 36 characters", "uuid_parsing"];
-const PATTERN: [&str; 2] = [
-    "Input does not match the pattern",
-    "string_pattern_mismatch",
-];
-const LONG: [&str; 2] = ["Input is too long", "string_too_long"];
-const SHORT: [&str; 2] = ["Input is too short", "string_too_short"];
 const UPDATES: &str = r#"["body","updates"]"#;
-
-fn assert_422(answer: &Answer, items: &[(&str, [&str; 2])]) {
-    let items = items.iter().map(|(loc, [msg, kind])| [*loc, *msg, *kind]);
-    let items: Vec<_> = items.collect();
-    assert_error(answer, 422, "validation_error", "Validation failed", &items);
-}
 
 async fn raw(client: &Client, body: String) -> Answer {
     let request = client.request(Method::POST, BATCH);
@@ -68,7 +53,7 @@ async fn one_entry_that_is_absent_or_foreign_fails_all_and_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_broken_rule_of_a_set_is_named_with_its_entry() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let alice = &world.alice;
     let secrets = ledger::create(alice, 51).await;
     let before = all(alice, "").await;
@@ -132,7 +117,7 @@ async fn each_broken_rule_of_a_set_is_named_with_its_entry() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_four_mebibytes_is_taken_and_one_byte_more_is_too_large() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let alice = &world.alice;
     let secrets = ledger::create(alice, 1).await;
     let body = json!({"updates": [{"id": secrets[0], "value": "x"}]}).to_string();
@@ -151,15 +136,13 @@ async fn a_body_of_four_mebibytes_is_taken_and_one_byte_more_is_too_large() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_takes_an_owner_who_may_write_and_json() {
-    let world = World::of(ledger::sqlite());
+    let world = World::sqlite();
     let secrets = ledger::create(&world.alice, 1).await;
     let body = json!({"updates": [{"id": secrets[0], "value": "x"}]});
     let scopes = ["secrets:read", "secrets:resolve", "events:read"];
     for token in [
         world.deployment.token("alice", &scopes),
-        world
-            .deployment
-            .service_token("s", &["*"], &crate::events::ALL),
+        world.deployment.service_token("s", &["*"], &ALL),
     ] {
         let answer = world.replica.client(&token).post(BATCH, &body).await;
         let answer = answer.unwrap();

@@ -5,6 +5,8 @@
 //! a record by the promises of the event contract.
 
 use super::background;
+use super::ledger;
+use super::service::Client;
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
@@ -29,7 +31,6 @@ pub(crate) struct Delivery {
     pub(crate) routing_key: String,
     pub(crate) headers: FieldTable,
     pub(crate) properties: BasicProperties,
-    pub(crate) redelivered: bool,
     pub(crate) body: Vec<u8>,
 }
 
@@ -48,7 +49,6 @@ impl Delivery {
 }
 
 pub(crate) struct Recorder {
-    queue: String,
     record: watch::Receiver<Vec<Delivery>>,
     doing: watch::Receiver<String>,
     consuming: AbortHandle,
@@ -63,7 +63,6 @@ impl Recorder {
             binding: binding.to_owned(),
             queue: format!("recorder.{}", uuid::Uuid::new_v4().simple()),
         };
-        let queue = route.queue.clone();
         let (sender, record) = watch::channel(Vec::new());
         let (ready, mut is_ready) = watch::channel(false);
         let (tell, doing) = watch::channel(String::new());
@@ -75,15 +74,10 @@ impl Recorder {
             .expect("the recorder consumes within 30 s")
             .expect("the recorder runs");
         Self {
-            queue,
             record,
             doing,
             consuming,
         }
-    }
-
-    pub(crate) fn queue(&self) -> &str {
-        &self.queue
     }
 
     /// Everything up to now, in order, repeats included.
@@ -127,16 +121,6 @@ impl Recorder {
             self.record.borrow().len(),
             *self.doing.borrow()
         );
-    }
-
-    /// Waits until nothing has come for that long.
-    pub(crate) async fn quiet_for(&self, time: Duration) -> Vec<Delivery> {
-        let mut record = self.record.clone();
-        record.mark_unchanged();
-        while let Ok(changed) = tokio::time::timeout(time, record.changed()).await {
-            changed.expect("the recorder runs");
-        }
-        self.deliveries()
     }
 }
 
@@ -216,7 +200,6 @@ async fn consume(
                 routing_key: delivery.routing_key.to_string(),
                 headers: delivery.properties.headers().clone().unwrap_or_default(),
                 properties: delivery.properties.clone(),
-                redelivered: delivery.redelivered,
                 body: delivery.data.clone(),
             });
         });
@@ -330,4 +313,40 @@ pub(crate) fn assert_in_order(record: &[Delivery], whole: Whole) {
 pub(crate) enum Whole {
     Yes,
     No,
+}
+
+/// Waits for the log's last event; everything before it has come by then, or never comes first.
+pub(crate) async fn delivered(
+    recorder: &Recorder,
+    last: usize,
+    deadline: Duration,
+) -> Vec<Delivery> {
+    let last = last as u64;
+    let what = format!("position {last}");
+    recorder
+        .wait_until(&what, deadline, |record| {
+            let newest = record
+                .last()
+                .map(|delivery| delivery.json()["position"].clone());
+            newest.is_some_and(|position| position.as_u64() == Some(last))
+        })
+        .await
+}
+
+/// Panics unless the first deliveries are these secrets' whole log, byte for byte, from its first position.
+pub(crate) async fn assert_delivers(client: &Client, secrets: &[String], record: &[Delivery]) {
+    assert_in_order(record, Whole::Yes);
+    let mut log = HashMap::new();
+    for secret in secrets {
+        for (event, bytes) in ledger::history(client, secret).await {
+            log.insert(event["position"].as_u64(), bytes);
+        }
+    }
+    let first = first_deliveries(record);
+    assert_eq!(first.len(), log.len());
+    assert_eq!(first[0].json()["position"], 1);
+    for delivery in first {
+        let position = delivery.json()["position"].as_u64();
+        assert_eq!(log.get(&position), Some(&delivery.body));
+    }
 }

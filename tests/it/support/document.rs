@@ -131,7 +131,7 @@ fn matches(template: &str, path: &str) -> bool {
 fn header_faults(response: &'static Value, headers: &HeaderMap) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, header) in response["headers"].as_object().into_iter().flatten() {
-        let schema = resolved(header).expect("a header of the document")["schema"].clone();
+        let schema = &resolved(header).expect("a header of the document")["schema"];
         let Some(text) = headers
             .get(name)
             .map(|value| value.to_str().expect("ASCII"))
@@ -143,7 +143,7 @@ fn header_faults(response: &'static Value, headers: &HeaderMap) -> Vec<String> {
             Some("integer") => text.parse().map_or(json!(text), |n: u64| json!(n)),
             _ => json!(text),
         };
-        faults.extend(schema_faults(&schema, &value, name));
+        faults.extend(schema_faults(schema, &value, name));
     }
     faults
 }
@@ -189,15 +189,18 @@ pub(crate) fn event_faults(event: &Value) -> Vec<String> {
         .collect()
 }
 
-fn schema_faults(schema: &Value, value: &Value, place: &str) -> Vec<String> {
-    static COMPILED: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> =
+fn schema_faults(schema: &'static Value, value: &Value, place: &str) -> Vec<String> {
+    /// By the schema's place in the document, which stays where it is.
+    static COMPILED: LazyLock<Mutex<HashMap<usize, Arc<Validator>>>> =
         LazyLock::new(Mutex::default);
     let mut compiled = COMPILED.lock().expect("no test panics while it compiles");
-    let validator = compiled.entry(schema.to_string()).or_insert_with(|| {
-        // References of the schema point into the document.
-        let whole = json!({"allOf": [schema], "components": DOCUMENT["components"]});
-        Arc::new(compile(&whole))
-    });
+    let validator = compiled
+        .entry(std::ptr::from_ref(schema).addr())
+        .or_insert_with(|| {
+            // References of the schema point into the document.
+            let whole = json!({"allOf": [schema], "components": DOCUMENT["components"]});
+            Arc::new(compile(&whole))
+        });
     let validator = Arc::clone(validator);
     drop(compiled);
     validator

@@ -93,8 +93,19 @@ impl Postgres {
 
     /// A fresh, empty database.
     pub(crate) fn database(&self) -> String {
+        self.create("")
+    }
+
+    /// A copy of a database that nobody is connected to.
+    pub(crate) fn copy(&self, url: &str) -> String {
+        let url = url::Url::parse(url).expect("a database's URL");
+        self.create(&format!("TEMPLATE {}", url.path().trim_start_matches('/')))
+    }
+
+    fn create(&self, options: &str) -> String {
         let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-        psql(&self.url("postgres"), &format!("CREATE DATABASE {name}"));
+        let sql = format!("CREATE DATABASE {name} {options}");
+        psql(&self.url("postgres"), &sql);
         self.url(&name)
     }
 

@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(90);
 pub(crate) struct RabbitMq {
     // First, so that they are dropped before the folder.
     process: Process,
-    names: Process,
+    _names: Process,
     folder: Folder,
     ports: Ports,
 }
@@ -66,7 +66,7 @@ impl RabbitMq {
         let process = spawn(&mut command("rabbitmq-server", &folder, ports), &folder);
         Self {
             process,
-            names,
+            _names: names,
             folder,
             ports,
         }

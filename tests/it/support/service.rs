@@ -108,6 +108,35 @@ impl Deployment {
         self
     }
 
+    /// Takes over another deployment's key and, on `SQLite`, its database: nobody may be at work in it.
+    pub(crate) fn copy_of(self, original: &Self) -> Self {
+        for entry in std::fs::read_dir(original.folder()).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+                std::fs::copy(&path, self.folder.join(name)).expect("a copy");
+            }
+        }
+        let (from, to) = (original.keyring(), self.keyring());
+        let (from_folder, to_folder) = (
+            from.parent().expect("a folder"),
+            to.parent().expect("a folder"),
+        );
+        std::fs::create_dir(to_folder).expect("a folder for the key");
+        let permissions = std::fs::metadata(from_folder)
+            .expect("a folder")
+            .permissions();
+        std::fs::set_permissions(to_folder, permissions).expect("permissions");
+        std::fs::copy(from, to).expect("a copy of the key");
+        self
+    }
+
+    /// The database's URL.
+    pub(crate) fn database(&self) -> &str {
+        let url = self.variable("REKEY__DATABASE__URL");
+        url.expect("a deployment with a database")
+    }
+
     /// The folder that the service runs in: its data, keyring and standard error.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -276,21 +305,8 @@ impl Replica {
         self.process.id()
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.process.status().is_none()
-    }
-
     pub(crate) fn kill_9(&mut self) {
         self.process.kill_9();
-    }
-
-    /// Freezes it.
-    pub(crate) fn stop(&mut self) {
-        self.process.signal(Signal::STOP);
-    }
-
-    pub(crate) fn cont(&mut self) {
-        self.process.signal(Signal::CONT);
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {
@@ -491,14 +507,6 @@ impl Client {
     pub(crate) async fn delete(&self, id: &str) -> Sent {
         self.send(self.request(Method::DELETE, &format!("/api/v1/user/secrets/{id}")))
             .await
-    }
-
-    pub(crate) async fn restore(&self, id: &str, version: u64) -> Sent {
-        self.post(
-            &format!("/api/v1/user/secrets/{id}/restore"),
-            &json!({"version": version}),
-        )
-        .await
     }
 
     /// `query` without the question mark: `after=1-7&limit=10`.

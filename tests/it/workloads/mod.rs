@@ -4,6 +4,7 @@ mod run;
 mod tail;
 mod watch;
 
+use crate::support::fixture;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::service::{Client, Deployment, Replica};
@@ -32,7 +33,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let deployment = Deployment::sqlite().raised_limits().prepare();
+        let deployment = fixture::sqlite();
         let owner = deployment.token("alice", OWNER_SCOPES);
         let token = deployment.service_token("web", &["alice"], WORKLOAD_SCOPES);
         let replica = deployment.serve();

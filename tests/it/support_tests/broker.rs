@@ -20,7 +20,6 @@ fn delivery(body: Vec<u8>) -> Delivery {
         routing_key: "secret.updated.alice.1".to_owned(),
         headers: FieldTable::default(),
         properties: BasicProperties::default(),
-        redelivered: false,
         body,
     }
 }

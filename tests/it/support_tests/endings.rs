@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ROLE: &str = "REKEY_TEST_ENDING";
-const CHILD: &str = "harness::endings::a_child_holds_servers";
+const CHILD: &str = "support_tests::endings::a_child_holds_servers";
 
 #[test]
 fn a_child_holds_servers() {

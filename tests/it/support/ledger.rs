@@ -3,8 +3,8 @@
 //! Each attempt has a request ID of its own; the event of a change carries it, so the log tells which
 //! attempts stand.
 
-use crate::support::events;
-use crate::support::service::{Answer, Client, Deployment};
+use super::events;
+use super::service::{Answer, Client};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
-
-pub(crate) const SCOPES: &[&str] = &["secrets:read", "secrets:write", "events:read"];
 
 /// What the service said of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,49 +290,4 @@ fn assert_chained(log: &mut [Value]) {
         assert_eq!(event["prev_hash"], before, "{event}");
         before = event["hash"].clone();
     }
-}
-
-/// Repeatable randomness (`SplitMix64`). A failing test shows its seed; `REKEY_TEST_SEED` gives it again.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(test: &str) -> Self {
-        let given = std::env::var("REKEY_TEST_SEED").ok();
-        let seed = given.and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-        eprintln!("{test}: REKEY_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// Below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        usize::try_from(z % limit as u64).expect("a small number")
-    }
-}
-
-/// One of each database, prepared, with raised limits.
-pub(crate) fn both() -> [Deployment; 2] {
-    [sqlite(), postgres()]
-}
-
-pub(crate) fn sqlite() -> Deployment {
-    Deployment::sqlite().raised_limits().prepare()
-}
-
-pub(crate) fn postgres() -> Deployment {
-    let server = crate::support::postgres::Postgres::shared();
-    Deployment::postgres(&server.database())
-        .raised_limits()
-        .prepare()
-}
-
-/// Heavy tests run one at a time.
-pub(crate) async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
-    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    ALONE.lock().await
 }
