@@ -35,8 +35,7 @@ impl SecretValue {
     /// Takes a value over; on error it is wiped too.
     ///
     /// # Errors
-    /// [`ParseError::TooShort`] when empty, [`ParseError::TooLong`] over [`VALUE_BYTES`],
-    /// [`ParseError::Pattern`] when it holds NUL (no environment variable can).
+    /// `TooShort` when empty, `TooLong` over 65,536 bytes, `Pattern` when it holds NUL (no environment variable can).
     pub fn parse(value: Zeroizing<String>) -> Result<Self, ParseError> {
         match value.len() {
             0 => Err(ParseError::TooShort),

@@ -50,7 +50,7 @@ enum Look {
 /// Starts the log on stderr and sets the panic hook. Later calls change nothing.
 ///
 /// Not for tests in the process: a failed assertion would show its place only. They take
-/// [`subscriber`].
+/// `subscriber`.
 pub(crate) fn init(format: LogFormat) {
     let coloured = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let look = match (format, io::stderr().is_terminal()) {
