@@ -93,7 +93,7 @@ impl Changes {
     /// Values were fetched that are as new as this cursor.
     pub(super) fn cover(&mut self, cursor: Cursor) {
         self.covered = cursor;
-        if self.pending.is_some_and(|p| !newer(p.cursor, cursor)) {
+        if self.pending.is_some_and(|p| p.cursor <= cursor) {
             self.pending = None;
         }
     }
@@ -107,7 +107,7 @@ impl Changes {
 
     /// Takes the next event of the log.
     pub(super) fn see(&mut self, cursor: Cursor, event: &EventSummary, now: Instant) -> Relevance {
-        if !newer(cursor, self.covered) || event.owner.as_deref() != Some(self.owner.as_str()) {
+        if cursor <= self.covered || event.owner.as_deref() != Some(self.owner.as_str()) {
             return Relevance::Irrelevant;
         }
         self.count(event.change_set.as_ref());
@@ -171,11 +171,6 @@ impl Changes {
     pub(super) fn take(&mut self) -> Option<Cursor> {
         self.pending.take().map(|pending| pending.cursor)
     }
-}
-
-/// A higher epoch is a new start, whatever the position.
-fn newer(cursor: Cursor, than: Cursor) -> bool {
-    (cursor.epoch, cursor.position) > (than.epoch, than.position)
 }
 
 #[cfg(test)]
