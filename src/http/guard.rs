@@ -52,8 +52,8 @@ impl Caller {
     }
 }
 
-/// Refuses plain HTTP where TLS is required, then a client below its least version. Both go for the API
-/// alone: `/health`, `/ready` and `/openapi.json` answer everybody.
+/// Refuses plain HTTP where TLS is required, then a client below its least version. Both rules are for the
+/// API alone: what is not under `/api/` answers everybody.
 ///
 /// # Errors
 /// [`ApiError::UpgradeRequired`], before any credential is looked at.
@@ -119,7 +119,7 @@ pub(super) async fn authenticate(
     match presented(headers) {
         // Nothing was guessed: a probe without a credential does not use up its network's bucket.
         Presented::Nothing => Err(ApiError::Unauthenticated),
-        Presented::MalformedRequest => Err(failed()),
+        Presented::Malformed => Err(failed()),
         Presented::Token(token) => match edge.state.authenticator.authenticate(token).await {
             Ok(principal) => Ok((principal, Credential(Arc::new(token.into())))),
             Err(AuthError::Refused) => Err(failed()),
@@ -132,7 +132,7 @@ pub(super) async fn authenticate(
 #[derive(Debug, PartialEq, Eq)]
 enum Presented<'a> {
     Nothing,
-    MalformedRequest,
+    Malformed,
     Token(&'a str),
 }
 
@@ -147,7 +147,7 @@ fn presented(headers: &HeaderMap) -> Presented<'_> {
         found = match (token, found) {
             (Some(token), Presented::Nothing) => Presented::Token(token),
             (Some(token), Presented::Token(other)) if token == other => Presented::Token(token),
-            _ => return Presented::MalformedRequest,
+            _ => return Presented::Malformed,
         };
     }
     found
@@ -231,11 +231,7 @@ mod tests {
             &[("x-api-key", "t"), ("x-api-key", "u"), ("x-api-key", "t")],
             &[("authorization", "Bearer t"), ("authorization", "Bearer u")],
         ] {
-            assert_eq!(
-                presented(&headers(bad)),
-                Presented::MalformedRequest,
-                "{bad:?}"
-            );
+            assert_eq!(presented(&headers(bad)), Presented::Malformed, "{bad:?}");
         }
     }
 }
