@@ -51,12 +51,21 @@ impl Fields {
         faults: &mut Faults,
         read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
     ) -> Option<T> {
-        let value = match self.0.remove(name) {
+        let value = self.take(name, read);
+        faults.note(name, value)
+    }
+
+    /// Takes a string that must be there, and reads it; else what is wrong.
+    fn take<T, E: Into<ItemKind>>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
+    ) -> Result<T, ItemKind> {
+        match self.0.remove(name) {
             None => Err(ItemKind::Missing),
             Some(Field::Text(text)) => read(text).map_err(Into::into),
             Some(_) => Err(ItemKind::StringType),
-        };
-        faults.note(name, value)
+        }
     }
 
     /// Takes a list of 1 to `most` entries that may be absent or `null`, and reads each; `None` only when
@@ -127,9 +136,7 @@ impl ListEntry<'_> {
             Location::Name(self.list),
             Location::Index(self.index),
         ];
-        value
-            .map_err(|kind| self.faults.0.push(ErrorItem::new(place, kind)))
-            .ok()
+        self.faults.at(place, value)
     }
 
     /// Takes a string of the entry's object, and reads it.
@@ -139,20 +146,13 @@ impl ListEntry<'_> {
         name: &'static str,
         read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
     ) -> Option<T> {
-        let value = match fields.0.remove(name) {
-            None => Err(ItemKind::Missing),
-            Some(Field::Text(text)) => read(text).map_err(Into::into),
-            Some(_) => Err(ItemKind::StringType),
-        };
         let place = [
             Location::BODY,
             Location::Name(self.list),
             Location::Index(self.index),
             Location::Name(name),
         ];
-        value
-            .map_err(|kind| self.faults.0.push(ErrorItem::new(place, kind)))
-            .ok()
+        self.faults.at(place, fields.take(name, read))
     }
 }
 
@@ -164,11 +164,17 @@ impl Faults {
 
     /// Notes what is wrong with a field of the body.
     pub(super) fn note<T>(&mut self, name: &'static str, value: Result<T, ItemKind>) -> Option<T> {
+        self.at([Location::BODY, Location::Name(name)], value)
+    }
+
+    /// Notes what is wrong at a place of the request.
+    fn at<T, const N: usize>(
+        &mut self,
+        place: [Location; N],
+        value: Result<T, ItemKind>,
+    ) -> Option<T> {
         value
-            .map_err(|kind| {
-                let item = ErrorItem::new([Location::BODY, Location::Name(name)], kind);
-                self.0.push(item);
-            })
+            .map_err(|kind| self.0.push(ErrorItem::new(place, kind)))
             .ok()
     }
 }
