@@ -5,11 +5,7 @@
 //! `secret.accessed` in the log `activity`, committed before the answer leaves (unless the operator chose
 //! otherwise).
 
-use actix_web::{
-    HttpResponse,
-    http::header::{self, HeaderValue},
-    web::Bytes,
-};
+use actix_web::{HttpResponse, web::Bytes};
 use serde::Serialize;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -18,6 +14,7 @@ use super::{
     envelope::{ErrorItem, ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Faults, Field, Fields, ListEntry},
+    json_bytes,
     request::{Call, HandlerResult},
 };
 use crate::{
@@ -129,7 +126,6 @@ struct ResolvedSecret<'a> {
 
 /// Writes the answer into memory that is wiped.
 fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> HandlerResult {
-    const JSON: HeaderValue = HeaderValue::from_static("application/json");
     let room: usize = values
         .iter()
         .map(|value| value.expose().len() * 6 + 512)
@@ -150,9 +146,10 @@ fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> H
         serde_json::to_writer(&mut *body, &resolved)?;
     }
     body.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, JSON))
-        .body(Bytes::from_owner(Wiped(body))))
+    Ok(json_bytes(
+        &mut HttpResponse::Ok(),
+        Bytes::from_owner(Wiped(body)),
+    ))
 }
 
 /// An answer's bytes that are wiped once they are sent.
