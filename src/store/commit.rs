@@ -20,7 +20,7 @@ use super::{
     gate::Gate,
     log,
     retention::{self, Retention},
-    rows::{SECRET_COLUMNS, SecretRow, corrupt},
+    rows::{SECRET_COLUMNS, SecretRow, corrupt, statement},
     transaction::Transaction,
     write::write,
 };
@@ -372,12 +372,7 @@ pub(super) async fn look_up(db: DatabaseConnection, first: FirstEvent) -> Result
                    WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2";
         let session = &first.session;
         let values = [session.pid.into(), session.backend_start.as_str().into()];
-        db.query_one_raw(Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            sql,
-            values,
-        ))
-        .await?;
+        db.query_one_raw(statement(&db, sql, values)).await?;
     }
     let transaction = Transaction::begin(&db).await?;
     lock(&transaction).await?;

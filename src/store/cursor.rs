@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, prelude::Uuid};
 use super::{
     StoreError,
     dialect::clock,
-    rows::{signed, unsigned},
+    rows::{signed, statement, unsigned},
     transaction::Transaction,
 };
 use crate::domain::Log;
@@ -119,7 +119,7 @@ async fn acquire(
                ON CONFLICT DO NOTHING";
     let values = [exchange.into(), log.into()];
     transaction
-        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .execute_raw(statement(transaction, sql, values))
         .await?;
     let now = clock(backend);
     let sql = format!(
@@ -128,7 +128,7 @@ async fn acquire(
          AND leased_until <= {now} RETURNING lease_number, position"
     );
     let values = [holder.into(), LEASE.into(), exchange.into(), log.into()];
-    Ok(Statement::from_sql_and_values(backend, sql, values))
+    Ok(statement(transaction, sql, values))
 }
 
 /// The lease's number is checked in the statement that moves the cursor, so a relay that was frozen past
@@ -151,5 +151,5 @@ fn advance(
         cursor.log.as_str().into(),
         signed(lease_number).into(),
     ];
-    Statement::from_sql_and_values(transaction.get_database_backend(), sql, values)
+    statement(transaction, sql, values)
 }

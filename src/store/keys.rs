@@ -2,13 +2,13 @@
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    QueryFilter, QueryOrder, Statement,
+    QueryFilter, QueryOrder,
 };
 
 use super::{
     StoreError, commit,
     entity::{keys, log_head},
-    rows::{corrupt, unsigned},
+    rows::{corrupt, statement, unsigned},
     transaction::Transaction,
 };
 use crate::domain::{KeyId, KeyState, Log, Timestamp};
@@ -96,7 +96,7 @@ pub(super) async fn versions_under(
     }
     let sql = "SELECT count(*) AS versions FROM secret_versions WHERE kek_id = $1";
     let values = [id.as_str().into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let statement = statement(db, sql, values);
     let row = CountRow::find_by_statement(statement).one(db).await?;
     let CountRow { versions } = row.ok_or(StoreError::Corrupt("secret_versions"))?;
     unsigned(versions, "secret_versions")

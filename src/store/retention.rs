@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult};
 use tokio::time::sleep;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     commit::{lock, lock_activity},
     committer::Committer,
     log,
-    rows::{signed, unsigned},
+    rows::{signed, statement, unsigned},
     transaction::Transaction,
 };
 use crate::domain::{Log, Timestamp};
@@ -179,12 +179,4 @@ async fn remove(
         .execute_raw(statement(transaction, update, values))
         .await?;
     Ok(())
-}
-
-fn statement<const N: usize>(
-    transaction: &Transaction,
-    sql: &str,
-    values: [Value; N],
-) -> Statement {
-    Statement::from_sql_and_values(transaction.get_database_backend(), sql, values)
 }

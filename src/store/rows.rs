@@ -1,11 +1,20 @@
-//! Rows that several queries share, and their way into domain types.
+//! What several queries share: their statements, their rows, and the way of these into domain types.
 
-use sea_orm::{FromQueryResult, prelude::Uuid};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value, prelude::Uuid};
 
 use super::StoreError;
 use crate::domain::{
     KeyId, Owner, Provider, SealedMask, Secret, SecretId, SecretName, Timestamp, VersionId,
 };
+
+/// A statement for the connection's database, with a value for each `$n`.
+pub(super) fn statement(
+    db: &impl ConnectionTrait,
+    sql: impl Into<String>,
+    values: impl IntoIterator<Item = Value>,
+) -> Statement {
+    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+}
 
 /// The columns that [`SecretRow`] reads, from `secrets s` joined with the present version `v`.
 pub(super) const SECRET_COLUMNS: &str = "s.id, s.owner, s.name, s.provider, s.version, v.version_id, s.sequence, s.created_at, s.updated_at";

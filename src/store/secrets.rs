@@ -1,10 +1,10 @@
 //! Reads of secrets. The owner is in each statement's WHERE: another owner's secret is absent.
 
-use sea_orm::{DatabaseConnection, DbBackend, FromQueryResult, Statement, Value};
+use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 
 use super::{
     StoreError, log,
-    rows::{MaskRow, SECRET_COLUMNS, SecretRow, corrupt},
+    rows::{MaskRow, SECRET_COLUMNS, SecretRow, corrupt, statement},
 };
 use crate::domain::{Cursor, Log, Owner, SealedMask, SealedVersion, Secret, SecretId, SecretName};
 
@@ -27,15 +27,6 @@ fn select(condition: &str) -> String {
          JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version \
          WHERE s.owner = $1{condition}"
     )
-}
-
-fn statement<const N: usize>(
-    db: &DatabaseConnection,
-    sql: impl Into<String>,
-    values: [Value; N],
-) -> Statement {
-    let backend: DbBackend = db.get_database_backend();
-    Statement::from_sql_and_values(backend, sql, values)
 }
 
 fn masked(row: MaskedRow) -> Result<(Secret, SealedMask), StoreError> {
@@ -152,7 +143,7 @@ pub(super) async fn resolve(
         places.join(", ")
     );
     let values = std::iter::once(owner.as_str().into()).chain(values);
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let statement = statement(db, sql, values);
     let rows = SealedRow::find_by_statement(statement).all(db).await?;
     let mut found = rows
         .into_iter()

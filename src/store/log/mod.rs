@@ -5,14 +5,14 @@ mod page;
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QueryFilter,
-    QueryOrder, QuerySelect, Statement, prelude::Uuid,
+    QueryOrder, QuerySelect, prelude::Uuid,
 };
 
 use super::{
     StoreError,
     chain::Head,
     entity::events,
-    rows::{corrupt, signed, unsigned},
+    rows::{corrupt, signed, statement, unsigned},
 };
 use crate::domain::{Cursor, EventId, Log, Owner, SecretId, Timestamp};
 
@@ -80,7 +80,7 @@ pub(super) async fn head(db: &impl ConnectionTrait, log: Log) -> Result<Head, St
                WHERE log = $1 ORDER BY position DESC LIMIT 1) e ON e.log = h.log \
                WHERE h.log = $1";
     let values = [log.as_str().into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let statement = statement(db, sql, values);
     let row = HeadRow::find_by_statement(statement)
         .one(db)
         .await?
