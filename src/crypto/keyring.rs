@@ -174,7 +174,18 @@ impl Keyring {
         self.keys.iter().map(|(id, _)| id)
     }
 
-    pub(super) fn get(&self, id: &KeyId) -> Option<&SecretKey> {
+    /// The key to seal with.
+    pub(super) fn to_seal(&self, id: &KeyId) -> Result<&SecretKey, SealError> {
+        self.get(id).ok_or(SealError::KeyMissing)
+    }
+
+    /// The key to open with.
+    pub(super) fn to_open(&self, id: &KeyId) -> Result<&SecretKey, OpenError> {
+        self.get(id)
+            .ok_or_else(|| OpenError::KeyMissing(id.clone()))
+    }
+
+    fn get(&self, id: &KeyId) -> Option<&SecretKey> {
         self.keys
             .iter()
             .find(|(known, _)| known == id)
@@ -187,8 +198,7 @@ impl Keyring {
     /// # Errors
     /// [`SealError`] when the key is not in this keyring, or the cipher fails.
     pub(crate) fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
-        let key = self.get(id).ok_or(SealError::KeyMissing)?;
-        envelope::seal(key, check_data(id), &CHECKED)
+        envelope::seal(self.to_seal(id)?, check_data(id), &CHECKED)
     }
 
     /// Whether this keyring's key of that ID is the one that made the check value.
@@ -196,10 +206,7 @@ impl Keyring {
     /// # Errors
     /// [`OpenError`] when the key is missing, or is another one under the same ID.
     pub(crate) fn verify(&self, id: &KeyId, check_value: &[u8]) -> Result<(), OpenError> {
-        let key = self
-            .get(id)
-            .ok_or_else(|| OpenError::KeyMissing(id.clone()))?;
-        let opened = envelope::open(key, check_data(id), check_value)?;
+        let opened = envelope::open(self.to_open(id)?, check_data(id), check_value)?;
         if *opened == CHECKED {
             Ok(())
         } else {

@@ -47,7 +47,7 @@ impl Sealer {
         value: SecretValue,
         mask: &Mask,
     ) -> Result<SealedVersion, SealError> {
-        let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
+        let kek = self.keyring.to_seal(kek_id)?;
         let SecretPlace {
             owner,
             secret_id,
@@ -113,7 +113,7 @@ impl Sealer {
         kek_id: &KeyId,
         name: ServiceKeyName,
     ) -> Result<Vec<u8>, SealError> {
-        let kek = self.keyring.get(kek_id).ok_or(SealError::KeyMissing)?;
+        let kek = self.keyring.to_seal(kek_id)?;
         let key = SecretKey::generate()?;
         envelope::seal(kek, service_data(kek_id, name), key.unprotected_as_ref())
     }
@@ -127,10 +127,7 @@ impl Sealer {
         kek_id: &KeyId,
         sealed: &[u8],
     ) -> Result<CheckpointSigner, OpenError> {
-        let kek = self
-            .keyring
-            .get(kek_id)
-            .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
+        let kek = self.keyring.to_open(kek_id)?;
         let data = service_data(kek_id, ServiceKeyName::CheckpointSigning);
         let seed = envelope::open(kek, data, sealed)?;
         CheckpointSigner::from_seed(&seed).ok_or(OpenError::Content)
@@ -142,10 +139,7 @@ impl Sealer {
         kek_id: &KeyId,
         wrapped_key: &[u8],
     ) -> Result<SecretKey, OpenError> {
-        let kek = self
-            .keyring
-            .get(kek_id)
-            .ok_or_else(|| OpenError::KeyMissing(kek_id.clone()))?;
+        let kek = self.keyring.to_open(kek_id)?;
         let bytes = envelope::open(kek, at.data_key(kek_id), wrapped_key)?;
         // orion's one error says nothing more.
         SecretKey::try_from(bytes.as_slice()).or(Err(OpenError::Content))
