@@ -27,7 +27,7 @@ use crate::{
     client::ApiClient,
     crypto::CheckpointKey,
     domain::Log,
-    files::Replacement,
+    files::{Replacement, create_folder},
     settings::Settings,
     store::{Missing, Target},
 };
@@ -160,7 +160,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
     };
     // A database on a server needs no folder.
     if let Some(folder) = settings.audit.sqlite_path().and_then(Path::parent) {
-        database::create_folder(folder)?;
+        create_folder(folder)?;
     }
     let store = AuditStore::open(target(settings, Missing::Create), &Handle::current()).await?;
     let broker = BrokerTarget {

@@ -1,6 +1,6 @@
 //! The service's database, as an operator's command uses it.
 
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use tokio::runtime::{Builder, Handle};
 
@@ -40,9 +40,4 @@ pub(super) fn refuse_absent(sqlite_path: Option<&Path>) -> Result<(), CommandErr
         // A server says for itself that it has no such database.
         Some(_) | None => Ok(()),
     }
-}
-
-/// Makes a folder, and those above it, for this user alone. One that is there stays as it is.
-pub(super) fn create_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -13,13 +13,13 @@ use std::{
 use chrono::Utc;
 use tokio::runtime::Handle;
 
-use super::{CommandError, database};
+use super::CommandError;
 use crate::{
     app,
     auth::{Token, issue},
     crypto::Keyring,
     domain::{Agent, Grant, Grantee, Owner, Scope, Timestamp},
-    files::Replacement,
+    files::{Replacement, create_folder},
     settings::Settings,
     store::{Admin, Missing},
 };
@@ -39,7 +39,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, Comman
         .sqlite_path()
         .ok_or("the embedded default is SQLite")?;
     let folder = database.parent().ok_or("the database has no folder")?;
-    database::create_folder(folder)?;
+    create_folder(folder)?;
     match (keyring.exists(), database.exists()) {
         (false, true) => {
             let keyring = std::path::absolute(keyring)?;

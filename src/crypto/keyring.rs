@@ -6,7 +6,7 @@
 use std::{
     fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{KeyId, Timestamp},
-    files::{Replacement, folder_of},
+    files::{Replacement, create_folder, folder_of},
 };
 
 const KEY_BYTES: usize = 32;
@@ -138,11 +138,7 @@ impl Keyring {
     pub(crate) fn generate(path: &Path, now: Timestamp) -> Result<KeyId, KeyringError> {
         let fail = |error| KeyringError::File(path.to_owned(), error);
         let folder = folder_of(path);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(fail)?;
+        create_folder(folder).map_err(fail)?;
         // Two commands at once must not lose each other's key.
         let lock = fs::File::open(folder).map_err(fail)?;
         lock.lock().map_err(fail)?;
