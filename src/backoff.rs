@@ -1,4 +1,4 @@
-//! The one way to wait before another attempt: pauses that double, with jitter, up to a longest.
+//! Back-off: pauses between attempts that double, with jitter, up to a longest.
 
 use std::time::Duration;
 

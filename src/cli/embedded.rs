@@ -55,11 +55,11 @@ pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, Comman
         (true, _) => {}
     }
     let target = app::target(settings, Missing::Create);
-    let operator = Admin::open(&target, &Handle::current()).await?;
-    operator.migrate_up().await?;
+    let admin = Admin::open(&target, &Handle::current()).await?;
+    admin.migrate_up().await?;
     let folder = std::path::absolute(folder)?;
     let path = folder.join("token");
-    if operator.tokens().await?.is_empty() {
+    if admin.tokens().await?.is_empty() {
         let token = match fs::read_to_string(&path) {
             Ok(text) => Token::parse(text.trim_end()).ok_or("data/token does not hold a token")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => write_token(&path)?,
@@ -72,11 +72,9 @@ pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, Comman
             created_at: Timestamp::from(Utc::now()),
             expires_at: None,
         };
-        operator
-            .add_token(issue(&token, grant), Agent::SYSTEM)
-            .await?;
+        admin.add_token(issue(&token, grant), Agent::SYSTEM).await?;
     }
-    operator.close().await;
+    admin.close().await;
     Ok(EmbeddedFiles {
         folder,
         token: path,

@@ -42,9 +42,9 @@ pub(super) async fn run(
 }
 
 async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, CommandError> {
-    let operator = database::open(settings, Missing::Refuse).await?;
-    let head = operator.log_head(log).await?;
-    operator.close().await;
+    let admin = database::open(settings, Missing::Refuse).await?;
+    let head = admin.log_head(log).await?;
+    admin.close().await;
     let cursor = head.cursor();
     let hash = hex::encode(head.hash);
     if as_json {

@@ -51,10 +51,10 @@ fn generate(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
 }
 
 async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
-    let operator = database::open(settings, Missing::Refuse).await?;
-    let keys = operator.keys().await?;
-    let service_keys = operator.service_keys().await?;
-    operator.close().await;
+    let admin = database::open(settings, Missing::Refuse).await?;
+    let keys = admin.keys().await?;
+    let service_keys = admin.service_keys().await?;
+    admin.close().await;
     let public_key = public_key(settings, &service_keys)?;
     if as_json {
         let list: Vec<_> = keys

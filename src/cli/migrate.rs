@@ -39,13 +39,13 @@ pub(super) async fn run(
             Missing::Refuse
         }
     };
-    let operator = database::open(settings, missing).await?;
+    let admin = database::open(settings, missing).await?;
     match command {
-        MigrateCommand::Up => operator.migrate_up().await?,
-        MigrateCommand::Down { steps } => operator.migrate_down(steps).await?,
-        MigrateCommand::Status => show(&operator.migrations().await?, as_json)?,
+        MigrateCommand::Up => admin.migrate_up().await?,
+        MigrateCommand::Down { steps } => admin.migrate_down(steps).await?,
+        MigrateCommand::Status => show(&admin.migrations().await?, as_json)?,
     }
-    operator.close().await;
+    admin.close().await;
     Ok(ExitCode::SUCCESS)
 }
 

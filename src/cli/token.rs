@@ -77,11 +77,11 @@ pub(super) async fn run(
     command: TokenCommand,
     as_json: bool,
 ) -> Result<ExitCode, CommandError> {
-    let operator = database::open(settings, Missing::Refuse).await?;
+    let admin = database::open(settings, Missing::Refuse).await?;
     match command {
         TokenCommand::Create(options) => {
             let token = Token::generate()?;
-            operator
+            admin
                 .add_token(options.row(&token)?, Agent::OPERATOR)
                 .await?;
             if as_json {
@@ -90,9 +90,9 @@ pub(super) async fn run(
                 print(token.expose())?;
             }
         }
-        TokenCommand::List => list(&operator.tokens().await?, as_json)?,
+        TokenCommand::List => list(&admin.tokens().await?, as_json)?,
         TokenCommand::Revoke { id } => {
-            if !operator
+            if !admin
                 .revoke_token(&id, Timestamp::from(Utc::now()), Agent::OPERATOR)
                 .await?
             {
@@ -100,7 +100,7 @@ pub(super) async fn run(
             }
         }
     }
-    operator.close().await;
+    admin.close().await;
     Ok(ExitCode::SUCCESS)
 }
 

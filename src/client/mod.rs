@@ -142,7 +142,7 @@ impl ApiClient {
     /// `min_cursor`.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] with 404 when there is no secret of a name (or the token does not act for the
+    /// [`ClientError::Refused`] with 404 when one of the names has no secret (or the token does not act for the
     /// owner), [`ClientError::Gone`] when the log does not hold `min_cursor`, and the others.
     pub(crate) async fn resolve(
         &self,

@@ -46,12 +46,12 @@ pub(crate) async fn verify(
     let mut known = reader.keys().await?;
     if known.is_empty() {
         let first = keyring.last().ok_or(KeysError::NoPrimary)?;
-        let operator = Admin::open(target, &Handle::current()).await?;
+        let admin = Admin::open(target, &Handle::current()).await?;
         let now = Timestamp::from(Utc::now());
-        operator
+        admin
             .add_first_key(first, keyring.check_value(first)?, now)
             .await?;
-        operator.close().await;
+        admin.close().await;
         known = reader.keys().await?;
     }
     for StoredKey {
@@ -87,10 +87,10 @@ pub(crate) async fn checkpoint_signer(
         return Ok(signer);
     }
     let bytes = sealer.generate_service_key(primary, name)?;
-    let operator = Admin::open(target, &Handle::current()).await?;
+    let admin = Admin::open(target, &Handle::current()).await?;
     let now = Timestamp::from(Utc::now());
-    operator.add_service_key(name, primary, bytes, now).await?;
-    operator.close().await;
+    admin.add_service_key(name, primary, bytes, now).await?;
+    admin.close().await;
     open_signer(sealer, &reader.service_keys().await?)?.ok_or(KeysError::Unmade(name))
 }
 

@@ -1,8 +1,8 @@
 //! A write transaction, on a connection of the pool that it was begun on.
 //!
-//! SeaORM's statements and entities run in it, and so do [`Rows`], which SeaORM would copy: their values go
-//! from where they are straight into the message to the database. Dropped without a commit, it is rolled
-//! back.
+//! SeaORM's statements and entities run in it, and so do [`Rows`], whose values are bound from where they are:
+//! on PostgreSQL straight into the message to the server, on SQLite with one copy, because its driver owns its
+//! arguments. Dropped without a commit, it is rolled back.
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, FromQueryResult,

@@ -36,7 +36,7 @@ pub(super) enum DotenvError {
 
 /// Reads a whole file.
 pub(super) fn parse(text: &str) -> Result<Vec<Assignment>, DotenvError> {
-    // A byte order mark is no part of the text.
+    // A byte order mark is not part of the text.
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut assignments = Vec::new();
     let mut line = 1;

@@ -34,7 +34,7 @@ pub(super) enum TaskReport {
 #[derive(Debug)]
 pub(super) enum FetchOutcome {
     Values(ResolvedValues),
-    /// There is no secret of one of the names.
+    /// At least one of the names has no secret.
     Missing,
     /// The log does not hold the cursor that the values should reach.
     Gone,
