@@ -5,10 +5,6 @@ mod serve;
 mod twin;
 
 use crate::support::{process::Process, service::Deployment};
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-};
 use rustix::process::Signal;
 use std::{
     fs::File,
@@ -116,30 +112,4 @@ fn first_bad(output: &Output) -> Vec<u64> {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{text}{errors}");
     bad
-}
-
-/// Publishes bodies as the relay does, and returns when the broker has them.
-async fn publish(url: &str, exchange: &str, bodies: &[Vec<u8>]) {
-    let connection = Connection::connect(url, ConnectionProperties::default())
-        .await
-        .unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await
-        .unwrap();
-    for body in bodies {
-        let confirm = channel
-            .basic_publish(
-                exchange.into(),
-                "secret.updated.alice.x".into(),
-                BasicPublishOptions::default(),
-                body,
-                BasicProperties::default().with_delivery_mode(2),
-            )
-            .await
-            .unwrap();
-        assert!(confirm.await.unwrap().is_ack());
-    }
-    connection.close(200, "".into()).await.unwrap();
 }

@@ -1,10 +1,11 @@
 //! `rekey audit verify` and `export`: what was changed is found, and its position named.
 
 use super::{
-    Consumer, first_bad, publish, stores,
+    Consumer, first_bad, stores,
     twin::{Log, Twin, public_key},
 };
 use crate::support::{
+    broker::publish,
     postgres::{Postgres, psql},
     rabbitmq::RabbitMq,
     service::Deployment,

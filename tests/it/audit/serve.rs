@@ -1,12 +1,13 @@
 //! `rekey audit serve`: stored once, acknowledged after COMMIT, and nothing missed.
 
 use super::{
-    Consumer, SOON, first_bad, publish, stored, stores, stores_of,
+    Consumer, SOON, first_bad, stored, stores, stores_of,
     twin::{Log, Twin, public_key},
 };
 use crate::support::fixture::{self, SCOPES};
 use crate::support::ledger;
 use crate::support::{
+    broker::publish,
     postgres::{Postgres, psql},
     rabbitmq::RabbitMq,
     retention::{age, kept_from},

@@ -1,4 +1,4 @@
-//! A consumer that records what the broker delivers.
+//! A consumer that records what the broker delivers, and a publisher.
 //!
 //! It owns a durable queue bound to one exchange, records before it acknowledges, and comes back by itself after any
 //! break; so the record holds every delivery in order, repeats included. The functions below the consumer judge such
@@ -9,11 +9,13 @@ use super::ledger;
 use super::service::Client;
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ConnectionProperties, Consumer, ExchangeKind};
+use lapin::{
+    BasicProperties, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -245,6 +247,33 @@ async fn subscribe(connection: &Connection, route: &Route) -> Result<Consumer, l
             none(),
         )
         .await
+}
+
+/// Publishes bodies as the relay does, each as an event of Alice's, and returns when the broker has them.
+pub(crate) async fn publish(url: &str, exchange: &str, bodies: &[Vec<u8>]) {
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await
+        .unwrap();
+    for body in bodies {
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_app_id("rekey".into());
+        let key = "secret.updated.alice.1".into();
+        let sent = channel.basic_publish(
+            exchange.into(),
+            key,
+            BasicPublishOptions::default(),
+            body,
+            properties,
+        );
+        assert_eq!(sent.await.unwrap().await.unwrap(), Confirmation::Ack(None));
+    }
+    connection.close(200, "".into()).await.unwrap();
 }
 
 /// The deliveries without their repeats, in order. Panics when a repeat differs from what it repeats.

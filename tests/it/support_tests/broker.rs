@@ -1,10 +1,9 @@
 use crate::support::broker::{
-    Delivery, Recorder, Whole, assert_in_order, by_secret, first_deliveries,
+    Delivery, Recorder, Whole, assert_in_order, by_secret, first_deliveries, publish,
 };
 use crate::support::rabbitmq::RabbitMq;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::BasicProperties;
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use serde_json::json;
 use std::time::Duration;
 
@@ -21,31 +20,6 @@ fn delivery(body: Vec<u8>) -> Delivery {
         headers: FieldTable::default(),
         properties: BasicProperties::default(),
         body,
-    }
-}
-
-async fn publish(url: &str, exchange: &str, bodies: &[Vec<u8>]) {
-    let connection = Connection::connect(url, ConnectionProperties::default())
-        .await
-        .unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await
-        .unwrap();
-    for body in bodies {
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_app_id("rekey".into());
-        let key = "secret.updated.alice.1".into();
-        let sent = channel.basic_publish(
-            exchange.into(),
-            key,
-            BasicPublishOptions::default(),
-            body,
-            properties,
-        );
-        assert_eq!(sent.await.unwrap().await.unwrap(), Confirmation::Ack(None));
     }
 }
 
