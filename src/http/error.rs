@@ -402,9 +402,11 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable(_) => Self::BadGateway(error.into()),
             StoreError::TimedOut(_) | StoreError::Deadline => Self::GatewayTimeout(error.into()),
-            StoreError::Statement(_) | StoreError::Corrupt(_) | StoreError::Lost => {
-                Self::Internal(error.into())
-            }
+            StoreError::Statement(_)
+            | StoreError::Corrupt(_)
+            | StoreError::RowCount
+            | StoreError::LogBroken(_)
+            | StoreError::Lost => Self::Internal(error.into()),
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     StoreError, Target,
     chain::Head,
-    commit::lock_activity,
+    commit::lock,
     connection::Pool,
     keys, log,
     schema::{self, MigrationState, SchemaError},
@@ -120,7 +120,7 @@ impl Admin {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             // First, so that of two at once the second sees the first's.
-            lock_activity(&transaction).await?;
+            lock(&transaction, Log::Activity).await?;
             let revoked = tokens::revoke(&transaction, &id, now).await?;
             if let Some(token) = &revoked {
                 record(&transaction, token, EventKind::TokenRevoked, now, agent).await?;
@@ -225,7 +225,7 @@ async fn record(
     occurred_at: Timestamp,
     actor: Agent,
 ) -> Result<(), StoreError> {
-    lock_activity(transaction).await?;
+    lock(transaction, Log::Activity).await?;
     let event = Event::Token(TokenEvent {
         actor,
         expires_at: token.grant.expires_at,
@@ -240,7 +240,6 @@ async fn record(
         .await?
         .append(event, None);
     let entries = [entry];
-    let (rows, sql) = log::insert(&entries);
-    transaction.write(rows, sql).await?;
+    transaction.write(vec![log::insert(&entries).bulk]).await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::log::Gone;
 use crate::{
     crypto::blake2b_256,
-    domain::{Cursor, Event, HASH_BYTES, PlacedEvent, TraceParent},
+    domain::{Cursor, Event, HASH_BYTES, Log, PlacedEvent, TraceParent},
 };
 
 /// A log's last event, or zeros in its place before the first one.
@@ -26,6 +26,33 @@ pub(crate) struct Head {
 pub(super) struct LogEntry {
     pub(super) placed: PlacedEvent,
     pub(super) traceparent: Option<TraceParent>,
+}
+
+/// The heads of the logs that a batch is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Heads {
+    /// That of the log `changes`.
+    pub(super) changes: Option<Head>,
+    /// That of the log `activity`.
+    pub(super) activity: Option<Head>,
+}
+
+impl Heads {
+    /// The head of one log.
+    pub(super) fn of(&self, log: Log) -> Option<Head> {
+        match log {
+            Log::Changes => self.changes,
+            Log::Activity => self.activity,
+        }
+    }
+
+    /// These heads, and those of `older` where this has none.
+    pub(super) fn or(self, older: Self) -> Self {
+        Self {
+            changes: self.changes.or(older.changes),
+            activity: self.activity.or(older.activity),
+        }
+    }
 }
 
 impl Head {

@@ -5,6 +5,7 @@
 //! pool drops its tasks and closes its connections hard.
 
 use std::{
+    io,
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
@@ -22,14 +23,9 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
 
-use super::StoreError;
+use super::{StoreError, transaction::Connection};
 
 /// What to do when the file of a SQLite database is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +108,10 @@ impl Target {
                     ("jit", "off"),
                 ])
             })
-            .map_sqlx_postgres_pool_opts(move |o| close_hard_when(o, condemned.clone()));
+            .map_sqlx_postgres_pool_opts(move |o| {
+                close_hard_when(o, condemned.clone())
+                    .after_connect(|connection, _| Box::pin(refuse_standby(connection)))
+            });
     }
 }
 
@@ -130,6 +129,18 @@ fn close_hard_when<D: sqlx::Database>(
         };
         Box::pin(async move { verdict })
     })
+}
+
+/// Refuses a server that only follows another: what it holds may be old.
+async fn refuse_standby(connection: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()")
+        .fetch_one(connection)
+        .await?;
+    if standby {
+        let reason = "the server is a standby: only the primary is used";
+        return Err(sqlx::Error::Io(io::Error::other(reason)));
+    }
+    Ok(())
 }
 
 /// A pool whose tasks and connections can be given up as one.
@@ -179,6 +190,14 @@ impl Pool {
                 _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline.into()),
             }
         }))
+    }
+
+    /// Takes a connection out of the pool.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn take(&self) -> Result<Connection, StoreError> {
+        Connection::take(&self.db).await
     }
 
     /// Gives up the pool: drops its tasks and closes its connections hard.
@@ -294,15 +313,6 @@ impl<T, E: From<StoreError>> Running<T, E> {
         self.0
             .await
             .unwrap_or_else(|_panicked| Err(StoreError::Lost.into()))
-    }
-
-    /// Waits for the work's end until a deadline. After it the work goes on.
-    ///
-    /// # Errors
-    /// As [`Running::finish`], and [`StoreError::Deadline`] at the deadline.
-    pub(super) async fn within(self, deadline: Instant) -> Result<T, E> {
-        let finished = timeout_at(deadline, self.finish()).await;
-        finished.unwrap_or_else(|_elapsed| Err(StoreError::Deadline.into()))
     }
 }
 

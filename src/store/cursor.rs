@@ -7,6 +7,7 @@ use super::{
     dialect::clock,
     rows::{signed, statement, unsigned},
     transaction::Transaction,
+    writer::{Opener, Writer},
 };
 use crate::domain::Log;
 
@@ -75,7 +76,18 @@ struct CursorRow {
     position: i64,
 }
 
+/// Runs a step in a transaction of its own. It takes no lock: one statement, conditional on the row as it stands.
 pub(super) async fn run(
+    held: Option<Writer>,
+    opener: Opener,
+    step: CursorStep,
+) -> Result<(Writer, CursorState), StoreError> {
+    let begun = opener.begin(held, "").await?;
+    let state = take_step(&begun.transaction, &step).await?;
+    Ok((begun.commit().await?, state))
+}
+
+async fn take_step(
     transaction: &Transaction,
     CursorStep { cursor, action }: &CursorStep,
 ) -> Result<CursorState, StoreError> {

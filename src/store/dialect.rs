@@ -102,32 +102,19 @@ impl<'a> Rows<'a> {
         self
     }
 
-    fn len(&self) -> usize {
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
         self.columns.first().map_or(0, |(_, column)| column.len())
     }
 
-    /// The one statement, of fixed text, that runs `sql` over all rows on PostgreSQL, where `{rows}` in `sql`
-    /// stands for the relation; none without rows.
-    ///
-    /// # Errors
-    /// When a column has more bytes than PostgreSQL's protocol can say.
-    pub(super) fn postgres(self, sql: &str) -> Result<Option<(String, PgArguments)>, sqlx::Error> {
-        if self.len() == 0 {
-            return Ok(None);
-        }
-        let numbered = self.columns.iter().zip(1..);
+    /// The relation on PostgreSQL: its columns as arrays, whose parameters begin with number `first`.
+    fn relation(&self, first: usize) -> String {
+        let numbered = self.columns.iter().zip(first..);
         let arrays: Vec<String> = numbered
             .map(|((_, column), n)| format!("${n}::{}", column.array()))
             .collect();
         let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
-        let relation = format!("unnest({}) AS r({})", arrays.join(", "), names.join(", "));
-        let mut arguments = PgArguments::default();
-        for (_, column) in self.columns {
-            column
-                .bind_all(&mut arguments)
-                .map_err(sqlx::Error::Encode)?;
-        }
-        Ok(Some((sql.replace("{rows}", &relation), arguments)))
+        format!("unnest({}) AS r({})", arrays.join(", "), names.join(", "))
     }
 
     /// The few statements, whose row counts are powers of two, that run `sql` over all rows on SQLite.
@@ -167,6 +154,63 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// A statement over rows: `{rows}` in its text stands for the relation.
+#[derive(Debug)]
+pub(super) struct Bulk<'a> {
+    pub(super) rows: Rows<'a>,
+    pub(super) sql: &'static str,
+}
+
+impl Bulk<'_> {
+    /// Without rows there is nothing to run.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() == 0
+    }
+}
+
+/// One statement of PostgreSQL that reads what all these queries find. They have the same columns.
+///
+/// # Errors
+/// When a column has more bytes than PostgreSQL's protocol can say.
+pub(super) fn postgres_union(queries: Vec<Bulk<'_>>) -> Result<(String, PgArguments), sqlx::Error> {
+    let (texts, arguments) = postgres_parts(queries)?;
+    Ok((texts.join(" UNION ALL "), arguments))
+}
+
+/// One statement of PostgreSQL that runs all these writes in their order, and says how many rows each wrote:
+/// the columns of its one row.
+///
+/// The subqueries of a row are run one after the other, and each runs its write to the end. Were that ever to
+/// change, a name that is given away and taken in one batch would be refused, and the batch be redone one by
+/// one.
+///
+/// # Errors
+/// As [`postgres_union`].
+pub(super) fn postgres_writes(writes: Vec<Bulk<'_>>) -> Result<(String, PgArguments), sqlx::Error> {
+    let (texts, arguments) = postgres_parts(writes)?;
+    let numbered = || texts.iter().zip(1..);
+    let writes: Vec<String> = numbered()
+        .map(|(text, n)| format!("w{n} AS ({text} RETURNING 1)"))
+        .collect();
+    let counts: Vec<String> = numbered()
+        .map(|(_, n)| format!("(SELECT count(*) FROM w{n})"))
+        .collect();
+    let sql = format!("WITH {} SELECT {}", writes.join(", "), counts.join(", "));
+    Ok((sql, arguments))
+}
+
+fn postgres_parts(parts: Vec<Bulk<'_>>) -> Result<(Vec<String>, PgArguments), sqlx::Error> {
+    let (mut texts, mut arguments) = (Vec::new(), PgArguments::default());
+    for Bulk { rows, sql } in parts {
+        texts.push(sql.replace("{rows}", &rows.relation(arguments.len() + 1)));
+        for (_, column) in rows.columns {
+            let bound = column.bind_all(&mut arguments);
+            bound.map_err(sqlx::Error::Encode)?;
+        }
+    }
+    Ok((texts, arguments))
+}
+
 /// The database's clock in microseconds since 1970, as an expression.
 pub(super) fn clock(backend: DbBackend) -> &'static str {
     if backend == DbBackend::Postgres {
@@ -186,17 +230,37 @@ mod tests {
             .texts("name", (0..count).map(|n| n.to_string()))
     }
 
+    fn bulk(count: i64, sql: &'static str) -> Bulk<'static> {
+        let rows = rows(count);
+        Bulk { rows, sql }
+    }
+
     #[test]
-    fn postgres_takes_any_number_of_rows_in_one_fixed_text() {
-        let sql = "SELECT * FROM {rows}";
-        let (one, _) = rows(1).postgres(sql).unwrap().unwrap();
-        let (many, arguments) = rows(300).postgres(sql).unwrap().unwrap();
+    fn postgres_reads_all_in_one_fixed_text() {
+        let queries = |count| {
+            vec![
+                bulk(count, "SELECT 1 FROM {rows}"),
+                bulk(1, "SELECT 2 FROM {rows}"),
+            ]
+        };
+        let (text, arguments) = postgres_union(queries(1)).unwrap();
         assert_eq!(
-            one,
-            "SELECT * FROM unnest($1::bigint[], $2::text[]) AS r(id, name)"
+            text,
+            "SELECT 1 FROM unnest($1::bigint[], $2::text[]) AS r(id, name) UNION ALL \
+             SELECT 2 FROM unnest($3::bigint[], $4::text[]) AS r(id, name)"
         );
-        assert_eq!((many, arguments.len()), (one, 2));
-        assert!(rows(0).postgres(sql).unwrap().is_none());
+        assert_eq!(arguments.len(), 4);
+        assert_eq!(postgres_union(queries(300)).unwrap().0, text);
+    }
+
+    #[test]
+    fn postgres_writes_all_in_one_statement_and_counts() {
+        let writes = vec![bulk(2, "DELETE FROM a"), bulk(3, "INSERT INTO b")];
+        assert_eq!(
+            postgres_writes(writes).unwrap().0,
+            "WITH w1 AS (DELETE FROM a RETURNING 1), w2 AS (INSERT INTO b RETURNING 1) \
+             SELECT (SELECT count(*) FROM w1), (SELECT count(*) FROM w2)"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong with the database, sorted by what the caller is told.
 
+use crate::domain::Log;
 use sea_orm::{
     ConnAcquireErr, DbErr, RuntimeErr,
     sqlx::{self, error::DatabaseError},
@@ -23,6 +24,12 @@ pub(crate) enum StoreError {
     /// A row holds something that rekey never wrote.
     #[error("a row of {0} holds what it should not")]
     Corrupt(&'static str),
+    /// A write wrote other rows than it names. (Somebody else changes the tables, or it is a bug.)
+    #[error("a statement did not write the rows that it names")]
+    RowCount,
+    /// A log does not hold the last event that this process saw in it.
+    #[error("the log `{}` does not hold the last event that was seen in it", .0.as_str())]
+    LogBroken(Log),
     /// A task ended without an answer: it panicked, or the service is stopping.
     #[error("a database task ended without an answer")]
     Lost,

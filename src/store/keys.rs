@@ -61,7 +61,7 @@ pub(super) async fn insert_first(
     check_value: Vec<u8>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    commit::lock(transaction).await?;
+    commit::lock(transaction, Log::Changes).await?;
     if keys::Entity::find().one(transaction).await?.is_some() {
         return Ok(());
     }

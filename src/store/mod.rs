@@ -18,6 +18,7 @@ mod error;
 mod gate;
 mod keys;
 mod log;
+mod present;
 mod reader;
 mod retention;
 mod rows;
@@ -29,6 +30,7 @@ mod tokens;
 mod transaction;
 mod worker;
 mod write;
+mod writer;
 
 pub(crate) use admin::Admin;
 pub(crate) use admission::{Pending, QueueLimits, Ticket};

@@ -11,11 +11,12 @@ use tokio::time::sleep;
 
 use super::{
     StoreError,
-    commit::{lock, lock_activity},
+    commit::lock,
     committer::Committer,
     log,
     rows::{signed, statement, unsigned},
     transaction::Transaction,
+    writer::{Opener, Writer},
 };
 use crate::domain::{Log, Timestamp};
 
@@ -80,18 +81,20 @@ struct CutRow {
     hash: Vec<u8>,
 }
 
-/// Removes one batch, and returns how many events it removed.
+/// Removes one batch in a transaction of its own, and returns how many events it removed.
 pub(super) async fn run(
-    transaction: &Transaction,
-    retention: &Retention,
-) -> Result<u64, StoreError> {
+    held: Option<Writer>,
+    opener: Opener,
+    retention: Retention,
+) -> Result<(Writer, u64), StoreError> {
+    let begun = opener.begin(held, "").await?;
+    let removed = remove_batch(&begun.transaction, &retention).await?;
+    Ok((begun.commit().await?, removed))
+}
+
+async fn remove_batch(transaction: &Transaction, retention: &Retention) -> Result<u64, StoreError> {
     let log = retention.log;
-    match log {
-        Log::Changes => {
-            lock(transaction).await?;
-        }
-        Log::Activity => lock_activity(transaction).await?,
-    }
+    lock(transaction, log).await?;
     let head = log::head(transaction, log).await?;
     let cut = head.cut.position;
     let Some(relayed) = relayed(transaction, retention).await? else {

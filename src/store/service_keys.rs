@@ -8,7 +8,7 @@ use super::{
     rows::corrupt,
     transaction::Transaction,
 };
-use crate::domain::{KeyId, KeyState, ServiceKeyName, Timestamp};
+use crate::domain::{KeyId, KeyState, Log, ServiceKeyName, Timestamp};
 
 /// A key of the service's own, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) async fn insert_absent(
     sealed: Vec<u8>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    commit::lock(transaction).await?;
+    commit::lock(transaction, Log::Changes).await?;
     let known = service_keys::Entity::find_by_id(name.as_str())
         .one(transaction)
         .await?;

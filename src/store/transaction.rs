@@ -1,55 +1,175 @@
-//! A write transaction, on a connection of the pool that it was begun on.
+//! A connection with one owner, and the write transaction that runs on it.
 //!
-//! SeaORM's statements and entities run in it, and so do [`Rows`], whose values are bound from where they are:
-//! on PostgreSQL straight into the message to the server, on SQLite with one copy, because its driver owns its
-//! arguments. Dropped without a commit, it is rolled back.
+//! SeaORM's statements and entities run in it, and so do [`Bulk`] statements, whose values are bound from where
+//! they are: on PostgreSQL straight into the message to the server, on SQLite with one copy, because its driver
+//! owns its arguments.
 
+use futures_util::TryStreamExt as _;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, FromQueryResult,
     QueryResult, RuntimeErr, Statement, Values,
     prelude::async_trait,
-    sqlx::{self, AssertSqlSafe, Postgres, Sqlite},
+    sqlx::{self, AssertSqlSafe, Connection as _, Either, Postgres, Sqlite, pool::PoolConnection},
 };
 use sea_query_sqlx::SqlxValues;
-use tokio::sync::Mutex;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
-use super::{StoreError, dialect::Rows};
+use super::{
+    StoreError,
+    dialect::{Bulk, postgres_union, postgres_writes},
+};
+
+/// A session of PostgreSQL. Process IDs are used again, so the start is part of the name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Session {
+    pub(super) pid: i32,
+    /// Seconds since 1970, as PostgreSQL prints them.
+    pub(super) backend_start: String,
+}
+
+/// A connection of a pool. Dropped, it goes back there.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+impl Connection {
+    /// Takes a connection out of its pool.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn take(db: &DatabaseConnection) -> Result<Self, StoreError> {
+        Ok(if db.get_database_backend() == DbBackend::Postgres {
+            Self::Postgres(db.get_postgres_connection_pool().acquire().await?)
+        } else {
+            Self::Sqlite(db.get_sqlite_connection_pool().acquire().await?)
+        })
+    }
+
+    /// Closes it at once, without a word to the server, which then rolls back what was begun on it.
+    fn close_hard(self) {
+        match self {
+            Self::Postgres(connection) => drop(connection.detach()),
+            Self::Sqlite(connection) => drop(connection.detach()),
+        }
+    }
+
+    /// Closes it in good order.
+    pub(super) async fn close(self) {
+        // Whatever goes wrong, the connection is gone.
+        let _ = match self {
+            Self::Postgres(connection) => connection.detach().close().await,
+            Self::Sqlite(connection) => connection.detach().close().await,
+        };
+    }
+
+    /// Its session on PostgreSQL; an empty one on SQLite.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn session(&mut self) -> Result<Session, StoreError> {
+        let Self::Postgres(connection) = self else {
+            return Ok(Session::default());
+        };
+        let sql = "SELECT pid, extract(epoch FROM backend_start)::text \
+                   FROM pg_stat_get_activity(pg_backend_pid())";
+        let (pid, backend_start) = sqlx::query_as(sql).fetch_one(&mut **connection).await?;
+        Ok(Session { pid, backend_start })
+    }
+
+    /// Runs statements that are sent as one message, and returns the rows of each. The text must hold no
+    /// value but UUIDs and numbers of ours.
+    async fn script(&mut self, sql: String) -> Result<Vec<Vec<QueryResult>>, StoreError> {
+        let script = sqlx::raw_sql(AssertSqlSafe(sql));
+        let (mut results, mut rows) = (Vec::new(), Vec::new());
+        macro_rules! collect {
+            ($connection:expr) => {{
+                let mut answers = script.fetch_many(&mut **$connection);
+                while let Some(answer) = answers.try_next().await? {
+                    match answer {
+                        Either::Left(_done) => results.push(std::mem::take(&mut rows)),
+                        Either::Right(row) => rows.push(QueryResult::from(row)),
+                    }
+                }
+            }};
+        }
+        match self {
+            Self::Postgres(connection) => collect!(connection),
+            Self::Sqlite(connection) => collect!(connection),
+        }
+        Ok(results)
+    }
+}
 
 /// A transaction in which everything that was committed before a statement began is seen (READ COMMITTED),
-/// and which, on SQLite, is the only one that writes (`BEGIN IMMEDIATE`).
+/// and which, on SQLite, is the only one that writes (`BEGIN IMMEDIATE`). Dropped without a commit, it takes its
+/// connection with it.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     backend: DbBackend,
     // A lock, because SeaORM's statements take a shared reference. No task ever waits for it.
-    open: Mutex<Open>,
-}
-
-#[derive(Debug)]
-enum Open {
-    Postgres(sqlx::Transaction<'static, Postgres>),
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    connection: Mutex<Option<Connection>>,
 }
 
 impl Transaction {
-    /// Begins a transaction.
+    /// Begins a transaction on a connection of a pool.
     ///
     /// # Errors
     /// [`StoreError`].
     ///
     /// # Cancel safety
-    /// None: it must run to its end, or be dropped together with its pool.
+    /// Dropped, it takes the connection with it. That holds for all that is done in the transaction.
     pub(crate) async fn begin(db: &DatabaseConnection) -> Result<Self, StoreError> {
-        let backend = db.get_database_backend();
-        let open = if backend == DbBackend::Postgres {
-            Open::Postgres(db.get_postgres_connection_pool().begin().await?)
-        } else {
-            let pool = db.get_sqlite_connection_pool();
-            Open::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
+        let connection = Connection::take(db).await?;
+        Ok(Self::begin_on(connection, "").await?.0)
+    }
+
+    /// Begins a transaction on this connection and, on PostgreSQL, runs `first` in it, in one message. Returns
+    /// the rows of each statement of `first`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was written, and the connection is closed.
+    pub(super) async fn begin_on(
+        connection: Connection,
+        first: &str,
+    ) -> Result<(Self, Vec<Vec<QueryResult>>), StoreError> {
+        let backend = match connection {
+            Connection::Postgres(_) => DbBackend::Postgres,
+            Connection::Sqlite(_) => DbBackend::Sqlite,
         };
-        Ok(Self {
+        let transaction = Self {
             backend,
-            open: Mutex::new(open),
+            connection: Mutex::new(Some(connection)),
+        };
+        let sql = match backend {
+            DbBackend::Postgres => format!("BEGIN; {first}"),
+            _ => "BEGIN IMMEDIATE".to_owned(),
+        };
+        let mut results = transaction.connection().await.script(sql).await?;
+        // That of BEGIN itself.
+        results.drain(..1.min(results.len()));
+        Ok((transaction, results))
+    }
+
+    async fn connection(&self) -> MappedMutexGuard<'_, Connection> {
+        #[expect(
+            clippy::expect_used,
+            reason = "only commit and drop take it, and both end the transaction"
+        )]
+        MutexGuard::map(self.connection.lock().await, |connection| {
+            connection.as_mut().expect("a connection")
         })
+    }
+
+    /// Commits it, and returns its connection.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it is unknown whether it was committed.
+    pub(super) async fn commit_and_keep(mut self) -> Result<Connection, StoreError> {
+        self.connection().await.script("COMMIT".to_owned()).await?;
+        #[expect(clippy::expect_used, reason = "as in `connection`")]
+        Ok(self.connection.get_mut().take().expect("a connection"))
     }
 
     /// Commits it.
@@ -57,64 +177,86 @@ impl Transaction {
     /// # Errors
     /// [`StoreError`]: then it is unknown whether it was committed.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        match self.open.into_inner() {
-            Open::Postgres(transaction) => transaction.commit().await?,
-            Open::Sqlite(transaction) => transaction.commit().await?,
-        }
-        Ok(())
+        self.commit_and_keep().await.map(drop)
     }
 
-    /// Runs a statement over rows, and returns how many it wrote.
+    /// Runs writes over rows in their order, on PostgreSQL as one statement, and returns how many rows each
+    /// wrote.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) async fn write(&self, rows: Rows<'_>, sql: &str) -> Result<u64, StoreError> {
-        let mut written = 0;
-        match &mut *self.open.lock().await {
-            Open::Postgres(transaction) => {
-                if let Some((sql, arguments)) = rows.postgres(sql)? {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                    written += query.execute(&mut **transaction).await?.rows_affected();
+    pub(super) async fn write(&self, mut writes: Vec<Bulk<'_>>) -> Result<Vec<u64>, StoreError> {
+        writes.retain(|write| !write.is_empty());
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let number = writes.len();
+        let mut written = Vec::with_capacity(number);
+        match &mut *self.connection().await {
+            Connection::Postgres(connection) => {
+                let (sql, arguments) = postgres_writes(writes)?;
+                let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+                let row = QueryResult::from(query.fetch_one(&mut **connection).await?);
+                for index in 0..number {
+                    let count: i64 = row.try_get_by_index(index)?;
+                    written.push(count.unsigned_abs());
                 }
             }
-            Open::Sqlite(transaction) => {
-                for (sql, arguments) in rows.sqlite(sql)? {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                    written += query.execute(&mut **transaction).await?.rows_affected();
+            Connection::Sqlite(connection) => {
+                for Bulk { rows, sql } in writes {
+                    let mut count = 0;
+                    for (sql, arguments) in rows.sqlite(sql)? {
+                        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+                        count += query.execute(&mut **connection).await?.rows_affected();
+                    }
+                    written.push(count);
                 }
             }
         }
         Ok(written)
     }
 
-    /// Runs a query over rows, and returns what it finds.
+    /// Runs queries over rows, on PostgreSQL as one statement, and returns what they find together. They have
+    /// the same columns.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(super) async fn read<R: FromQueryResult>(
         &self,
-        rows: Rows<'_>,
-        sql: &str,
+        mut queries: Vec<Bulk<'_>>,
     ) -> Result<Vec<R>, StoreError> {
+        queries.retain(|query| !query.is_empty());
         let mut found: Vec<QueryResult> = Vec::new();
-        match &mut *self.open.lock().await {
-            Open::Postgres(transaction) => {
-                if let Some((sql, arguments)) = rows.postgres(sql)? {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                    let rows = query.fetch_all(&mut **transaction).await?;
-                    found.extend(rows.into_iter().map(QueryResult::from));
-                }
+        if queries.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &mut *self.connection().await {
+            Connection::Postgres(connection) => {
+                let (sql, arguments) = postgres_union(queries)?;
+                let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+                let rows = query.fetch_all(&mut **connection).await?;
+                found.extend(rows.into_iter().map(QueryResult::from));
             }
-            Open::Sqlite(transaction) => {
-                for (sql, arguments) in rows.sqlite(sql)? {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                    let rows = query.fetch_all(&mut **transaction).await?;
-                    found.extend(rows.into_iter().map(QueryResult::from));
+            Connection::Sqlite(connection) => {
+                for Bulk { rows, sql } in queries {
+                    for (sql, arguments) in rows.sqlite(sql)? {
+                        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+                        let rows = query.fetch_all(&mut **connection).await?;
+                        found.extend(rows.into_iter().map(QueryResult::from));
+                    }
                 }
             }
         }
         let found = found.iter().map(|row| R::from_query_result(row, ""));
         Ok(found.collect::<Result<_, DbErr>>()?)
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.get_mut().take() {
+            connection.close_hard();
+        }
     }
 }
 
@@ -145,13 +287,13 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match &mut *self.open.lock().await {
-            Open::Postgres(transaction) => {
-                let result = query!(statement).execute(&mut **transaction).await;
+        match &mut *self.connection().await {
+            Connection::Postgres(connection) => {
+                let result = query!(statement).execute(&mut **connection).await;
                 result.map(ExecResult::from).map_err(failed)
             }
-            Open::Sqlite(transaction) => {
-                let result = query!(statement).execute(&mut **transaction).await;
+            Connection::Sqlite(connection) => {
+                let result = query!(statement).execute(&mut **connection).await;
                 result.map(ExecResult::from).map_err(failed)
             }
         }
@@ -163,27 +305,27 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match &mut *self.open.lock().await {
-            Open::Postgres(transaction) => {
-                let row = query!(statement).fetch_optional(&mut **transaction).await;
+        match &mut *self.connection().await {
+            Connection::Postgres(connection) => {
+                let row = query!(statement).fetch_optional(&mut **connection).await;
                 row.map(|row| row.map(QueryResult::from)).map_err(failed)
             }
-            Open::Sqlite(transaction) => {
-                let row = query!(statement).fetch_optional(&mut **transaction).await;
+            Connection::Sqlite(connection) => {
+                let row = query!(statement).fetch_optional(&mut **connection).await;
                 row.map(|row| row.map(QueryResult::from)).map_err(failed)
             }
         }
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &mut *self.open.lock().await {
-            Open::Postgres(transaction) => {
-                let rows = query!(statement).fetch_all(&mut **transaction).await;
+        match &mut *self.connection().await {
+            Connection::Postgres(connection) => {
+                let rows = query!(statement).fetch_all(&mut **connection).await;
                 rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
                     .map_err(failed)
             }
-            Open::Sqlite(transaction) => {
-                let rows = query!(statement).fetch_all(&mut **transaction).await;
+            Connection::Sqlite(connection) => {
+                let rows = query!(statement).fetch_all(&mut **connection).await;
                 rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
                     .map_err(failed)
             }

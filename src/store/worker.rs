@@ -13,18 +13,22 @@ use chrono::Utc;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     StoreError,
     admission::{Reply, Submission},
+    chain::Heads,
     commit::{Batch, Decided, commit, look_up},
     committer::{CommitterSettings, Shared, Slots},
-    connection::{Pool, Target},
+    connection::Target,
+    cursor,
     gate::Gate,
+    retention,
+    writer::{Opener, Writer},
 };
-use crate::domain::{Failure, Log, Timestamp, Work};
+use crate::domain::{ErrorChain, Failure, Log, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
 const BATCH_BYTES: usize = 4 << 20;
@@ -43,10 +47,13 @@ enum Ending {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedReceiver<Submission>,
-    target: Target,
+    opener: Opener,
     runtime: Handle,
     settings: CommitterSettings,
-    pool: Option<Arc<Pool>>,
+    /// The writing connection, while nothing runs on it.
+    writer: Option<Writer>,
+    /// The last heads that were seen under the lock.
+    seen: Heads,
 }
 
 impl Worker {
@@ -60,10 +67,11 @@ impl Worker {
         Self {
             shared,
             queue,
-            target,
+            opener: Opener::new(target, runtime.clone()),
             runtime,
             settings,
-            pool: None,
+            writer: None,
+            seen: Heads::default(),
         }
     }
 
@@ -76,14 +84,17 @@ impl Worker {
                 submission = self.queue.recv() => submission,
                 _ = stopping.wait_for(|stopping| *stopping) => break,
             };
-            let (works, replies) = self.take(first);
             let slots = self.shared.take_slots();
-            if !works.is_empty() || !slots.is_empty() {
-                self.serve(works, replies, slots).await;
+            let (works, replies) = self.take(first);
+            self.own(slots).await;
+            if !works.is_empty() {
+                self.serve(works, replies).await;
             }
         }
-        if let Some(pool) = self.pool.take() {
-            pool.close(self.target.timeout).await;
+        if let Some(writer) = self.writer.take() {
+            let deadline = Instant::now() + self.settings.watchdog;
+            // Nothing uses it any more. One that does not close in time ends with the process.
+            let _ = timeout_at(deadline, writer.connection.close()).await;
         }
     }
 
@@ -112,105 +123,147 @@ impl Worker {
         (works, replies)
     }
 
-    /// Commits a batch and answers everybody in it.
-    async fn serve(&mut self, works: Vec<Work>, replies: Vec<Reply>, slots: Slots) {
-        let batch = self.batch(works, &slots);
-        let ending = self.commit(&batch).await;
-        answer_slots(slots, &ending);
-        match ending {
-            Ending::Blamed if replies.len() > 1 => {
-                // One of them is to blame: each gets a transaction of its own.
-                for (index, reply) in replies.into_iter().enumerate() {
-                    let alone = Arc::new(batch.alone(index));
-                    let ending = self.commit(&alone).await;
-                    answer(ending, vec![reply]);
-                }
+    /// Runs the process's own items, each in a transaction of its own: what is refused in one concerns nobody
+    /// else. A task that no longer waits for its item hears nothing.
+    async fn own(&mut self, slots: Slots) {
+        for item in slots.cursors.into_iter().flatten() {
+            let work = cursor::run(self.writer.take(), self.opener.clone(), item.step);
+            let _ = item.answer.send(self.alone(work).await);
+        }
+        if let Some(item) = slots.retention {
+            let work = retention::run(self.writer.take(), self.opener.clone(), item.retention);
+            let _ = item.answer.send(self.alone(work).await);
+        }
+    }
+
+    /// Runs one such item. One that failed is tried again by whoever waits for it.
+    async fn alone<T: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = Result<(Writer, T), StoreError>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match self
+            .watched(Instant::now() + self.settings.watchdog, work)
+            .await
+        {
+            Ok((writer, result)) => {
+                self.writer = Some(writer);
+                Ok(result)
             }
-            ending @ (Ending::Committed(_) | Ending::Blamed | Ending::Failed(_)) => {
-                answer(ending, replies);
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "an item of the process's own failed");
+                Err(Failure::from(&error))
             }
         }
     }
 
-    fn batch(&self, works: Vec<Work>, slots: &Slots) -> Arc<Batch> {
-        let cursors = slots.cursors.iter().flatten();
-        Arc::new(Batch {
+    /// Commits a batch and answers everybody in it.
+    async fn serve(&mut self, works: Vec<Work>, replies: Vec<Reply>) {
+        let batch = Arc::new(Batch {
             works: works.into(),
             only: None,
-            cursors: cursors.map(|item| item.step.clone()).collect(),
-            retention: slots.retention.as_ref().map(|item| item.retention.clone()),
+            seen: self.seen,
             limits: self.settings.limits,
             now: Timestamp::from(Utc::now()),
             gate: Gate::default(),
             decided: Mutex::default(),
-        })
+        });
+        let ending = self.commit(&batch).await;
+        if !matches!(ending, Ending::Blamed) || replies.len() == 1 {
+            return answer(ending, replies);
+        }
+        // One of them is to blame: each gets a transaction of its own, until the database itself fails.
+        let mut replies = replies.into_iter().enumerate();
+        for (index, reply) in replies.by_ref() {
+            let alone = Arc::new(batch.alone(index, self.seen));
+            let ending = self.commit(&alone).await;
+            let broken = matches!(ending, Ending::Failed(_));
+            answer(ending, vec![reply]);
+            if broken {
+                let rest = replies.map(|(_, reply)| reply).collect();
+                return answer(Ending::Failed(Failure::Unavailable), rest);
+            }
+        }
     }
 
     /// One transaction, watched.
     async fn commit(&mut self, batch: &Arc<Batch>) -> Ending {
         let began = Instant::now();
-        let pool = match self.pool().await {
-            Ok(pool) => pool,
-            Err(error) => return self.failed(&error),
-        };
-        let task = pool.spawn(|db| commit(db, Arc::clone(batch)));
-        let error = match task.within(began + self.settings.watchdog).await {
-            Ok(()) => return self.committed(batch, began),
+        let held = self.writer.take();
+        let work = commit(held, self.opener.clone(), Arc::clone(batch));
+        let error = match self.watched(began + self.settings.watchdog, work).await {
+            Ok(writer) => {
+                self.writer = Some(writer);
+                return self.committed(batch, began);
+            }
             Err(error) => error,
         };
         // A batch whose gate can be shut has not sent COMMIT, and never will.
         if !batch.gate.shut() {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the outcome of a COMMIT is in doubt"
-            );
+            tracing::warn!(error = %ErrorChain(&error), "the outcome of a COMMIT is in doubt");
             return self.look_up(batch, began).await;
         }
         match error {
-            StoreError::Statement(_) | StoreError::Corrupt(_) | StoreError::Lost => {
+            StoreError::Statement(_)
+            | StoreError::Corrupt(_)
+            | StoreError::RowCount
+            | StoreError::Lost => {
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
+                    error = %ErrorChain(&error),
                     batch.works = batch.works().len(),
                     "a batch was refused"
                 );
-                self.give_up();
                 Ending::Blamed
             }
-            StoreError::Unavailable(_) | StoreError::TimedOut(_) | StoreError::Deadline => {
-                self.failed(&error)
+            StoreError::Unavailable(_)
+            | StoreError::TimedOut(_)
+            | StoreError::Deadline
+            | StoreError::LogBroken(_) => {
+                tracing::error!(error = %ErrorChain(&error), "a batch failed before COMMIT");
+                Ending::Failed(Failure::from(&error))
             }
         }
     }
 
-    fn failed(&mut self, error: &StoreError) -> Ending {
-        tracing::error!(
-            error = error as &dyn std::error::Error,
-            "a batch failed before COMMIT"
-        );
-        self.give_up();
-        Ending::Failed(Failure::from(error))
+    /// Runs work as a task of its own until the deadline. Then the task is ended, and what it owns with it.
+    async fn watched<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let mut task = self.runtime.spawn(work);
+        match timeout_at(deadline, &mut task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panicked)) => Err(StoreError::Lost),
+            Err(_elapsed) => {
+                task.abort();
+                Err(StoreError::Deadline)
+            }
+        }
     }
 
     /// Finds out what came of a COMMIT, on connections of its own, until the deadline.
     async fn look_up(&mut self, batch: &Arc<Batch>, began: Instant) -> Ending {
-        self.give_up();
         let deadline = began + self.settings.queue.total;
         let Some(first) = batch.first_event() else {
-            // Nothing of the log is in doubt: refusals are asked again, a cursor is read again.
+            // Nothing of the log is in doubt: refusals are asked again.
             return Ending::Failed(Failure::Unavailable);
         };
         while Instant::now() < deadline {
-            let Ok(pool) = self.pool().await else { break };
-            let first = first.clone();
-            match pool.spawn(|db| look_up(db, first)).within(deadline).await {
-                Ok(true) => return self.committed(batch, began),
-                Ok(false) => return Ending::Failed(Failure::Unavailable),
+            let work = look_up(self.opener.clone(), first.clone());
+            match self.watched(deadline, work).await {
+                Ok((writer, found)) => {
+                    self.writer = Some(writer);
+                    return if found {
+                        self.committed(batch, began)
+                    } else {
+                        Ending::Failed(Failure::Unavailable)
+                    };
+                }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %ErrorChain(&error),
                         "a look-up after a COMMIT in doubt failed"
                     );
-                    self.give_up();
                 }
             }
             sleep(LOOK_UP_PAUSE).await;
@@ -219,20 +272,18 @@ impl Worker {
             batch.works = batch.works().len(),
             "the outcome of a COMMIT stays unknown"
         );
-        self.give_up();
         Ending::Failed(Failure::Unknown)
     }
 
     /// What the rest of the process learns of a commit.
-    fn committed(&self, batch: &Batch, began: Instant) -> Ending {
+    fn committed(&mut self, batch: &Batch, began: Instant) -> Ending {
         let size: usize = batch.works().iter().map(Work::count).sum();
-        if size > 0 {
-            // A batch holds a few hundred changes.
-            let size = u32::try_from(size).unwrap_or(u32::MAX);
-            metrics::histogram!("rekey_commit_batch_size").record(size);
-            metrics::histogram!("rekey_commit_duration_seconds").record(began.elapsed());
-        }
+        // A batch holds a few hundred changes.
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        metrics::histogram!("rekey_commit_batch_size").record(size);
+        metrics::histogram!("rekey_commit_duration_seconds").record(began.elapsed());
         let decided = batch.take_decided();
+        self.seen = decided.seen;
         if let Some(primary) = &decided.primary {
             self.shared.primary.send_if_modified(|held| {
                 let new = held != primary;
@@ -249,23 +300,6 @@ impl Worker {
             }
         }
         Ending::Committed(decided)
-    }
-
-    /// The pool of one that holds the writing connection.
-    async fn pool(&mut self) -> Result<Arc<Pool>, StoreError> {
-        if let Some(pool) = &self.pool {
-            return Ok(Arc::clone(pool));
-        }
-        let pool = Arc::new(Pool::open(&self.target, 1, &self.runtime).await?);
-        self.pool = Some(Arc::clone(&pool));
-        Ok(pool)
-    }
-
-    /// Gives up the writing connection: the next batch opens a new one.
-    fn give_up(&mut self) {
-        if let Some(pool) = self.pool.take() {
-            pool.condemn();
-        }
     }
 }
 
@@ -286,34 +320,17 @@ fn answer(ending: Ending, replies: Vec<Reply>) {
     }
 }
 
-/// Answers the process's own items.
-fn answer_slots(slots: Slots, ending: &Ending) {
-    let decided = match ending {
-        Ending::Committed(decided) => Ok(decided),
-        Ending::Blamed => Err(Failure::Internal),
-        Ending::Failed(failure) => Err(failure.clone()),
-    };
-    // A task that no longer waits for its result hears nothing.
-    for (item, index) in slots.cursors.into_iter().flatten().zip(0..) {
-        let state = decided
-            .clone()
-            .map(|decided| decided.cursors.get(index).copied());
-        let _ = item
-            .answer
-            .send(state.and_then(|state| state.ok_or(Failure::Internal)));
-    }
-    if let Some(item) = slots.retention {
-        let _ = item.answer.send(decided.map(|decided| decided.removed));
-    }
-}
-
 /// What a caller hears of an error before COMMIT.
 impl From<&StoreError> for Failure {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable,
             StoreError::TimedOut(_) | StoreError::Deadline => Self::TimedOut,
-            StoreError::Statement(_) | StoreError::Corrupt(_) | StoreError::Lost => Self::Internal,
+            StoreError::Statement(_)
+            | StoreError::Corrupt(_)
+            | StoreError::RowCount
+            | StoreError::LogBroken(_)
+            | StoreError::Lost => Self::Internal,
         }
     }
 }

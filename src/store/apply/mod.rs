@@ -12,7 +12,7 @@ use std::{
 };
 
 use self::set::{Before, Undo};
-use super::chain::{Head, LogEntry};
+use super::chain::{Heads, LogEntry};
 use crate::domain::{
     Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSetMember, Event,
     EventKind, IfMatch, KeyId, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
@@ -20,16 +20,16 @@ use crate::domain::{
 };
 
 /// What the database holds of what a batch is about, as read under the lock.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Present {
-    /// The end of the log `changes`.
-    pub(super) changes: Head,
-    /// The end of the log `activity`, if the batch appends to it.
-    pub(super) activity: Option<Head>,
+    /// The end of each log that the batch appends to.
+    pub(super) heads: Heads,
     /// The keys that may seal.
     pub(super) active_keys: HashSet<KeyId>,
     /// The secrets that the batch names (with the right owner), by ID.
     pub(super) secrets: HashMap<SecretId, Secret>,
+    /// Those of them that have more versions than are kept: the limit was higher before.
+    pub(super) surplus: HashSet<SecretId>,
     /// Which of the names that the batch would create are taken.
     pub(super) names: HashSet<(Owner, SecretName)>,
     /// How many secrets the owners who create something have.
@@ -59,8 +59,8 @@ pub(super) struct NewVersion<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PushedOut {
     pub(super) secret_id: SecretId,
-    /// Their numbers. The first is known too, so that the database does not walk through all that it has
-    /// deleted before.
+    /// Their numbers: each is looked for by itself, so that the database does not walk through all that it
+    /// has deleted before.
     pub(super) versions: RangeInclusive<u64>,
 }
 
@@ -86,6 +86,8 @@ pub(super) struct Writes<'a> {
 pub(super) struct Plan<'a> {
     pub(super) outcomes: Vec<Result<Outcome, Refused>>,
     pub(super) writes: Writes<'a>,
+    /// The end of each log after that.
+    pub(super) heads: Heads,
 }
 
 /// Applies the work in order.
@@ -93,8 +95,8 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
     let mut state = State {
         stored: present.secrets.keys().copied().collect(),
         living: present.secrets,
-        changes: present.changes,
-        activity: present.activity,
+        surplus: present.surplus,
+        heads: present.heads,
         active_keys: present.active_keys,
         names: present.names,
         counts: present.counts,
@@ -122,17 +124,19 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
         .collect();
     Plan {
         outcomes,
+        heads: state.heads,
         writes: state.into_writes(),
     }
 }
 
 struct State<'a> {
-    changes: Head,
-    activity: Option<Head>,
+    heads: Heads,
     active_keys: HashSet<KeyId>,
     living: HashMap<SecretId, Secret>,
     /// The secrets that have a row.
     stored: HashSet<SecretId>,
+    /// Those of them that have more versions than are kept.
+    surplus: HashSet<SecretId>,
     names: HashSet<(Owner, SecretName)>,
     counts: HashMap<Owner, u64>,
     /// The secrets that changed, in the order of their IDs.
@@ -176,7 +180,11 @@ impl<'a> State<'a> {
             clippy::expect_used,
             reason = "step 2 of the commit reads that head for every batch with accesses"
         )]
-        let head = self.activity.as_mut().expect("the head of `activity`");
+        let head = self
+            .heads
+            .activity
+            .as_mut()
+            .expect("the head of `activity`");
         let entry = head.append(event, access.context.traceparent.clone());
         self.events.push(entry);
     }
@@ -392,9 +400,12 @@ impl<'a> State<'a> {
             version: secret.version,
             version_id: secret.version_id,
         });
-        let entry = self
-            .changes
-            .append(event, change.context.traceparent.clone());
+        #[expect(
+            clippy::expect_used,
+            reason = "step 2 of the commit reads that head for every batch with changes"
+        )]
+        let head = self.heads.changes.as_mut().expect("the head of `changes`");
+        let entry = head.append(event, change.context.traceparent.clone());
         self.events.push(entry);
         self.touched.insert(secret.id)
     }
@@ -420,10 +431,17 @@ impl<'a> State<'a> {
             };
             let floor = newest.version.saturating_sub(kept);
             if floor > 0 && self.stored.contains(&secret_id) {
-                let lowest = first.version.saturating_sub(MOST_VERSIONS);
+                let before = if self.surplus.contains(&secret_id) {
+                    MOST_VERSIONS
+                } else {
+                    kept
+                };
+                // Of this batch's versions those that it pushes out itself are never written.
+                let lowest = first.version.saturating_sub(before).max(1);
+                let highest = floor.min(first.version - 1);
                 writes.pushed_out.push(PushedOut {
                     secret_id,
-                    versions: lowest..=floor,
+                    versions: lowest..=highest,
                 });
             }
             let kept = versions.into_iter().filter(|v| v.version > floor);

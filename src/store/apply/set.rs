@@ -27,7 +27,7 @@ impl<'a> State<'a> {
     /// Applies all changes of a set, or none.
     pub(super) fn set(&mut self, set: &'a ChangeSet) -> Result<Vec<Applied>, Refused> {
         let size = set.changes.len();
-        let (head, events) = (self.changes, self.events.len());
+        let (heads, events) = (self.heads, self.events.len());
         let mut undo = Vec::with_capacity(size);
         let mut applied = Vec::with_capacity(size);
         for (index, change) in set.changes.iter().enumerate() {
@@ -43,7 +43,7 @@ impl<'a> State<'a> {
                         self.undo(step);
                     }
                     self.events.truncate(events);
-                    self.changes = head;
+                    self.heads = heads;
                     return Err(Refused { index, refusal });
                 }
             }

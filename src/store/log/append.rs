@@ -4,11 +4,11 @@ use sea_orm::prelude::Uuid;
 
 use crate::{
     domain::{Event, Owner, TraceParent},
-    store::{chain::LogEntry, dialect::Rows, rows::signed, write::RowsAndText},
+    store::{chain::LogEntry, dialect::Rows, rows::signed, write::Step},
 };
 
-/// Rows and statement that append the entries.
-pub(in crate::store) fn insert(entries: &[LogEntry]) -> RowsAndText<'_> {
+/// The write that appends the entries.
+pub(in crate::store) fn insert(entries: &[LogEntry]) -> Step<'_> {
     let placed = || entries.iter().map(|entry| &entry.placed);
     let events = || placed().map(|placed| &placed.event);
     let subjects = || events().map(Subject::of);
@@ -41,7 +41,7 @@ pub(in crate::store) fn insert(entries: &[LogEntry]) -> RowsAndText<'_> {
                CASE WHEN r.version > 0 THEN r.secret_id END, NULLIF(r.sequence, 0), \
                NULLIF(r.version, 0), CASE WHEN r.version > 0 THEN r.version_id END, \
                r.occurred_at, r.body, r.hash, NULLIF(r.traceparent, '') FROM {rows}";
-    (rows, sql)
+    Step::of_all(rows, sql)
 }
 
 /// What an event is about, for its row.

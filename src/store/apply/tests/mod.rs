@@ -5,6 +5,7 @@ mod sets;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
@@ -111,8 +112,11 @@ fn stored(secret: u128, name: &str, version: u64) -> Secret {
 fn given(secrets: Vec<Secret>) -> Present {
     let count = u64::try_from(secrets.len()).unwrap();
     Present {
-        changes: HEAD,
-        activity: None,
+        heads: Heads {
+            changes: Some(HEAD),
+            activity: None,
+        },
+        surplus: HashSet::new(),
         active_keys: [KeyId::parse("k").unwrap()].into(),
         names: secrets
             .iter()
@@ -284,18 +288,24 @@ fn more_updates_than_are_kept_write_the_last_and_push_out_the_rest() {
     let works = singles(updates);
     let plan = when(given(vec![stored(1, "A", 2)]), &works);
     assert_eq!(versions_written(&plan), [5, 6, 7]);
-    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 0..=4)]);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 1..=2)]);
     assert_eq!(plan.writes.updated[0].version, 7);
     assert_eq!(plan.writes.events.len(), 5);
 }
 
 #[test]
 fn versions_that_a_higher_limit_kept_are_pushed_out_too() {
-    let updates: Vec<Change> = (0..5).map(|n| update(1, 20 + n, None)).collect();
-    let works = singles(updates);
-    let plan = when(given(vec![stored(1, "A", 5_000)]), &works);
+    let works = singles((0..5).map(|n| update(1, 20 + n, None)).collect());
+    let present = given(vec![stored(1, "A", 5_000)]);
+    let plan = when(present.clone(), &works);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 4_998..=5_000)]);
+    let present = Present {
+        surplus: [id(1)].into(),
+        ..present
+    };
     // Of 4,001 to 5,000 all may be there.
-    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 4_001..=5_002)]);
+    let plan = when(present, &works);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 4_001..=5_000)]);
 }
 
 #[test]
@@ -355,11 +365,15 @@ fn accesses_go_to_their_own_log_with_its_own_chain() {
         version: 4,
         version_id: VersionId::new(Uuid::from_u128(6)),
     };
+    let activity = Head {
+        position: 70,
+        ..HEAD
+    };
     let present = Present {
-        activity: Some(Head {
-            position: 70,
-            ..HEAD
-        }),
+        heads: Heads {
+            changes: Some(HEAD),
+            activity: Some(activity),
+        },
         ..given(vec![stored(1, "A", 4)])
     };
     let works = [

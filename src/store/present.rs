@@ -1,0 +1,277 @@
+//! What the database holds of what a batch is about: one read, under the lock.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{FromQueryResult, prelude::Uuid};
+
+use super::{
+    StoreError,
+    apply::{Limits, Present},
+    chain::{Head, Heads},
+    dialect::{Bulk, Rows},
+    rows::{corrupt, signed, unsigned},
+    transaction::Transaction,
+};
+use crate::domain::{
+    Action, Change, Cursor, KeyId, Log, Owner, Provider, Secret, SecretId, SecretName, Timestamp,
+    VersionId, Work,
+};
+
+/// A row of that read. What its columns hold depends on its kind.
+#[derive(Debug, FromQueryResult)]
+struct FoundRow {
+    kind: String,
+    id: Option<Uuid>,
+    version_id: Option<Uuid>,
+    text1: Option<String>,
+    text2: Option<String>,
+    text3: Option<String>,
+    number1: Option<i64>,
+    number2: Option<i64>,
+    number3: Option<i64>,
+    number4: Option<i64>,
+    number5: Option<i64>,
+    bytes1: Option<Vec<u8>>,
+    bytes2: Option<Vec<u8>>,
+}
+
+/// Reads what the batch is about, and which key is the primary one. Of each log that the batch appends to, it
+/// proves that the log still holds the last event that this process saw in it.
+///
+/// # Errors
+/// [`StoreError`], and [`StoreError::LogBroken`] when a log lost that event.
+pub(super) async fn read(
+    transaction: &Transaction,
+    works: &[Work],
+    limits: Limits,
+    seen: Heads,
+) -> Result<(Present, Option<KeyId>), StoreError> {
+    let changes: Vec<&Change> = works.iter().flat_map(Work::changes).collect();
+    let accesses = works.iter().any(|work| matches!(work, Work::Accesses(_)));
+    let mut queries = Vec::new();
+    if !changes.is_empty() {
+        queries.extend([
+            Bulk {
+                rows: seen_position(seen.changes),
+                sql: CHANGES_HEAD,
+            },
+            Bulk {
+                rows: Rows::default().texts("state", ["active"].into_iter()),
+                sql: KEYS,
+            },
+            secrets(&changes, limits),
+            names(&changes),
+            owners(&changes),
+        ]);
+    }
+    if accesses {
+        queries.push(Bulk {
+            rows: seen_position(seen.activity),
+            sql: ACTIVITY_HEAD,
+        });
+    }
+    let mut found = Reading {
+        seen,
+        primary: None,
+        present: Present::default(),
+    };
+    for row in transaction.read::<FoundRow>(queries).await? {
+        found.add(row)?;
+    }
+    let heads = found.present.heads;
+    if (heads.changes.is_none() && !changes.is_empty()) || (heads.activity.is_none() && accesses) {
+        return Err(StoreError::Corrupt("log_head"));
+    }
+    Ok((found.present, found.primary))
+}
+
+macro_rules! head {
+    ($log:literal) => {
+        // ORDER BY and LIMIT, not max(): a plan made while the table is empty must not choose the index on
+        // (log, owner, position), which would be read from end to end until the next ANALYZE.
+        concat!(
+            "SELECT '", $log, "' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+             h.primary_kek_id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+             h.epoch AS number1, COALESCE(e.epoch, h.cut_epoch) AS number2, \
+             COALESCE(e.position, h.cut_position) AS number3, h.cut_epoch AS number4, \
+             h.cut_position AS number5, COALESCE(e.hash, h.cut_hash) AS bytes1, s.hash AS bytes2 \
+             FROM {rows} JOIN log_head h ON h.log = '", $log, "' \
+             LEFT JOIN (SELECT epoch, position, hash FROM events WHERE log = '", $log, "' \
+             ORDER BY position DESC LIMIT 1) e ON TRUE \
+             LEFT JOIN events s ON s.log = '", $log, "' AND s.position = r.seen"
+        )
+    };
+}
+
+/// The head of `changes`: its last event, or what retention left of it; the primary key; and the hash of the
+/// event that was seen last.
+const CHANGES_HEAD: &str = head!("changes");
+/// The same of `activity`.
+const ACTIVITY_HEAD: &str = head!("activity");
+
+/// No event has position 0: nothing was seen yet.
+fn seen_position(seen: Option<Head>) -> Rows<'static> {
+    let position = seen.map_or(0, |head| head.position);
+    Rows::default().numbers("seen", [signed(position)].into_iter())
+}
+
+const KEYS: &str = "SELECT 'key' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+     k.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+     CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+     CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
+     CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+     FROM {rows} JOIN keys k ON k.state = r.state";
+
+/// The secrets that are updated or deleted, if they are their caller's. `number5` counts the version below
+/// those that are kept: there is one only while the limit was higher before.
+fn secrets<'a>(changes: &[&'a Change], limits: Limits) -> Bulk<'a> {
+    let wanted: BTreeSet<_> = changes
+        .iter()
+        .filter(|change| !matches!(change.action, Action::Create { .. }))
+        .map(|change| (change.secret_id, &change.owner))
+        .collect();
+    let kept = signed(limits.versions.max(1));
+    let rows = Rows::default()
+        .uuids("id", wanted.iter().map(|(id, _)| id.get()))
+        .texts("owner", wanted.iter().map(|(_, owner)| owner.as_str()))
+        .numbers("kept", wanted.iter().map(|_| kept));
+    let sql = "SELECT 'secret' AS kind, s.id AS id, v.version_id AS version_id, s.name AS text1, \
+         s.provider AS text2, s.owner AS text3, s.version AS number1, s.sequence AS number2, \
+         s.created_at AS number3, s.updated_at AS number4, \
+         (SELECT count(*) FROM secret_versions o \
+          WHERE o.secret_id = s.id AND o.version = s.version - r.kept) AS number5, \
+         CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN secrets s ON s.id = r.id AND s.owner = r.owner \
+         JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version";
+    Bulk { rows, sql }
+}
+
+/// Which of the names that are to be created are taken.
+fn names<'a>(changes: &[&'a Change]) -> Bulk<'a> {
+    let wanted: BTreeSet<_> = created(changes).collect();
+    let rows = Rows::default()
+        .texts("owner", wanted.iter().map(|(owner, _)| owner.as_str()))
+        .texts("name", wanted.iter().map(|(_, name)| name.as_str()));
+    let sql = "SELECT 'name' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+         s.owner AS text1, s.name AS text2, CAST(NULL AS TEXT) AS text3, \
+         CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
+         CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, \
+         CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN secrets s ON s.owner = r.owner AND s.name = r.name";
+    Bulk { rows, sql }
+}
+
+/// How many secrets each owner has for whom the batch creates one.
+fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
+    let wanted: BTreeSet<_> = created(changes).map(|(owner, _)| owner).collect();
+    let rows = Rows::default().texts("owner", wanted.iter().map(|owner| owner.as_str()));
+    let sql = "SELECT 'owner' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+         r.owner AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+         count(*) AS number1, CAST(NULL AS BIGINT) AS number2, CAST(NULL AS BIGINT) AS number3, \
+         CAST(NULL AS BIGINT) AS number4, CAST(NULL AS BIGINT) AS number5, \
+         CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN secrets s ON s.owner = r.owner GROUP BY r.owner";
+    Bulk { rows, sql }
+}
+
+fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
+    changes.iter().filter_map(|change| match &change.action {
+        Action::Create { name, .. } => Some((&change.owner, name)),
+        Action::Update { .. } | Action::Delete { .. } => None,
+    })
+}
+
+/// What was read so far.
+struct Reading {
+    seen: Heads,
+    primary: Option<KeyId>,
+    present: Present,
+}
+
+impl Reading {
+    fn add(&mut self, row: FoundRow) -> Result<(), StoreError> {
+        match &*row.kind {
+            "changes" => {
+                if let Some(id) = row.text1.as_deref() {
+                    self.primary = Some(KeyId::parse(id).map_err(corrupt("log_head"))?);
+                }
+                self.present.heads.changes = Some(self.head(Log::Changes, row)?);
+            }
+            "activity" => self.present.heads.activity = Some(self.head(Log::Activity, row)?),
+            "key" => {
+                let id = KeyId::parse(&present(row.text1, "keys")?).map_err(corrupt("keys"))?;
+                self.present.active_keys.insert(id);
+            }
+            "secret" => {
+                let surplus = number(row.number5, "secret_versions")? > 0;
+                let secret = secret(row)?;
+                if surplus {
+                    self.present.surplus.insert(secret.id);
+                }
+                self.present.secrets.insert(secret.id, secret);
+            }
+            "name" => {
+                let name = present(row.text2, "secrets")?;
+                let name = SecretName::parse(&name).map_err(corrupt("secrets"))?;
+                self.present.names.insert((owner(row.text1)?, name));
+            }
+            // What is left: "owner".
+            _ => {
+                let count = number(row.number1, "secrets")?;
+                self.present.counts.insert(owner(row.text1)?, count);
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self, log: Log, row: FoundRow) -> Result<Head, StoreError> {
+        let hash = present(row.bytes1, "events")?;
+        let head = Head {
+            epoch: number(row.number1, "log_head")?,
+            last_epoch: number(row.number2, "events")?,
+            position: number(row.number3, "events")?,
+            hash: hash.try_into().map_err(corrupt("events"))?,
+            cut: Cursor {
+                epoch: number(row.number4, "log_head")?,
+                position: number(row.number5, "log_head")?,
+            },
+        };
+        // Retention, here or in another replica, may have removed what was seen long ago.
+        if let Some(seen) = self.seen.of(log)
+            && seen.position > head.cut.position
+            && row.bytes2.as_deref() != Some(seen.hash.as_slice())
+        {
+            return Err(StoreError::LogBroken(log));
+        }
+        Ok(head)
+    }
+}
+
+fn secret(row: FoundRow) -> Result<Secret, StoreError> {
+    let name = present(row.text1, "secrets")?;
+    let provider = row.text2.as_deref().map(Provider::parse).transpose();
+    Ok(Secret {
+        id: SecretId::new(present(row.id, "secrets")?),
+        owner: owner(row.text3)?,
+        name: SecretName::parse(&name).map_err(corrupt("secrets"))?,
+        provider: provider.map_err(corrupt("secrets"))?,
+        version: number(row.number1, "secrets")?,
+        version_id: VersionId::new(present(row.version_id, "secret_versions")?),
+        sequence: number(row.number2, "secrets")?,
+        created_at: Timestamp::from_micros(present(row.number3, "secrets")?),
+        updated_at: Timestamp::from_micros(present(row.number4, "secrets")?),
+    })
+}
+
+fn owner(text: Option<String>) -> Result<Owner, StoreError> {
+    Owner::parse(&present(text, "secrets")?).map_err(corrupt("secrets"))
+}
+
+fn number(number: Option<i64>, table: &'static str) -> Result<u64, StoreError> {
+    unsigned(present(number, table)?, table)
+}
+
+fn present<T>(value: Option<T>, table: &'static str) -> Result<T, StoreError> {
+    value.ok_or(StoreError::Corrupt(table))
+}

@@ -1,0 +1,102 @@
+//! The one writing connection of the process.
+//!
+//! The task that runs a transaction owns it: whatever ends that task early takes the connection with it, and the
+//! database rolls back what had been begun. So no later transaction can find anything of an earlier one.
+
+use sea_orm::QueryResult;
+use tokio::runtime::Handle;
+
+use super::{
+    StoreError,
+    connection::{Pool, Target},
+    transaction::{Connection, Session, Transaction},
+};
+use crate::domain::ErrorChain;
+
+/// The writing connection, between two transactions.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) session: Session,
+}
+
+/// A transaction on it.
+pub(super) struct Begun {
+    pub(super) transaction: Transaction,
+    pub(super) session: Session,
+    /// The rows of each statement that was sent with BEGIN (PostgreSQL).
+    pub(super) results: Vec<Vec<QueryResult>>,
+}
+
+impl Begun {
+    /// Commits it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it is unknown whether it was committed.
+    pub(super) async fn commit(self) -> Result<Writer, StoreError> {
+        Ok(Writer {
+            connection: self.transaction.commit_and_keep().await?,
+            session: self.session,
+        })
+    }
+}
+
+/// Opens the connection.
+#[derive(Debug, Clone)]
+pub(super) struct Opener {
+    target: Target,
+    runtime: Handle,
+}
+
+impl Opener {
+    pub(super) fn new(target: Target, runtime: Handle) -> Self {
+        Self { target, runtime }
+    }
+
+    async fn open(&self) -> Result<Writer, StoreError> {
+        let pool = Pool::open(&self.target, 1, &self.runtime).await?;
+        let mut connection = pool.take().await?;
+        let session = connection.session().await?;
+        Ok(Writer {
+            connection,
+            session,
+        })
+    }
+
+    /// Begins a transaction, with these statements in the same message on PostgreSQL. A connection that was
+    /// held, and turns out to be dead, is replaced: nothing had been sent on it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was written.
+    pub(super) async fn begin(
+        &self,
+        held: Option<Writer>,
+        first: &str,
+    ) -> Result<Begun, StoreError> {
+        if let Some(writer) = held {
+            match begin(writer, first).await {
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::warn!(
+                        error = %ErrorChain(&error),
+                        "the writing connection was dead; a new one is opened"
+                    );
+                }
+                begun => return begun,
+            }
+        }
+        begin(self.open().await?, first).await
+    }
+}
+
+async fn begin(writer: Writer, first: &str) -> Result<Begun, StoreError> {
+    let Writer {
+        connection,
+        session,
+    } = writer;
+    let (transaction, results) = Transaction::begin_on(connection, first).await?;
+    Ok(Begun {
+        transaction,
+        session,
+        results,
+    })
+}
