@@ -1,6 +1,6 @@
 //! A point in time as the databases and the wire hold it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -26,6 +26,20 @@ impl Timestamp {
     #[must_use]
     pub(crate) const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+
+    /// The instant so much earlier.
+    #[must_use]
+    pub(crate) fn before(self, time: Duration) -> Self {
+        // Longer than there are microseconds: the earliest instant.
+        let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
+    /// How far two instants are apart, whichever is earlier.
+    #[must_use]
+    pub(crate) const fn apart(self, other: Self) -> Duration {
+        Duration::from_micros(self.0.abs_diff(other.0))
     }
 }
 
@@ -64,5 +78,20 @@ mod tests {
             "2026-04-15T12:00:00.000001Z"
         );
         assert_eq!(Timestamp::from_micros(1).next().micros(), 2);
+    }
+
+    #[test]
+    fn instants_are_moved_and_compared() {
+        let second = Duration::from_secs(1);
+        let (early, late) = (
+            Timestamp::from_micros(-400_000),
+            Timestamp::from_micros(600_000),
+        );
+        assert_eq!(late.before(second), early);
+        assert_eq!((early.apart(late), late.apart(early)), (second, second));
+        assert_eq!(
+            early.before(Duration::MAX),
+            Timestamp::from_micros(i64::MIN)
+        );
     }
 }

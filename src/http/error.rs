@@ -400,12 +400,11 @@ impl From<Failure> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::BadGateway(error.into()),
+            StoreError::Unavailable(_) | StoreError::LogBroken(_) => Self::BadGateway(error.into()),
             StoreError::TimedOut(_) | StoreError::Deadline => Self::GatewayTimeout(error.into()),
             StoreError::Statement(_)
             | StoreError::Corrupt(_)
             | StoreError::RowCount
-            | StoreError::LogBroken(_)
             | StoreError::Lost => Self::Internal(error.into()),
         }
     }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{ActsFor, Checkpoint, Cursor, EventKind, Grantee, Log, Owner},
-    store::Filter,
+    store::{Check, Filter, StoreError},
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -55,6 +55,9 @@ pub(super) async fn head(call: Call<'_, ()>) -> HandlerResult {
     let mut query = Query::parse(call.request.query_string());
     let log = log(&mut query);
     query.finish()?;
+    if call.state.committer.log_check() != Check::Ok {
+        return Err(StoreError::LogBroken(log).into());
+    }
     let head = call.state.reader.log_head(log).await?;
     let signer = &call.state.signer;
     let (epoch, position) = (head.last_epoch, head.position);

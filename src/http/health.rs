@@ -11,8 +11,8 @@ pub(super) fn alive() -> HandlerResult {
     Ok(json(&mut HttpResponse::Ok(), &Health { status: "ok" })?)
 }
 
-/// `GET /ready`: 503 while the database, its schema or the keys are not as they should be, and once the
-/// service drains. Broker and relay are reported and change nothing: writes do without them.
+/// `GET /ready`: 503 while the database, its schema, the keys or the logs are not as they should be, and once
+/// the service drains. Broker and relay are reported and change nothing: writes do without them.
 pub(super) async fn ready(edge: &Edge) -> HandlerResult {
     let state = &edge.state;
     let store::Readiness {
@@ -21,13 +21,15 @@ pub(super) async fn ready(edge: &Edge) -> HandlerResult {
         keys,
     } = state.reader.ready().await;
     let LinkState { broker, relay, .. } = (state.links)();
-    let good = [database, schema, keys]
+    let log = state.committer.log_check();
+    let good = [database, schema, keys, log]
         .iter()
         .all(|check| *check == Check::Ok);
     let checks = Checks {
         database: name(database),
         schema: name(schema),
         keys: name(keys),
+        log: name(log),
         broker: name(broker),
         relay: name(relay),
     };
@@ -66,6 +68,7 @@ struct Checks {
     database: &'static str,
     schema: &'static str,
     keys: &'static str,
+    log: &'static str,
     broker: &'static str,
     relay: &'static str,
 }

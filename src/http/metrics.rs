@@ -72,6 +72,8 @@ async fn look_up(state: &AppState) {
         relay: _,
     } = (state.links)();
     gauge!("rekey_commit_queue_depth").set(number(state.committer.under_way() as u64));
+    let log_broken = state.committer.log_check() != Check::Ok;
+    gauge!("rekey_log_broken").set(if log_broken { 1.0 } else { 0.0 });
     for log in Log::ALL {
         let head = state.tail(log).head().borrow().position;
         gauge!("rekey_log_position", "log" => log.as_str()).set(number(head));

@@ -57,7 +57,8 @@ impl Admin {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.pool.spawn(work).finish().await
+        let mut task = self.pool.spawn(work);
+        task.finish().await
     }
 
     /// Applies all migrations that are missing.

@@ -4,7 +4,10 @@
 //! wait for, in a bounded queue, and the process's own items, which have a slot each and are never refused.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ use super::{
     apply::Limits,
     connection::Target,
     cursor::{CursorState, CursorStep},
+    reader::Check,
     retention::Retention,
     worker::Worker,
 };
@@ -66,6 +70,8 @@ pub(super) struct Shared {
     pub(super) slots_filled: Notify,
     committed: [watch::Sender<u64>; Log::ALL.len()],
     pub(super) primary: watch::Sender<KeyId>,
+    /// A log lost an event that this process had seen in it.
+    pub(super) log_broken: AtomicBool,
     pub(super) stopping: watch::Sender<bool>,
 }
 
@@ -113,6 +119,7 @@ impl Committer {
             slots_filled: Notify::new(),
             committed: Log::ALL.map(|_| watch::Sender::new(0)),
             primary: watch::Sender::new(primary),
+            log_broken: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         });
         let worker = Worker::new(
@@ -181,6 +188,17 @@ impl Committer {
     #[must_use]
     pub(crate) fn primary_key(&self) -> KeyId {
         self.shared.primary.borrow().clone()
+    }
+
+    /// Whether the logs still hold what this process saw in them. Once one does not, the process writes and
+    /// signs nothing until it is restarted.
+    #[must_use]
+    pub(crate) fn log_check(&self) -> Check {
+        if self.shared.log_broken.load(Ordering::Relaxed) {
+            Check::Failed
+        } else {
+            Check::Ok
+        }
     }
 
     /// How many commands are under way.

@@ -17,15 +17,24 @@ use std::{
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
     sqlx::{
-        self,
+        self, Connection as _,
         pool::PoolOptions,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{StoreError, transaction::Connection};
+use crate::domain::ErrorChain;
+
+/// A connection that was idle for so long is asked whether it is still there before it is used.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 
 /// What to do when the file of a SQLite database is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +120,16 @@ impl Target {
             .map_sqlx_postgres_pool_opts(move |o| {
                 close_hard_when(o, condemned.clone())
                     .after_connect(|connection, _| Box::pin(refuse_standby(connection)))
+                    .before_acquire(|connection, usage| {
+                        Box::pin(async move {
+                            // After a restart of the server all idle connections are dead. One in use is not
+                            // asked: it costs a round trip.
+                            if usage.idle_for >= ASK_AFTER {
+                                connection.ping().await?;
+                            }
+                            Ok(true)
+                        })
+                    })
             });
     }
 }
@@ -213,14 +232,24 @@ impl Pool {
     }
 }
 
-/// How long work may take before its pool counts a miss, and after how many misses in a row the pool is
-/// replaced as a whole: a black-holed connection frees nothing by itself.
+/// How long work may take, and when its pool is replaced as a whole: a black-holed connection frees nothing by
+/// itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// The longest that work may take.
+    /// The longest that work may take. After that it is overdue.
     pub(crate) deadline: Duration,
-    /// Misses in a row.
-    pub(crate) misses: u32,
+    /// So many that are overdue together replace the pool. One alone does after [`LONGEST_OVERDUE`].
+    pub(crate) overdue: u32,
+}
+
+/// One piece of work that takes this long replaces its pool.
+const LONGEST_OVERDUE: Duration = Duration::from_secs(10);
+
+/// A pool, and how much of its work is overdue.
+#[derive(Debug)]
+struct Watched {
+    pool: Pool,
+    overdue: AtomicU32,
 }
 
 /// A pool that is replaced when it does not answer.
@@ -229,8 +258,7 @@ pub(crate) struct ReplaceablePool {
     target: Target,
     runtime: Handle,
     patience: Patience,
-    pool: RwLock<Arc<Pool>>,
-    misses: AtomicU32,
+    watched: RwLock<Arc<Watched>>,
 }
 
 impl ReplaceablePool {
@@ -243,18 +271,17 @@ impl ReplaceablePool {
         runtime: &Handle,
         patience: Patience,
     ) -> Result<Self, StoreError> {
-        let pool = Pool::open(&target, target.max_connections, runtime).await?;
+        let watched = RwLock::new(watched(&target, runtime).await?);
         Ok(Self {
             target,
             runtime: runtime.clone(),
             patience,
-            pool: RwLock::new(Arc::new(pool)),
-            misses: AtomicU32::new(0),
+            watched,
         })
     }
 
-    fn pool(&self) -> Arc<Pool> {
-        Arc::clone(&self.pool.read().unwrap_or_else(PoisonError::into_inner))
+    fn watched(&self) -> Arc<Watched> {
+        Arc::clone(&self.watched.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs work as a task of its own. When it misses its deadline the task goes on, unless the pool is given
@@ -262,42 +289,66 @@ impl ReplaceablePool {
     ///
     /// # Errors
     /// The work's own, or [`StoreError::Deadline`].
-    pub(crate) async fn run<F, W, T, E>(&self, work: F) -> Result<T, E>
+    pub(crate) async fn run<F, W, T, E>(self: &Arc<Self>, work: F) -> Result<T, E>
     where
         F: FnOnce(DatabaseConnection) -> W,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let pool = self.pool();
-        let task = pool.spawn(work).finish();
-        let Ok(result) = timeout(self.patience.deadline, task).await else {
-            if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= self.patience.misses {
-                self.replace(&pool).await?;
+        let watched = self.watched();
+        let began = Instant::now();
+        let mut task = watched.pool.spawn(work);
+        match timeout(self.patience.deadline, task.finish()).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                let overdue = 1 + watched.overdue.fetch_add(1, Ordering::Relaxed);
+                let pool = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    // Whether it ends, and how, concerns nobody any more.
+                    let ended = overdue < pool.patience.overdue
+                        && timeout_at(began + LONGEST_OVERDUE, task.finish())
+                            .await
+                            .is_ok();
+                    if ended {
+                        watched.overdue.fetch_sub(1, Ordering::Relaxed);
+                    } else {
+                        pool.replace(&watched).await;
+                    }
+                });
+                Err(StoreError::Deadline.into())
             }
-            return Err(StoreError::Deadline.into());
-        };
-        self.misses.store(0, Ordering::Relaxed);
-        result
+        }
     }
 
-    async fn replace(&self, missed: &Arc<Pool>) -> Result<(), StoreError> {
-        let fresh = Pool::open(&self.target, self.target.max_connections, &self.runtime).await?;
-        let mut held = self.pool.write().unwrap_or_else(PoisonError::into_inner);
+    async fn replace(&self, late: &Arc<Watched>) {
+        let fresh = match watched(&self.target, &self.runtime).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "the connections can't be replaced");
+                return;
+            }
+        };
+        let mut held = self.watched.write().unwrap_or_else(PoisonError::into_inner);
         // Another task may have replaced it already.
-        if Arc::ptr_eq(&held, missed) {
-            *held = Arc::new(fresh);
-            self.misses.store(0, Ordering::Relaxed);
-            missed.condemn();
+        if Arc::ptr_eq(&held, late) {
+            *held = fresh;
+            late.pool.condemn();
             tracing::warn!("the connections to the database were replaced: it does not answer");
         }
-        Ok(())
     }
 
     /// Closes the pool, as far as that is possible within `deadline`.
     pub(crate) async fn close(&self, deadline: Duration) {
-        self.pool().close(deadline).await;
+        self.watched().pool.close(deadline).await;
     }
+}
+
+async fn watched(target: &Target, runtime: &Handle) -> Result<Arc<Watched>, StoreError> {
+    Ok(Arc::new(Watched {
+        pool: Pool::open(target, target.max_connections, runtime).await?,
+        overdue: AtomicU32::new(0),
+    }))
 }
 
 /// Work that runs on a pool. Dropping it does not end the work.
@@ -309,8 +360,8 @@ impl<T, E: From<StoreError>> Running<T, E> {
     ///
     /// # Errors
     /// The work's own, or [`StoreError::Lost`] when it panicked.
-    pub(super) async fn finish(self) -> Result<T, E> {
-        self.0
+    pub(super) async fn finish(&mut self) -> Result<T, E> {
+        (&mut self.0)
             .await
             .unwrap_or_else(|_panicked| Err(StoreError::Lost.into()))
     }

@@ -134,10 +134,12 @@ async fn acquire(
         .execute_raw(statement(transaction, sql, values))
         .await?;
     let now = clock(backend);
+    // A lease that ends later than one that is taken now was taken before the clock was set back: it is over.
     let sql = format!(
         "UPDATE relay_cursors SET holder = $1, lease_number = lease_number + 1, \
          leased_until = {now} + $2 WHERE exchange = $3 AND log = $4 \
-         AND leased_until <= {now} RETURNING lease_number, position"
+         AND (leased_until <= {now} OR leased_until > {now} + $2) \
+         RETURNING lease_number, position"
     );
     let values = [holder.into(), LEASE.into(), exchange.into(), log.into()];
     Ok(statement(transaction, sql, values))

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::domain::{Cursor, Log, Owner, SealedMask, Secret, SecretId, SecretName};
 
-/// After so many deadlines missed in a row the pool is replaced as a whole.
-const MISSES: u32 = 3;
+/// So many reads that are overdue together replace the pool.
+const OVERDUE: u32 = 3;
 
 /// How much longer than the database's own timeouts a read may take.
 const GRACE: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Reader {
     pub(crate) async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let patience = Patience {
             deadline: target.timeout + GRACE,
-            misses: MISSES,
+            overdue: OVERDUE,
         };
         let pool = ReplaceablePool::open(target, runtime, patience).await?;
         Ok(Self {

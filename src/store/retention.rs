@@ -13,6 +13,7 @@ use super::{
     StoreError,
     commit::lock,
     committer::Committer,
+    dialect::clock,
     log,
     rows::{signed, statement, unsigned},
     transaction::Transaction,
@@ -26,6 +27,9 @@ const BATCH: u64 = 1000;
 const BETWEEN_BATCHES: Duration = Duration::from_millis(50);
 /// How often old events are looked for.
 const EVERY: Duration = Duration::from_mins(10);
+
+/// Clocks that differ by more stop retention.
+const CLOCKS_APART: Duration = Duration::from_hours(1);
 
 /// How long the logs are kept; for ever where it is none.
 #[derive(Debug, Clone)]
@@ -46,7 +50,7 @@ impl RetentionPolicy {
                 let Some(kept) = kept else { continue };
                 let retention = Retention {
                     log,
-                    before: Timestamp::from(Utc::now() - kept),
+                    kept,
                     exchange: self.exchange.clone(),
                 };
                 // A batch that failed is logged by the committer, and tried again the next time.
@@ -64,10 +68,15 @@ impl RetentionPolicy {
 pub(crate) struct Retention {
     /// The log.
     pub log: Log,
-    /// Events that happened before.
-    pub before: Timestamp,
+    /// Events that happened longer ago, by the database's clock.
+    pub kept: Duration,
     /// The exchange that this process relays to: its cursor must be there.
     pub exchange: Option<String>,
+}
+
+#[derive(Debug, FromQueryResult)]
+struct TimeRow {
+    micros: i64,
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -95,6 +104,9 @@ pub(super) async fn run(
 async fn remove_batch(transaction: &Transaction, retention: &Retention) -> Result<u64, StoreError> {
     let log = retention.log;
     lock(transaction, log).await?;
+    let Some(now) = agreed_time(transaction).await? else {
+        return Ok(0);
+    };
     let head = log::head(transaction, log).await?;
     let cut = head.cut.position;
     let Some(relayed) = relayed(transaction, retention).await? else {
@@ -102,13 +114,14 @@ async fn remove_batch(transaction: &Transaction, retention: &Retention) -> Resul
     };
     let last = head.position.saturating_sub(1);
     let most = last.min(relayed).min(cut.saturating_add(BATCH));
+    let before = now.before(retention.kept);
     let young = "SELECT position FROM events WHERE log = $1 AND position > $2 AND position <= $3 \
                  AND occurred_at >= $4 ORDER BY position LIMIT 1";
     let values = [
         log.as_str().into(),
         signed(cut).into(),
         signed(most).into(),
-        retention.before.micros().into(),
+        before.micros().into(),
     ];
     let young = PositionRow::find_by_statement(statement(transaction, young, values))
         .one(transaction)
@@ -122,6 +135,27 @@ async fn remove_batch(transaction: &Transaction, retention: &Retention) -> Resul
     }
     remove(transaction, log, cut, until).await?;
     Ok(until - cut)
+}
+
+/// The database's time; none when this process's clock says something else. One of the two is wrong then, and
+/// what it would remove is gone for good.
+async fn agreed_time(transaction: &Transaction) -> Result<Option<Timestamp>, StoreError> {
+    let clock = clock(transaction.get_database_backend());
+    let sql = format!("SELECT {clock} AS micros");
+    let row = TimeRow::find_by_statement(statement(transaction, sql, []))
+        .one(transaction)
+        .await?
+        .ok_or(StoreError::Corrupt("the clock"))?;
+    let database = Timestamp::from_micros(row.micros);
+    let apart = Timestamp::from(Utc::now()).apart(database);
+    if apart > CLOCKS_APART {
+        tracing::error!(
+            clocks.apart_seconds = apart.as_secs(),
+            "retention stops: the clocks of the database and of this process differ by more than an hour"
+        );
+        return Ok(None);
+    }
+    Ok(Some(database))
 }
 
 /// The position that every relay has passed; none while this process's own has yet to create its cursor.

@@ -5,7 +5,7 @@
 //! database falls silent, or the transaction panics. No timer delays a lone write.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -158,6 +158,9 @@ impl Worker {
 
     /// Commits a batch and answers everybody in it.
     async fn serve(&mut self, works: Vec<Work>, replies: Vec<Reply>) {
+        if self.shared.log_broken.load(Ordering::Relaxed) {
+            return answer(Ending::Failed(Failure::Unavailable), replies);
+        }
         let batch = Arc::new(Batch {
             works: works.into(),
             only: None,
@@ -214,10 +217,16 @@ impl Worker {
                 );
                 Ending::Blamed
             }
-            StoreError::Unavailable(_)
-            | StoreError::TimedOut(_)
-            | StoreError::Deadline
-            | StoreError::LogBroken(_) => {
+            StoreError::LogBroken(log) => {
+                tracing::error!(
+                    log.name = log.as_str(),
+                    "the log does not hold the last event that was seen in it: nothing more is written or \
+                     signed until a restart"
+                );
+                self.shared.log_broken.store(true, Ordering::Relaxed);
+                Ending::Failed(Failure::Unavailable)
+            }
+            StoreError::Unavailable(_) | StoreError::TimedOut(_) | StoreError::Deadline => {
                 tracing::error!(error = %ErrorChain(&error), "a batch failed before COMMIT");
                 Ending::Failed(Failure::from(&error))
             }
@@ -324,12 +333,11 @@ fn answer(ending: Ending, replies: Vec<Reply>) {
 impl From<&StoreError> for Failure {
     fn from(error: &StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Unavailable(_) | StoreError::LogBroken(_) => Self::Unavailable,
             StoreError::TimedOut(_) | StoreError::Deadline => Self::TimedOut,
             StoreError::Statement(_)
             | StoreError::Corrupt(_)
             | StoreError::RowCount
-            | StoreError::LogBroken(_)
             | StoreError::Lost => Self::Internal,
         }
     }

@@ -51,6 +51,10 @@ fn describe() {
         "Time from the beginning of a batch to its COMMIT"
     );
     describe_gauge!("rekey_commit_queue_depth", "Commands under way");
+    describe_gauge!(
+        "rekey_log_broken",
+        "1 when a log lost an event that this process had seen in it"
+    );
     describe_gauge!("rekey_log_position", "Position of a log's last event");
     describe_gauge!(
         "rekey_relay_lag_events",

@@ -110,7 +110,7 @@ impl AuditStore {
     pub(crate) async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
         let patience = Patience {
             deadline: DEADLINE,
-            misses: 1,
+            overdue: 1,
         };
         let pool = ReplaceablePool::open(target, runtime, patience).await?;
         Ok(Self {
