@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     chain::{Bad, Chain},
+    event::Link,
     store::{AuditStore, Walk},
     verify::await_mark,
 };
@@ -76,11 +77,11 @@ pub(crate) async fn export(
     if !await_mark(store, log, until, patience).await? {
         return Err(ExportError::Lagging(until));
     }
-    let base = store.state(log).await?.base.cursor();
+    let base = store.state(log).await?.base.cursor;
     if base != Cursor::START {
         return Err(ExportError::Headless(base));
     }
-    let mut chain = Chain::of(log);
+    let mut chain = Chain::after(Some(log), Link::START);
     let mut walk = Walk::begin(store, log, 0, until.position).await?;
     loop {
         let page = walk.page().await?;
@@ -92,7 +93,7 @@ pub(crate) async fn export(
             out.write_all(row.body())?;
             out.write_all(b"\n")?;
         }
-        report(chain.cursor().position, until.position);
+        report(chain.last().cursor.position, until.position);
     }
     chain.ends_at(&checkpoint)?;
     serde_json::to_writer(&mut *out, &checkpoint).map_err(io::Error::from)?;

@@ -10,8 +10,8 @@ use chrono::Utc;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    event::AuditEvent,
-    store::{AuditStore, LogState, Mark},
+    event::{AuditEvent, Link},
+    store::{AuditStore, LogState},
 };
 use crate::{
     client::{ApiClient, ClientError, EventPage},
@@ -108,7 +108,7 @@ impl Gaps {
     async fn compare(&self, watched: &mut Watched) -> Result<(), GapError> {
         let log = watched.log;
         // Read before the head: the service must have everything that is stored by then.
-        let stored = self.store.state(log).await?.mark.cursor();
+        let stored = self.store.state(log).await?.mark.cursor;
         let head = self.client.head(log).await?;
         if self.key.as_ref().is_some_and(|key| !key.verifies(&head)) {
             tracing::error!(
@@ -142,7 +142,7 @@ impl Gaps {
     /// Fills the log's gap, if it has one that is old enough.
     async fn look(&self, watched: &mut Watched) -> Result<(), GapError> {
         let state = self.store.state(watched.log).await?;
-        let mark = state.mark.cursor();
+        let mark = state.mark.cursor;
         if mark >= goal(&state, watched.head) {
             watched.stuck = None;
             watched.not_before = None;
@@ -161,10 +161,10 @@ impl Gaps {
         }
         let state = self.fill(watched, mark).await?;
         let missing = goal(&state, watched.head);
-        if state.mark.cursor() < missing {
+        if state.mark.cursor < missing {
             watched.not_before = Some(Instant::now() + self.compare);
             tracing::error!(
-                log = watched.log.as_str(), mark = %state.mark.cursor(), until = %missing,
+                log = watched.log.as_str(), mark = %state.mark.cursor, until = %missing,
                 "the service's log does not have the missing events"
             );
         }
@@ -178,16 +178,15 @@ impl Gaps {
             return Ok(());
         };
         let first = AuditEvent::parse(first.clone().into_bytes())?;
-        if cut.position == 0 || first.position != cut.position + 1 {
+        if cut.position == 0 || first.link.cursor.position != cut.position + 1 {
             return Ok(());
         }
         tracing::warn!(
             log = log.as_str(), %cut,
             "the service had removed events before this consumer first ran: the copy begins after them"
         );
-        let base = Mark {
-            epoch: cut.epoch,
-            position: cut.position,
+        let base = Link {
+            cursor: cut,
             hash: first.prev_hash,
         };
         Ok(self.store.begin_after(log, base).await?)
@@ -220,7 +219,7 @@ impl Gaps {
                 .collect();
             filled += self.store.add(events?, now()).await?.new;
             let state = self.store.state(log).await?;
-            let whole = state.mark.cursor() >= goal(&state, watched.head);
+            let whole = state.mark.cursor >= goal(&state, watched.head);
             if last || whole {
                 if filled > 0 {
                     tracing::info!(log = log.as_str(), events = filled, "filled a gap");

@@ -6,10 +6,13 @@
 
 use std::io::{self, BufRead};
 
-use super::chain::{Bad, Chain};
+use super::{
+    chain::{Bad, Chain},
+    event::Link,
+};
 use crate::{
     crypto::CheckpointKey,
-    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
+    domain::{Checkpoint, Cursor, Log},
 };
 
 /// The longest line that is read: far longer than any event, and short enough that no file fills the memory.
@@ -23,9 +26,7 @@ pub(crate) struct Proof {
     /// It begins after this cursor: `0-0` is before the log's first event.
     pub after: Cursor,
     /// Its last event.
-    pub cursor: Cursor,
-    /// The hash of that.
-    pub hash: [u8; HASH_BYTES],
+    pub last: Link,
     /// How many checkpoints were checked.
     pub checkpoints: u64,
 }
@@ -49,7 +50,7 @@ pub(crate) fn verify_export(
     mut export: impl BufRead,
     key: &CheckpointKey,
 ) -> Result<Proof, OfflineError> {
-    let mut chain = Chain::default();
+    let mut chain = Chain::after(None, Link::START);
     loop {
         let Some(line) = next_line(&mut export)? else {
             return Err(Bad::new(chain.next(), "the export has no checkpoint").into());
@@ -81,8 +82,7 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
     Ok(Proof {
         log: checkpoint.log,
         after: Cursor::START,
-        cursor: chain.cursor(),
-        hash: chain.hash(),
+        last: chain.last(),
         checkpoints: 1,
     })
 }
@@ -128,7 +128,7 @@ mod tests {
                 "sequence": position.div_ceil(2), "actor": {"id": null, "kind": "system"},
             });
             let event = event("changes", 1, position, hash, &more);
-            hash = event.hash;
+            hash = event.link.hash;
             lines.push(event.body);
         }
         let epoch = u64::from(count > 0);
@@ -162,9 +162,9 @@ mod tests {
     #[test]
     fn a_whole_export_is_proved_an_empty_one_too() {
         let proof = verified(&lines(5).concat()).unwrap();
-        assert_eq!(proof.cursor.to_string(), "1-5");
+        assert_eq!(proof.last.cursor.to_string(), "1-5");
         assert_eq!(proof.log, Log::Changes);
-        assert_eq!(verified(&lines(0).concat()).unwrap().cursor, Cursor::START);
+        assert_eq!(verified(&lines(0).concat()).unwrap().last, Link::START);
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
         let mut hash = [0; 32];
         for position in 1..=3 {
             let event = event("changes", 1, position, hash, &json!({"owner": "mallory"}));
-            hash = event.hash;
+            hash = event.link.hash;
             forged.push([event.body, b"\n".to_vec()].concat());
         }
         let mut old = forged.clone();

@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     chain::{Bad, Chain},
-    event::AuditEvent,
+    event::{AuditEvent, Link},
     offline::Proof,
     store::{AuditStore, Checked, Walk},
 };
 use crate::{
     client::{ApiClient, ClientError},
     crypto::CheckpointKey,
-    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
+    domain::{Checkpoint, Cursor, Log},
     store::StoreError,
 };
 
@@ -101,7 +101,7 @@ impl Verifier {
         };
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
-        let mut chain = Chain::after(log, base.cursor(), base.hash);
+        let mut chain = Chain::after(Some(log), base);
         let walked = self.walk(&mut chain, until, head.as_ref(), report).await;
         found.extend(finding(walked)?);
         found.extend(finding(self.abandoned(log).await)?);
@@ -113,9 +113,8 @@ impl Verifier {
             Some(bad) => Err(bad.into()),
             None => Ok(Proof {
                 log,
-                after: base.cursor(),
-                cursor: chain.cursor(),
-                hash: chain.hash(),
+                after: base.cursor,
+                last: chain.last(),
                 checkpoints,
             }),
         }
@@ -150,7 +149,7 @@ impl Verifier {
         let Some(log) = chain.log() else {
             return Ok(());
         };
-        let base = chain.cursor();
+        let base = chain.last().cursor;
         let twin = self.client.as_ref();
         let mut twin = twin.map(|client| Twin::new(client, log, base));
         let mut walk = Walk::begin(&self.store, log, base.position, until.position).await?;
@@ -172,10 +171,9 @@ impl Verifier {
                 };
                 return Err(bad.into());
             }
-            report(chain.cursor().position, until.position);
+            report(chain.last().cursor.position, until.position);
         }
-        let end = chain.cursor();
-        if end.position < until.position {
+        if chain.last().cursor.position < until.position {
             let reason = format!("it is missing: the log is known to go through {until}");
             return Err(Bad::new(chain.next(), reason).into());
         }
@@ -188,7 +186,7 @@ impl Verifier {
     /// Verifies the branch that a restored service has abandoned: it was published, so it must verify too.
     async fn abandoned(&self, log: Log) -> Result<(), VerifyError> {
         let mut walk = Walk::of_abandoned(&self.store, log).await?;
-        let mut before: Option<Before> = None;
+        let mut before: Option<Link> = None;
         loop {
             let page = walk.page().await?;
             if page.is_empty() {
@@ -197,14 +195,11 @@ impl Verifier {
             for row in page {
                 let at = row.cursor()?;
                 let bad = |reason: String| Bad::new(at.position, format!("{at}: {reason}"));
-                let event = match AuditEvent::parse(row.body().to_vec()) {
-                    Ok(event) => event,
-                    Err(error) => return Err(bad(error.to_string()).into()),
-                };
-                let (cursor, hash, prev_hash) = (event.cursor(), event.hash, event.prev_hash);
-                if let Err(error) = row.check(event) {
-                    return Err(bad(error.reason).into());
-                }
+                let event = AuditEvent::parse(row.body().to_vec())
+                    .map_err(|error| bad(error.to_string()))?;
+                let (link, prev_hash) = (event.link, event.prev_hash);
+                row.check(event).map_err(|error| bad(error.reason))?;
+                let cursor = link.cursor;
                 let same = before.filter(|last| last.cursor.epoch == cursor.epoch);
                 if let Some(last) = same
                     && last.cursor.position + 1 < cursor.position
@@ -214,7 +209,7 @@ impl Verifier {
                 }
                 let follows = match same {
                     Some(last) => last.hash == prev_hash,
-                    _ if cursor.position == 1 => prev_hash == [0; HASH_BYTES],
+                    _ if cursor.position == 1 => prev_hash == Link::START.hash,
                     _ => {
                         let position = cursor.position - 1;
                         self.store.holds(log, position, prev_hash).await?
@@ -223,7 +218,7 @@ impl Verifier {
                 if !follows {
                     return Err(bad("it does not follow an event before it".to_owned()).into());
                 }
-                before = Some(Before { cursor, hash });
+                before = Some(link);
             }
         }
     }
@@ -285,13 +280,6 @@ struct Signed {
     bad: Option<Bad>,
 }
 
-/// The event before the one in question.
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    cursor: Cursor,
-    hash: [u8; HASH_BYTES],
-}
-
 /// Waits until the mark has reached `until`, at most so long; answers whether it has.
 pub(super) async fn await_mark(
     store: &AuditStore,
@@ -301,7 +289,7 @@ pub(super) async fn await_mark(
 ) -> Result<bool, StoreError> {
     let end = Instant::now() + patience;
     loop {
-        let mark = store.state(log).await?.mark.cursor();
+        let mark = store.state(log).await?.mark.cursor;
         if mark >= until {
             return Ok(true);
         }

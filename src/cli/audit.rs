@@ -232,7 +232,7 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
         let name = log.map_or("export", Log::as_str);
         match found {
             Ok(proof) => {
-                let (cursor, hash) = (proof.cursor, hex::encode(proof.hash));
+                let (cursor, hash) = (proof.last.cursor, hex::encode(proof.last.hash));
                 let after = proof.after;
                 list.push(json!({
                     "log": log, "after": after.to_string(), "cursor": cursor.to_string(), "hash": hash,

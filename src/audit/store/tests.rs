@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -47,7 +48,7 @@ impl Db {
 
     async fn mark(&self) -> String {
         let state = self.store.state(Log::Changes).await.unwrap();
-        state.mark.cursor().to_string()
+        state.mark.cursor.to_string()
     }
 
     /// The positions and epochs of the log, as a walk reads them.
@@ -77,7 +78,7 @@ fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent
                 hash,
                 &json!({"epoch_of": epoch}),
             );
-            hash = event.hash;
+            hash = event.link.hash;
             event
         })
         .collect()
@@ -119,7 +120,7 @@ async fn a_repeat_with_another_hash_is_kept_next_to_the_first() {
         "changes",
         1,
         2,
-        events[0].hash,
+        events[0].link.hash,
         &json!({"owner": "mallory"}),
     );
     for _ in 0..2 {
@@ -158,7 +159,7 @@ async fn a_restored_service_takes_the_mark_back_to_where_it_branched_off() {
     let db = Db::new().await;
     let old = stretch(1, 1, 10, [0; 32]);
     db.add(&old).await;
-    let new = stretch(1_764_000_000, 8, 9, old[6].hash);
+    let new = stretch(1_764_000_000, 8, 9, old[6].link.hash);
     // The second of them alone does not say where the branch begins.
     db.add(&new[1..]).await;
     assert_eq!(db.mark().await, "1-10");
@@ -186,8 +187,8 @@ async fn a_checkpoint_that_contradicts_an_event_is_an_alarm() {
     };
     let now = Timestamp::from_micros(1);
     for (one, agrees) in [
-        (checkpoint(1, events[0].hash), true),
-        (checkpoint(1, events[0].hash), true),
+        (checkpoint(1, events[0].link.hash), true),
+        (checkpoint(1, events[0].link.hash), true),
         (checkpoint(3, [1; 32]), true),
         (checkpoint(2, [2; 32]), false),
     ] {
@@ -210,11 +211,11 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
     let db = Db::new().await;
     let old = stretch(1, 1, 10, [0; 32]);
     db.add(&old).await;
-    db.add(&stretch(2, 8, 9, old[6].hash)).await;
-    db.add(&stretch(3, 8, 8, old[6].hash)).await;
+    db.add(&stretch(2, 8, 9, old[6].link.hash)).await;
+    db.add(&stretch(3, 8, 8, old[6].link.hash)).await;
     let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
     let proof = verifier.verify(Log::Changes, |_, _| {}).await.unwrap();
-    assert_eq!(proof.cursor.to_string(), "3-8");
+    assert_eq!(proof.last.cursor.to_string(), "3-8");
     for (change, position) in [
         (
             "DELETE FROM audit_events WHERE epoch = 1 AND position = 9",
@@ -239,7 +240,7 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
             panic!("{proved:?}");
         };
         assert_eq!(bad.position, position, "{bad}");
-        let missing = [&old[8..], &stretch(2, 8, 9, old[6].hash)].concat();
+        let missing = [&old[8..], &stretch(2, 8, 9, old[6].link.hash)].concat();
         db.add(&missing).await;
     }
 }
@@ -248,26 +249,23 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
 async fn a_log_that_was_cut_before_the_first_start_begins_after_the_cut() {
     let db = Db::new().await;
     let events = stretch(1, 1, 8, [0; 32]);
-    let base = Mark {
-        epoch: 1,
-        position: 5,
-        hash: events[4].hash,
-    };
     db.add(&events[6..]).await;
-    db.store.begin_after(Log::Changes, base).await.unwrap();
+    db.store
+        .begin_after(Log::Changes, events[4].link)
+        .await
+        .unwrap();
     assert_eq!(db.mark().await, "1-5");
     db.add(&events[5..6]).await;
     assert_eq!(db.mark().await, "1-8");
     let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
     let proof = verifier.verify(Log::Changes, |_, _| {}).await.unwrap();
     assert_eq!(
-        (proof.after.to_string(), proof.cursor.to_string()),
+        (proof.after.to_string(), proof.last.cursor.to_string()),
         ("1-5".to_owned(), "1-8".to_owned())
     );
     // Once it has begun it begins nowhere else: what is missing then was lost.
-    let later = Mark {
-        epoch: 1,
-        position: 9,
+    let later = Link {
+        cursor: Cursor::parse("1-9").unwrap(),
         hash: [9; 32],
     };
     db.store.begin_after(Log::Changes, later).await.unwrap();
