@@ -58,11 +58,6 @@ impl Chain {
         }
     }
 
-    /// The log, once an event or the caller has named it.
-    pub(super) fn log(&self) -> Option<Log> {
-        self.log
-    }
-
     /// The position that comes next.
     pub(super) fn next(&self) -> u64 {
         self.last.cursor.position + 1

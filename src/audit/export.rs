@@ -83,11 +83,7 @@ pub(crate) async fn export(
     }
     let mut chain = Chain::after(Some(log), Link::START);
     let mut walk = Walk::begin(store, log, 0, until.position).await?;
-    loop {
-        let page = walk.page().await?;
-        if page.is_empty() {
-            break;
-        }
+    while let Some(page) = walk.page().await? {
         for row in page {
             chain.push(row.body())?;
             out.write_all(row.body())?;

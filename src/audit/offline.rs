@@ -9,6 +9,7 @@ use std::io::{self, BufRead};
 use super::{
     chain::{Bad, Chain},
     event::Link,
+    verify::VerifyError,
 };
 use crate::{
     crypto::CheckpointKey,
@@ -31,25 +32,14 @@ pub(crate) struct Proof {
     pub checkpoints: u64,
 }
 
-/// Why an export could not be verified.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OfflineError {
-    /// The file can't be read.
-    #[error("the export can't be read")]
-    Read(#[from] io::Error),
-    /// The proof fails.
-    #[error(transparent)]
-    Bad(#[from] Bad),
-}
-
 /// Verifies an export.
 ///
 /// # Errors
-/// [`OfflineError::Bad`] names the first bad position.
+/// [`VerifyError::Bad`] names the first bad position.
 pub(crate) fn verify_export(
     mut export: impl BufRead,
     key: &CheckpointKey,
-) -> Result<Proof, OfflineError> {
+) -> Result<Proof, VerifyError> {
     let mut chain = Chain::after(None, Link::START);
     loop {
         let Some(line) = next_line(&mut export)? else {
@@ -150,8 +140,8 @@ mod tests {
         let key = CheckpointKey::parse(&signer().public_key()).unwrap();
         match verify_export(export, &key) {
             Ok(proof) => Ok(proof),
-            Err(OfflineError::Bad(bad)) => Err(bad),
-            Err(error @ OfflineError::Read(_)) => panic!("{error}"),
+            Err(VerifyError::Bad(bad)) => Err(bad),
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -268,6 +258,6 @@ mod tests {
         let endless = io::BufReader::new(io::repeat(b'x'));
         let key = CheckpointKey::parse(&signer().public_key()).unwrap();
         let bad = verify_export(endless, &key).unwrap_err();
-        assert!(matches!(bad, OfflineError::Bad(bad) if bad.position == 1));
+        assert!(matches!(bad, VerifyError::Bad(bad) if bad.position == 1));
     }
 }

@@ -20,13 +20,12 @@ use super::{
 };
 use crate::{
     audit::{
-        AuditStore, Auditor, Bad, ExportSource, OfflineError, Proof, Verifier, VerifyError, export,
-        verify_export,
+        AuditStore, Auditor, Bad, ExportSource, Proof, Verifier, VerifyError, export, verify_export,
     },
     broker::BrokerTarget,
     client::ApiClient,
     crypto::CheckpointKey,
-    domain::Log,
+    domain::{Cursor, Log},
     files::{Replacement, create_folder},
     settings::Settings,
     store::{Missing, Target},
@@ -110,9 +109,20 @@ fn checkpoint_key(text: &str) -> Result<CheckpointKey, &'static str> {
 
 /// What a log, or an exported file, was found to be.
 struct Verdict {
-    /// The log; `None` for a file that does not prove which log it holds.
+    /// The log; `None` for a file, which proves itself which log it holds.
     log: Option<Log>,
     found: Result<Proof, Bad>,
+}
+
+impl Verdict {
+    fn of(log: Option<Log>, proved: Result<Proof, VerifyError>) -> Result<Self, VerifyError> {
+        let found = match proved {
+            Ok(proof) => Ok(proof),
+            Err(VerifyError::Bad(bad)) => Err(bad),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { log, found })
+    }
 }
 
 /// Verifies an export: no settings, no database, no network.
@@ -126,12 +136,7 @@ pub(super) fn verify_offline(
     let length = opened.metadata()?.len();
     let progress = Progress::new(file.display().to_string(), "bytes");
     let read = BufReader::new(ProgressReader::new(opened, length, progress));
-    let (log, found) = match verify_export(read, key) {
-        Ok(proof) => (Some(proof.log), Ok(proof)),
-        Err(OfflineError::Bad(bad)) => (None, Err(bad)),
-        Err(error @ OfflineError::Read(_)) => return Err(error.into()),
-    };
-    report(&[Verdict { log, found }], as_json)
+    report(&[Verdict::of(None, verify_export(read, key))?], as_json)
 }
 
 pub(super) async fn run(
@@ -206,22 +211,20 @@ async fn verify(
     if client.is_none() {
         tracing::warn!("audit.url or audit.token is not set: the service's log is not compared");
     }
-    let verifier = Verifier::new(store.clone(), client, key, UNDER_WAY);
+    let verifier = Verifier {
+        store,
+        client,
+        key,
+        patience: UNDER_WAY,
+    };
     let mut verdicts = Vec::new();
     for log in Log::ALL {
         let progress = Progress::new(log.as_str(), "events");
         let report = |done, all| progress.report(done, all);
-        let found = match verifier.verify(log, report).await {
-            Ok(proof) => Ok(proof),
-            Err(VerifyError::Bad(bad)) => Err(bad),
-            Err(error) => return Err(error.into()),
-        };
-        verdicts.push(Verdict {
-            log: Some(log),
-            found,
-        });
+        let proved = verifier.verify(log, report).await;
+        verdicts.push(Verdict::of(Some(log), proved)?);
     }
-    store.close(TIMEOUT).await;
+    verifier.store.close(TIMEOUT).await;
     report(&verdicts, as_json)
 }
 
@@ -229,19 +232,21 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
     let mut code = ExitCode::SUCCESS;
     let mut list = Vec::new();
     for Verdict { log, found } in verdicts {
-        let name = log.map_or("export", Log::as_str);
         match found {
-            Ok(proof) => {
-                let (cursor, hash) = (proof.last.cursor, hex::encode(proof.last.hash));
-                let after = proof.after;
+            Ok(Proof {
+                log,
+                after,
+                last,
+                checkpoints,
+            }) => {
+                let (name, cursor, hash) = (log.as_str(), last.cursor, hex::encode(last.hash));
                 list.push(json!({
                     "log": log, "after": after.to_string(), "cursor": cursor.to_string(), "hash": hash,
-                    "checkpoints": proof.checkpoints,
+                    "checkpoints": checkpoints,
                 }));
                 if !as_json {
                     print(&format!(
-                        "{name}: verified: events after {after} through {cursor}, hash {hash}, {} checkpoints",
-                        proof.checkpoints
+                        "{name}: verified: events after {after} through {cursor}, hash {hash}, {checkpoints} checkpoints"
                     ))?;
                 }
             }
@@ -253,7 +258,7 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
                 if !as_json {
                     print(&format!("first bad position: {}", bad.position))?;
                 }
-                say(&format!("{name}: {bad}"));
+                say(&format!("{}: {bad}", log.map_or("export", Log::as_str)));
             }
         }
     }
@@ -270,15 +275,18 @@ async fn tail(
     follow: bool,
 ) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
-    let mut tail = store.tail(log, limit).await?;
+    let mut events = store.newest(log, limit).await?;
+    let mut cursor = Cursor::START;
     loop {
-        for body in tail.take() {
-            print(std::str::from_utf8(&body)?)?;
+        for event in &events {
+            cursor = event.cursor()?;
+            print(std::str::from_utf8(event.body())?)?;
         }
         if !follow {
             break;
         }
-        if !tail.more(&store).await? {
+        events = store.after(log, cursor).await?;
+        if events.is_empty() {
             tokio::time::sleep(LOOK).await;
         }
     }

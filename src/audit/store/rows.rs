@@ -47,16 +47,16 @@ pub(super) fn event_row(event: AuditEvent) -> events::Model {
 
 /// A stored event: its columns, and the body that they must agree with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::audit) struct StoredEvent(pub(super) events::Model);
+pub(crate) struct StoredEvent(pub(super) events::Model);
 
 impl StoredEvent {
     /// The exact bytes.
-    pub(in crate::audit) fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         &self.0.body
     }
 
     /// The cursor after it, by its columns.
-    pub(in crate::audit) fn cursor(&self) -> Result<Cursor, StoreError> {
+    pub(crate) fn cursor(&self) -> Result<Cursor, StoreError> {
         cursor_of((self.0.epoch, self.0.position))
     }
 
