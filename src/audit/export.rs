@@ -67,14 +67,10 @@ pub(crate) async fn export(
     out: &mut impl Write,
     report: impl Fn(u64, u64),
 ) -> Result<Cursor, ExportError> {
-    let ExportSource {
-        store,
-        client,
-        patience,
-    } = source;
-    let checkpoint = client.head(log).await?;
+    let store = source.store;
+    let checkpoint = source.client.head(log).await?;
     let until = checkpoint.cursor();
-    if !await_mark(store, log, until, patience).await? {
+    if !await_mark(store, log, until, source.patience).await? {
         return Err(ExportError::Lagging(until));
     }
     let base = store.state(log).await?.base.cursor;

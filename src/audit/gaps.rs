@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     event::{AuditEvent, Link},
-    store::{AuditStore, LogState},
+    serve::Auditor,
+    store::LogState,
 };
 use crate::{
-    client::{ApiClient, ClientError, EventPage},
-    crypto::CheckpointKey,
+    client::{ClientError, EventPage},
     domain::{Cursor, ErrorChain, Log, Timestamp},
     store::StoreError,
 };
@@ -38,15 +38,6 @@ enum GapError {
     Event(#[from] super::event::EventError),
 }
 
-/// Looks for gaps and fills them.
-#[derive(Debug)]
-pub(super) struct Gaps {
-    store: AuditStore,
-    client: ApiClient,
-    key: Option<CheckpointKey>,
-    compare: Duration,
-}
-
 /// What is known of a log's gap.
 #[derive(Debug, Clone, Copy)]
 struct Watched {
@@ -61,23 +52,10 @@ struct Watched {
     not_before: Option<Instant>,
 }
 
-impl Gaps {
-    pub(super) fn new(
-        store: AuditStore,
-        client: ApiClient,
-        key: Option<CheckpointKey>,
-        compare: Duration,
-    ) -> Self {
-        Self {
-            store,
-            client,
-            key,
-            compare,
-        }
-    }
-
-    /// Never returns. It may be dropped: work that was given to the database runs to its end.
-    pub(super) async fn run(&self) {
+impl Auditor {
+    /// Looks for gaps and fills them; never returns. It may be dropped: work that was given to the database
+    /// runs to its end.
+    pub(super) async fn fill_gaps(&self) {
         let mut watched = Log::ALL.map(|log| Watched {
             log,
             head: Cursor::START,
@@ -92,7 +70,7 @@ impl Gaps {
                 compare_at = Instant::now() + self.compare;
             }
             for one in &mut watched {
-                if compare && let Err(error) = self.compare(one).await {
+                if compare && let Err(error) = self.compare_head(one).await {
                     warn_of(one.log, &error, "can't compare with the service's log");
                 }
                 if let Err(error) = self.look(one).await {
@@ -105,7 +83,7 @@ impl Gaps {
     }
 
     /// Asks the service for the head and keeps it as a checkpoint.
-    async fn compare(&self, watched: &mut Watched) -> Result<(), GapError> {
+    async fn compare_head(&self, watched: &mut Watched) -> Result<(), GapError> {
         let log = watched.log;
         // Read before the head: the service must have everything that is stored by then.
         let stored = self.store.state(log).await?.mark.cursor;
@@ -148,12 +126,9 @@ impl Gaps {
             watched.not_before = None;
             return Ok(());
         }
-        let since = match watched.stuck {
-            Some((at, since)) if at == mark => since,
-            Some(_) | None => {
-                watched.stuck = Some((mark, Instant::now()));
-                return Ok(());
-            }
+        let Some((_, since)) = watched.stuck.filter(|(at, _)| *at == mark) else {
+            watched.stuck = Some((mark, Instant::now()));
+            return Ok(());
         };
         let early = |until: Instant| Instant::now() < until;
         if early(since + PATIENCE) || watched.not_before.is_some_and(early) {

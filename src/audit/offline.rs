@@ -81,8 +81,7 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
 fn checkpoint(line: &[u8]) -> Option<Checkpoint> {
     // A line that is not a checkpoint is reported as the event that it is not.
     let checkpoint: Checkpoint = serde_json::from_slice(line).ok()?;
-    let canonical = serde_json::to_vec(&checkpoint).ok()?;
-    (canonical == line).then_some(checkpoint)
+    (checkpoint.to_json() == line).then_some(checkpoint)
 }
 
 /// The next line with its line feed; without one at a cut end, and nothing at the end.
@@ -110,14 +109,23 @@ mod tests {
 
     /// The lines of an export, line feeds included: `count` events and their checkpoint.
     fn lines(count: u64) -> Vec<Vec<u8>> {
+        export(count, &signer(), |position| {
+            json!({
+                "secret_id": SECRETS[usize::try_from(position % 2).unwrap()],
+                "sequence": position.div_ceil(2), "actor": {"id": null, "kind": "system"},
+            })
+        })
+    }
+
+    fn export(
+        count: u64,
+        signer: &CheckpointSigner,
+        more: impl Fn(u64) -> serde_json::Value,
+    ) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         let mut hash = [0; 32];
         for position in 1..=count {
-            let more = json!({
-                "secret_id": SECRETS[usize::try_from(position % 2).unwrap()],
-                "sequence": position.div_ceil(2), "actor": {"id": null, "kind": "system"},
-            });
-            let event = event("changes", 1, position, hash, &more);
+            let event = event("changes", 1, position, hash, &more(position));
             hash = event.link.hash;
             lines.push(event.body);
         }
@@ -127,13 +135,20 @@ mod tests {
             epoch,
             position: count,
             hash,
-            signature: signer().sign(Log::Changes, epoch, count, &hash),
+            signature: signer.sign(Log::Changes, epoch, count, &hash),
         };
-        lines.push(serde_json::to_vec(&checkpoint).unwrap());
+        lines.push(checkpoint.to_json());
         for line in &mut lines {
             line.push(b'\n');
         }
         lines
+    }
+
+    /// The place of each byte, and the line that it is in, from 1.
+    fn places(lines: &[Vec<u8>]) -> impl Iterator<Item = (usize, u64)> {
+        let numbers = lines.iter().zip(1..);
+        let numbers = numbers.flat_map(|(line, number)| line.iter().map(move |_| number));
+        numbers.enumerate()
     }
 
     fn verified(export: &[u8]) -> Result<Proof, Bad> {
@@ -161,40 +176,34 @@ mod tests {
     fn a_change_of_any_byte_is_found_and_its_line_named() {
         let lines = lines(2);
         let whole = lines.concat();
-        let mut place = 0;
-        for (line, expected) in lines.iter().zip(1..) {
-            for _ in line {
-                // The lowest bit, the letter's case, and what ends a line.
-                let byte = whole[place];
-                let others = [byte ^ 1, byte ^ 0x20, b'\n'].into_iter();
-                for other in others.filter(|other| *other != byte) {
-                    let mut export = whole.clone();
-                    export[place] = other;
-                    assert_eq!(first_bad(&export), expected, "byte {place} as {other}");
-                }
-                place += 1;
+        let mut checked = 0;
+        for (place, line) in places(&lines) {
+            // The lowest bit, the letter's case, and what ends a line.
+            let byte = whole[place];
+            let others = [byte ^ 1, byte ^ 0x20, b'\n'].into_iter();
+            for other in others.filter(|other| *other != byte) {
+                let mut export = whole.clone();
+                export[place] = other;
+                assert_eq!(first_bad(&export), line, "byte {place} as {other}");
             }
+            checked += 1;
         }
-        assert_eq!(place, whole.len());
+        assert_eq!(checked, whole.len());
     }
 
     #[test]
     fn every_lost_and_every_doubled_byte_is_found_and_its_line_named() {
         let lines = lines(2);
         let whole = lines.concat();
-        let mut place = 0;
-        for (line, expected) in lines.iter().zip(1..) {
-            for _ in line {
-                let mut lost = whole.clone();
-                lost.remove(place);
-                assert_eq!(first_bad(&lost), expected, "byte {place} lost");
-                let mut doubled = whole.clone();
-                doubled.insert(place, whole[place]);
-                // A second line feed is an empty line: the next one (after the checkpoint: that one).
-                let at = (expected + u64::from(whole[place] == b'\n')).min(3);
-                assert_eq!(first_bad(&doubled), at, "byte {place} doubled");
-                place += 1;
-            }
+        for (place, line) in places(&lines) {
+            let mut lost = whole.clone();
+            lost.remove(place);
+            assert_eq!(first_bad(&lost), line, "byte {place} lost");
+            let mut doubled = whole.clone();
+            doubled.insert(place, whole[place]);
+            // A second line feed is an empty line: the next one (after the checkpoint: that one).
+            let at = (line + u64::from(whole[place] == b'\n')).min(3);
+            assert_eq!(first_bad(&doubled), at, "byte {place} doubled");
         }
     }
 
@@ -231,26 +240,12 @@ mod tests {
     #[test]
     fn a_rewritten_chain_needs_the_services_signature() {
         // An event changed, and every hash after it computed anew, up to the checkpoint's.
-        let mut forged = Vec::new();
-        let mut hash = [0; 32];
-        for position in 1..=3 {
-            let event = event("changes", 1, position, hash, &json!({"owner": "mallory"}));
-            hash = event.link.hash;
-            forged.push([event.body, b"\n".to_vec()].concat());
-        }
-        let mut old = forged.clone();
-        old.extend(lines(3).last().cloned());
-        assert_eq!(first_bad(&old.concat()), 3);
         let stranger = CheckpointSigner::for_tests([2; 32]);
-        let checkpoint = Checkpoint {
-            log: Log::Changes,
-            epoch: 1,
-            position: 3,
-            hash,
-            signature: stranger.sign(Log::Changes, 1, 3, &hash),
-        };
-        forged.push([serde_json::to_vec(&checkpoint).unwrap(), b"\n".to_vec()].concat());
+        let mut forged = export(3, &stranger, |_| json!({"owner": "mallory"}));
         assert_eq!(first_bad(&forged.concat()), 4);
+        forged.pop();
+        forged.extend(lines(3).pop());
+        assert_eq!(first_bad(&forged.concat()), 3);
     }
 
     #[test]
