@@ -15,8 +15,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     CommandError, database, log_name, print,
     progress::{Progress, ProgressReader},
-    say,
-    shutdown::Shutdown,
+    say, shutdown,
 };
 use crate::{
     audit::{
@@ -89,19 +88,6 @@ pub(super) enum AuditCommand {
     },
 }
 
-impl AuditCommand {
-    /// The file and the key to verify it with, when no settings are needed.
-    pub(super) fn offline(&self) -> Option<(&Path, &CheckpointKey)> {
-        match self {
-            Self::Verify {
-                offline: Some(file),
-                public_key: Some(key),
-            } => Some((file, key)),
-            Self::Verify { .. } | Self::Serve | Self::Tail { .. } | Self::Export { .. } => None,
-        }
-    }
-}
-
 fn checkpoint_key(text: &str) -> Result<CheckpointKey, &'static str> {
     CheckpointKey::parse(text)
         .map_err(|_why| "must be ed25519: and 32 bytes in padded standard base64")
@@ -157,7 +143,7 @@ pub(super) async fn run(
 
 async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
     // Before anything is opened, so that a signal during the start ends the consumer in good order too.
-    let mut shutdown = Shutdown::new()?;
+    let shutdown = shutdown::asked()?;
     let (Some(client), Some(url)) = (client(settings)?, settings.broker.url.clone()) else {
         return Err("audit.url, audit.token and broker.url must be set: \
                     gaps are filled from the service's log, over HTTP"
@@ -181,16 +167,11 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
         compare: settings.audit.compare,
         stopping: stop.subscribe(),
     };
-    let asked = async {
-        shutdown.wait().await;
+    tokio::spawn(async move {
+        shutdown.await;
         stop.send_replace(true);
-        // The consumer ends by itself.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        ended = auditor.run() => ended?,
-        () = asked => {}
-    }
+    });
+    auditor.run().await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -245,7 +226,7 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
                     "checkpoints": checkpoints,
                 }));
                 if !as_json {
-                    print(&format!(
+                    print(format!(
                         "{name}: verified: events after {after} through {cursor}, hash {hash}, {checkpoints} checkpoints"
                     ))?;
                 }
@@ -256,14 +237,14 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
                     "log": log, "first_bad_position": bad.position, "reason": bad.reason,
                 }));
                 if !as_json {
-                    print(&format!("first bad position: {}", bad.position))?;
+                    print(format!("first bad position: {}", bad.position))?;
                 }
                 say(&format!("{}: {bad}", log.map_or("export", Log::as_str)));
             }
         }
     }
     if as_json {
-        print(&json!({"logs": list}).to_string())?;
+        print(json!({"logs": list}))?;
     }
     Ok(code)
 }

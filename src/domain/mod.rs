@@ -31,7 +31,7 @@ pub(crate) use identity::{
 pub(crate) use key::KeyState;
 pub(crate) use mask::Mask;
 pub(crate) use name::{Provider, SecretName};
-pub(crate) use scope::{Scope, UnknownScope};
+pub(crate) use scope::Scope;
 pub(crate) use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
 pub(crate) use time::Timestamp;
 pub use value::SecretValue;
