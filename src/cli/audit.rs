@@ -131,7 +131,7 @@ pub(super) async fn run(
     as_json: bool,
 ) -> Result<ExitCode, CommandError> {
     match command {
-        AuditCommand::Serve => Box::pin(serve(settings)).await,
+        AuditCommand::Serve => serve(settings).await,
         AuditCommand::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
         AuditCommand::Tail { log, limit, follow } => tail(settings, log, limit, follow).await,
         AuditCommand::Export { log, output, wait } => {
@@ -171,7 +171,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
         shutdown.await;
         stop.send_replace(true);
     });
-    auditor.run().await?;
+    Box::pin(auditor.run()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -259,8 +259,10 @@ async fn tail(
     let mut events = store.newest(log, limit).await?;
     let mut cursor = Cursor::START;
     loop {
+        if let Some(last) = events.last() {
+            cursor = last.cursor()?;
+        }
         for event in &events {
-            cursor = event.cursor()?;
             print(std::str::from_utf8(event.body())?)?;
         }
         if !follow {

@@ -1,6 +1,6 @@
 //! The writes: adds events and checkpoints, and moves the marks.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::collections::{HashMap, hash_map::Entry};
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
@@ -22,23 +22,18 @@ use crate::{
 
 pub(super) async fn add(
     transaction: &Transaction,
-    events: Vec<AuditEvent>,
+    mut events: Vec<AuditEvent>,
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
-    let mut locked = lock_marks(transaction).await?;
-    let mut by_log: BTreeMap<&'static str, (Log, Vec<AuditEvent>)> = BTreeMap::new();
-    for event in events {
-        let (_, list) = by_log
-            .entry(event.log.as_str())
-            .or_insert((event.log, Vec::new()));
-        list.push(event);
-    }
+    let locked = lock_marks(transaction).await?;
     let mut stored = Stored::default();
-    for (name, (log, events)) in by_log {
-        let mark = locked
-            .remove(name)
-            .ok_or(StoreError::Corrupt("audit_marks"))?;
-        let mut rest = events;
+    for log in Log::ALL {
+        let mut rest: Vec<_> = events.extract_if(.., |event| event.log == log).collect();
+        if rest.is_empty() {
+            continue;
+        }
+        let mark = locked.get(log.as_str());
+        let mark = *mark.ok_or(StoreError::Corrupt("audit_marks"))?;
         while !rest.is_empty() {
             let page = rest.drain(..rest.len().min(PAGE)).collect();
             add_page(transaction, log, page, now, &mut stored).await?;
