@@ -14,6 +14,7 @@ use super::{
     history, json, json_bytes,
     query::Query,
     request::{Call, HandlerResult},
+    single_line,
     stream::{self, Follower},
 };
 use crate::{
@@ -105,18 +106,14 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
-    let mut lines = headers.get_all(LAST_EVENT_ID);
-    let Some(line) = lines.next() else {
+    if !headers.contains_key(LAST_EVENT_ID) {
         return Ok(None);
-    };
-    let cursor = Some(line)
-        .filter(|_| lines.next().is_none())
-        .and_then(|line| Cursor::parse(line.to_str().ok()?).ok())
-        .ok_or_else(|| {
-            let place = [Location::HEADER, Location::Name("Last-Event-ID")];
-            ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])
-        })?;
-    Ok(Some(cursor))
+    }
+    let cursor = single_line(headers, LAST_EVENT_ID).and_then(|text| Cursor::parse(text).ok());
+    cursor.map(Some).ok_or_else(|| {
+        let place = [Location::HEADER, Location::Name("Last-Event-ID")];
+        ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])
+    })
 }
 
 /// Opens a stream after a cursor that the log knows, or at the head.

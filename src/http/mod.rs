@@ -39,7 +39,7 @@ use std::{any::Any, net::TcpListener, sync::Arc, time::Duration};
 use actix_web::{
     App, HttpResponse, HttpResponseBuilder, HttpServer,
     dev::Server,
-    http::header::{self, HeaderValue},
+    http::header::{self, AsHeaderName, HeaderMap, HeaderValue},
     rt::net::TcpStream,
     web,
 };
@@ -158,6 +158,16 @@ fn give_up_on_the_dead(connection: &dyn Any) {
         // Without it such a connection stays until its peer goes: no reason to refuse it.
         let _ = SockRef::from(stream).set_tcp_user_timeout(Some(stream::SLOW));
     }
+}
+
+/// The text of a header that has one line; nothing when it has none or several, or when it is not ASCII.
+fn single_line(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    let mut lines = headers.get_all(name);
+    lines
+        .next()
+        .filter(|_| lines.next().is_none())?
+        .to_str()
+        .ok()
 }
 
 /// Completes an answer with a JSON body.

@@ -15,6 +15,7 @@ use super::{
     guard::{self, Credential},
     media,
     serve::RequestState,
+    single_line,
 };
 use crate::{
     actor::{ChangeRequest, RequestedChange},
@@ -120,14 +121,11 @@ impl<W> Call<'_, W> {
     /// Who asks, for events.
     pub(super) fn context(&self) -> RequestContext {
         // Two of them are as good as none: nobody could say which is the parent.
-        let mut lines = self.request.headers().get_all("traceparent");
-        let traceparent = lines.next().filter(|_| lines.next().is_none());
+        let traceparent = single_line(self.request.headers(), "traceparent");
         RequestContext {
             agent: self.principal.agent.clone(),
             request_id: Some(self.progress.request_id.clone()),
-            traceparent: traceparent
-                .and_then(|line| line.to_str().ok())
-                .and_then(|text| TraceParent::parse(text).ok()),
+            traceparent: traceparent.and_then(|text| TraceParent::parse(text).ok()),
         }
     }
 }

@@ -26,6 +26,7 @@ use super::{
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
     routes::{self, Guarded, Operations, Run, Verb},
+    single_line,
 };
 use crate::domain::{ErrorChain, RequestId};
 
@@ -165,15 +166,9 @@ async fn answer(
 
 /// The caller's ID when it is sane and the only one, else a new one.
 fn request_id(headers: &HeaderMap) -> RequestId {
-    let mut lines = headers.get_all(REQUEST_ID);
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => line
-            .to_str()
-            .ok()
-            .and_then(|text| RequestId::parse(text).ok()),
-        _ => None,
-    }
-    .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+    single_line(headers, &REQUEST_ID)
+        .and_then(|text| RequestId::parse(text).ok())
+        .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
 }
 
 /// What every answer has.
