@@ -109,18 +109,11 @@ impl MalformedRequest {
     }
 }
 
-/// The fixed part of an answer with an error.
-struct Row {
-    status: StatusCode,
-    kind: &'static str,
-    detail: &'static str,
-}
-
 impl ApiError {
-    /// The table of the contract.
+    /// The table of the contract: status, `type` and `detail`.
     #[expect(clippy::too_many_lines, reason = "a table of one row for each error")]
-    fn row(&self) -> Row {
-        let (status, kind, detail) = match self {
+    pub(super) fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
             Self::InvalidRequest(why) => (
                 StatusCode::BAD_REQUEST,
                 "invalid_request_error",
@@ -204,80 +197,35 @@ impl ApiError {
                 "outcome_unknown_error",
                 "It is not known whether the change was made",
             ),
-        };
-        Row {
-            status,
-            kind,
-            detail,
         }
-    }
-
-    /// The status.
-    pub(super) fn status(&self) -> StatusCode {
-        self.row().status
-    }
-
-    /// The `type`.
-    pub(super) fn kind(&self) -> &'static str {
-        self.row().kind
     }
 
     /// What the log says beyond the type.
     pub(super) fn cause(&self) -> Option<&Cause> {
-        match self {
-            Self::Internal(cause)
-            | Self::BadGateway(cause)
-            | Self::GatewayTimeout(cause)
-            | Self::OutcomeUnknown(cause) => Some(cause),
-            Self::InvalidRequest(_)
-            | Self::Unauthenticated
-            | Self::Forbidden
-            | Self::NotFound
-            | Self::EntryNotFound { .. }
-            | Self::PositionGone(_)
-            | Self::MethodNotAllowed { .. }
-            | Self::AlreadyExists
-            | Self::PreconditionFailed { .. }
-            | Self::PayloadTooLarge
-            | Self::Validation(_)
-            | Self::UpgradeRequired { .. }
-            | Self::RateLimited(_)
-            | Self::Overloaded => None,
+        if let Self::Internal(cause)
+        | Self::BadGateway(cause)
+        | Self::GatewayTimeout(cause)
+        | Self::OutcomeUnknown(cause) = self
+        {
+            Some(cause)
+        } else {
+            None
         }
     }
 
     /// What a bug is once a change was handed in and no refusal came back: the change may stand.
     pub(super) fn or_unknown(self) -> Self {
-        match self {
-            Self::Internal(cause) => Self::OutcomeUnknown(cause),
-            Self::InvalidRequest(_)
-            | Self::Unauthenticated
-            | Self::Forbidden
-            | Self::NotFound
-            | Self::EntryNotFound { .. }
-            | Self::PositionGone(_)
-            | Self::MethodNotAllowed { .. }
-            | Self::AlreadyExists
-            | Self::PreconditionFailed { .. }
-            | Self::PayloadTooLarge
-            | Self::Validation(_)
-            | Self::UpgradeRequired { .. }
-            | Self::RateLimited(_)
-            | Self::Overloaded
-            | Self::BadGateway(_)
-            | Self::GatewayTimeout(_)
-            | Self::OutcomeUnknown(_) => self,
+        if let Self::Internal(cause) = self {
+            Self::OutcomeUnknown(cause)
+        } else {
+            self
         }
     }
 
     /// The answer, without what every answer has.
     #[expect(clippy::too_many_lines, reason = "what each error adds, row by row")]
     pub(super) fn into_response(self) -> HttpResponse {
-        let Row {
-            status,
-            kind,
-            detail,
-        } = self.row();
+        let (status, kind, detail) = self.row();
         let mut answer = HttpResponse::build(status);
         let mut errors = Vec::new();
         match self {

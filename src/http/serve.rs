@@ -207,7 +207,7 @@ fn measure(request: &HttpRequest, progress: &RequestState, (status, began): (Sta
 
 /// One line for each request that fails: where it went wrong, never what was in it.
 fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
-    let status = error.status();
+    let (status, kind, _) = error.row();
     // A method may be any word: one that is not ours is the caller's text.
     let method = Verb::of(request.method()).map_or("", |_| request.method().as_str());
     if status.is_server_error() {
@@ -216,7 +216,7 @@ fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),
-            error.r#type = error.kind(),
+            error.r#type = kind,
             error.cause = error
                 .cause()
                 .map(|cause| ErrorChain(cause.as_ref()).to_string()),
@@ -228,7 +228,7 @@ fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),
-            error.r#type = error.kind(),
+            error.r#type = kind,
             "request refused"
         );
     }
