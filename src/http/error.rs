@@ -11,7 +11,6 @@ use super::{
     conditional::etag,
     envelope::{ErrorEnvelope, ErrorItem, ItemKind, Location},
     json,
-    limit::Refill,
 };
 use crate::{
     auth::AuthError,
@@ -66,7 +65,10 @@ pub(super) enum ApiError {
         upgrade: header::HeaderValue,
     },
     /// A bucket is empty.
-    RateLimited(Refill),
+    RateLimited {
+        /// When there will be something in it again: at least one second.
+        wait_seconds: u64,
+    },
     /// The service sheds load.
     Overloaded,
     /// A bug. Once a change was handed in, [`ApiError::or_unknown`] makes it an unknown outcome.
@@ -167,7 +169,7 @@ impl ApiError {
                 "upgrade_required_error",
                 "Upgrade required",
             ),
-            Self::RateLimited(_) => (
+            Self::RateLimited { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
                 "Too many requests",
@@ -243,8 +245,8 @@ impl ApiError {
                 // hand-set one); its `upgrade()` would also end the connection.
                 answer.insert_header((header::UPGRADE, upgrade));
             }
-            Self::RateLimited(refill) => {
-                answer.insert_header((header::RETRY_AFTER, refill.wait_seconds));
+            Self::RateLimited { wait_seconds } => {
+                answer.insert_header((header::RETRY_AFTER, wait_seconds));
             }
             Self::Overloaded
             | Self::BadGateway(_)

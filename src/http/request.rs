@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::future::LocalBoxFuture;
+use secrecy::SecretString;
 
 use super::{
     AppState,
@@ -12,7 +13,6 @@ use super::{
     envelope::{ErrorItem, ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Fields, parse_object},
-    guard::{self, Credential},
     media,
     serve::RequestState,
     single_line,
@@ -22,7 +22,7 @@ use crate::{
     auth::Principal,
     domain::{
         Applied, ChangeSetId, Failure, IfMatch, Outcome, Owner, Refusal, Refused, RequestContext,
-        SecretId, TraceParent,
+        Scope, SecretId, TraceParent,
     },
     faults,
     store::Pending,
@@ -50,7 +50,7 @@ pub(super) struct Call<'a, W = Owner> {
     /// The caller.
     pub(super) principal: Arc<Principal>,
     /// What the caller has shown.
-    pub(super) credential: Credential,
+    pub(super) credential: Arc<SecretString>,
     /// What is known of the request.
     pub(super) progress: &'a RequestState,
     /// The body.
@@ -131,13 +131,23 @@ impl<W> Call<'_, W> {
 }
 
 impl<'a> Call<'a, ()> {
+    /// The call of a caller whose token has a scope.
+    ///
+    /// # Errors
+    /// [`ApiError::Forbidden`] without it.
+    pub(super) fn permitted(self, scope: Scope) -> Result<Self, ApiError> {
+        let has_scope = self.principal.scopes.contains(&scope);
+        has_scope.then_some(self).ok_or(ApiError::Forbidden)
+    }
+
     /// The call as its owner's.
     ///
     /// # Errors
-    /// [`ApiError::Forbidden`] when a service calls.
+    /// [`ApiError::Forbidden`] when a service calls, whatever its scopes.
     pub(super) fn of_owner(self) -> Result<Call<'a>, ApiError> {
+        let owner = self.principal.grantee.owner().cloned();
         Ok(Call {
-            owner: guard::owner(&self.principal)?.clone(),
+            owner: owner.ok_or(ApiError::Forbidden)?,
             state: self.state,
             request: self.request,
             secret_id: self.secret_id,

@@ -25,7 +25,7 @@ use super::{
     guard,
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
-    routes::{self, Guarded, Operations, Run, Verb},
+    routes::{self, Operation, Run, Verb},
     single_line,
 };
 use crate::domain::{ErrorChain, RequestId};
@@ -38,8 +38,8 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 pub(super) struct Edge {
     /// The rooms below.
     pub(super) state: AppState,
-    /// The callers' buckets, by owner or service.
-    pub(super) callers: Buckets<guard::Caller>,
+    /// The callers' buckets, by kind and name: all tokens of an owner share one.
+    pub(super) callers: Buckets<(&'static str, String)>,
     /// The addresses' buckets.
     pub(super) failed: FailedCredentials,
 }
@@ -128,26 +128,25 @@ async fn answer(
     if let Some(preflight) = cors::preflight(http, request) {
         return Ok(preflight);
     }
-    let found = routes::find(path);
+    let (operations, secret_id) = routes::find(path).unwrap_or_default();
     progress
         .route
-        .set(found.map_or("", |(route, _)| route.path));
-    if let Some((route, _)) = found
-        && let Operations::Public(operations) = route.operations
+        .set(operations.first().map_or("", |first| first.path));
+    let operation = || routes::operation(operations, request.method());
+    if operations.iter().any(Operation::is_public)
+        && let Run::Public(run) = operation()?.run
     {
-        return (routes::operation(operations, request.method())?.handler)(edge).await;
+        return run(edge).await;
     }
 
     let (principal, credential) = guard::authenticate(edge, request, progress).await?;
     progress.authenticated.set(true);
-    let (level, within_limit) = edge.callers.take(&guard::Caller::of(&principal));
+    let grantee = &principal.grantee;
+    let caller = (grantee.kind(), grantee.name().to_owned());
+    let (level, within_limit) = edge.callers.take(&caller);
     progress.level.set(Some(level));
-    let (operations, secret_id) = found
-        .and_then(|(route, secret_id)| route.guarded().map(|guarded| (guarded, secret_id)))
-        .ok_or(ApiError::NotFound)?;
-    let Guarded { scope, run } = routes::operation(operations, request.method())?.handler;
-    within_limit.map_err(ApiError::RateLimited)?;
-    guard::permit(&principal, scope)?;
+    let run = operation()?.run;
+    within_limit.map_err(|wait_seconds| ApiError::RateLimited { wait_seconds })?;
     let call = Call {
         state: &edge.state,
         request,
@@ -159,8 +158,9 @@ async fn answer(
         incoming,
     };
     match run {
-        Run::Owner(run) => run(call.of_owner()?).await,
-        Run::Anyone(run) => run(call).await,
+        Run::Public(run) => run(edge).await,
+        Run::Owner(scope, run) => run(call.permitted(scope)?.of_owner()?).await,
+        Run::Anyone(scope, run) => run(call.permitted(scope)?).await,
     }
 }
 

@@ -4,13 +4,14 @@
 //! reads it then from the shared ring, or from the database when it lags behind that. So there is no buffer
 //! that a slow reader could fill; one that takes nothing for [`SLOW`] is disconnected, and resumes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::web::Bytes;
 use futures_util::{Stream, stream::unfold};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
 
-use super::{AppState, guard::Credential};
+use super::AppState;
 use crate::{
     domain::{Cursor, ErrorChain, Log},
     store::{CursorError, Filter, LoggedEvent},
@@ -30,7 +31,7 @@ pub(super) struct Follower {
     /// The rooms below.
     pub(super) state: AppState,
     /// What the caller has shown.
-    pub(super) credential: Credential,
+    pub(super) credential: Arc<SecretString>,
     /// The log.
     pub(super) log: Log,
     /// What of it.
@@ -122,7 +123,7 @@ impl Streaming {
             if Instant::now() >= self.check {
                 self.check = Instant::now() + RECHECK;
                 let authenticator = &self.follower.state.authenticator;
-                let credential = self.follower.credential.expose();
+                let credential = self.follower.credential.expose_secret();
                 // In a box, so that a stream that waits has no room for it.
                 Box::pin(authenticator.authenticate(credential))
                     .await
