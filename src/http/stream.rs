@@ -158,11 +158,9 @@ impl Follower {
                 return Step::Wait;
             };
             self.cursor = last.cursor();
-            let mut wanted = events.iter().filter(|event| self.filter.passes(event));
-            if let Some(first) = wanted.next() {
-                let mut blocks = Vec::new();
-                block(&mut blocks, first);
-                wanted.for_each(|event| block(&mut blocks, event));
+            let wanted = events.iter().filter(|event| self.filter.passes(event));
+            let blocks = blocks(wanted.map(AsRef::as_ref));
+            if !blocks.is_empty() {
                 return Step::Send(blocks);
             }
         }
@@ -179,10 +177,7 @@ impl Follower {
         match page.await {
             Ok(page) => {
                 self.cursor = page.next;
-                let mut blocks = Vec::new();
-                for event in &page.events {
-                    block(&mut blocks, event);
-                }
+                let mut blocks = blocks(&page.events);
                 if blocks.is_empty() {
                     blocks = position(self.cursor);
                 }
@@ -205,10 +200,14 @@ fn position(cursor: Cursor) -> Vec<u8> {
     format!("id: {cursor}\n\n").into_bytes()
 }
 
-/// An event's block. Its body is canonical JSON: one line.
-fn block(blocks: &mut Vec<u8>, event: &LoggedEvent) {
-    let head = format!("id: {}\nevent: {}\ndata: ", event.cursor(), event.kind);
-    blocks.extend_from_slice(head.as_bytes());
-    blocks.extend_from_slice(&event.body);
-    blocks.extend_from_slice(b"\n\n");
+/// The blocks of events. A body is canonical JSON: one line.
+fn blocks<'a>(events: impl IntoIterator<Item = &'a LoggedEvent>) -> Vec<u8> {
+    let mut blocks = Vec::new();
+    for event in events {
+        let head = format!("id: {}\nevent: {}\ndata: ", event.cursor(), event.kind);
+        blocks.extend_from_slice(head.as_bytes());
+        blocks.extend_from_slice(&event.body);
+        blocks.extend_from_slice(b"\n\n");
+    }
+    blocks
 }
