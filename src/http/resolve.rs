@@ -146,19 +146,9 @@ fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> H
         serde_json::to_writer(&mut *body, &resolved)?;
     }
     body.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
-    Ok(json_bytes(
-        &mut HttpResponse::Ok(),
-        Bytes::from_owner(Wiped(body)),
-    ))
-}
-
-/// An answer's bytes that are wiped once they are sent.
-struct Wiped(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Wiped {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
+    // Wiped once it is sent.
+    let body = Bytes::from_owner(body);
+    Ok(json_bytes(&mut HttpResponse::Ok(), body))
 }
 
 /// The body of `resolve_secrets`.
