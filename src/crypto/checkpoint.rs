@@ -9,6 +9,7 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
+use super::envelope::length_prefixed;
 use crate::domain::{Checkpoint, HASH_BYTES, Log, ParseError};
 
 const DOMAIN: &[u8] = b"rekey-checkpoint";
@@ -107,21 +108,13 @@ impl fmt::Display for CheckpointKey {
 }
 
 fn signed_bytes(log: Log, epoch: u64, position: u64, hash: &[u8; HASH_BYTES]) -> Vec<u8> {
-    let fields: [&[u8]; 5] = [
+    length_prefixed(&[
         DOMAIN,
         log.as_str().as_bytes(),
         &epoch.to_be_bytes(),
         &position.to_be_bytes(),
         hash,
-    ];
-    let mut bytes = Vec::with_capacity(96);
-    for field in fields {
-        #[expect(clippy::expect_used, reason = "no field is longer than 32 bytes")]
-        let length = u32::try_from(field.len()).expect("a short field");
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(field);
-    }
-    bytes
+    ])
 }
 
 #[cfg(test)]

@@ -194,7 +194,8 @@ impl Keyring {
     /// # Errors
     /// [`SealError`] when the key is not in this keyring, or the cipher fails.
     pub(crate) fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
-        envelope::seal(self.to_seal(id)?, check_data(id), &CHECKED)
+        let data = AssociatedData::of_key(Purpose::KeyCheck, id, None);
+        envelope::seal(self.to_seal(id)?, data, &CHECKED)
     }
 
     /// Whether this keyring's key of that ID is the one that made the check value.
@@ -202,7 +203,8 @@ impl Keyring {
     /// # Errors
     /// [`OpenError`] when the key is missing, or is another one under the same ID.
     pub(crate) fn verify(&self, id: &KeyId, check_value: &[u8]) -> Result<(), OpenError> {
-        let opened = envelope::open(self.to_open(id)?, check_data(id), check_value)?;
+        let data = AssociatedData::of_key(Purpose::KeyCheck, id, None);
+        let opened = envelope::open(self.to_open(id)?, data, check_value)?;
         if *opened == CHECKED {
             Ok(())
         } else {
@@ -214,17 +216,6 @@ impl Keyring {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.ids()).finish()
-    }
-}
-
-fn check_data(id: &KeyId) -> AssociatedData<'_> {
-    AssociatedData {
-        purpose: Purpose::KeyCheck,
-        owner: None,
-        secret_id: None,
-        version_id: None,
-        kek_id: Some(id.as_str()),
-        name: None,
     }
 }
 
