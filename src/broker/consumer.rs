@@ -3,7 +3,7 @@
 //! The queue is durable and replicated, and has one active consumer at a time. A message that is refused, or
 //! was delivered too often, goes to a second queue, and leaves this one only when the second one has it.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -44,14 +44,6 @@ pub(crate) struct Delivery {
     pub body: Vec<u8>,
     /// The header `traceparent`.
     pub traceparent: Option<String>,
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("tag", &self.tag)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A connection that consumes the queue.
@@ -132,12 +124,6 @@ impl Consumer {
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
         close(&self.connection).await;
-    }
-}
-
-impl fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! One connection to the broker, with one channel that one task owns.
 
-use std::{fmt, pin::Pin};
+use std::pin::Pin;
 
 use super::{
     Message,
@@ -110,13 +110,5 @@ impl Publisher {
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
         close(&self.connection).await;
-    }
-}
-
-impl fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher")
-            .field("exchange", &self.exchange)
-            .finish_non_exhaustive()
     }
 }

@@ -33,15 +33,9 @@ pub(super) enum Field {
 /// So many entries of a list are kept: one more than any call takes.
 const KEPT: usize = 101;
 
-/// The top-level object of a body. Its `Debug` shows no value.
+/// The top-level object of a body.
 #[derive(Default)]
 pub(super) struct Fields(HashMap<String, Field>);
-
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fields([REDACTED])")
-    }
-}
 
 impl Fields {
     /// Takes a string that must be there, and reads it.
