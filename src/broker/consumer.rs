@@ -10,13 +10,15 @@ use lapin::{
     Channel, Connection, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::time::timeout;
 
-use super::connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within};
+use super::connection::{
+    BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within,
+};
 
 /// The queue; its name is part of the contract.
 const AUDIT_QUEUE: &str = "rekey.audit";
@@ -182,11 +184,7 @@ fn taken(
 }
 
 async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let durable_queue = QueueDeclareOptions {
+    let durable = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
     };
@@ -195,38 +193,23 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
         ShortString::from(AUDIT_QUEUE),
         ShortString::from(AUDIT_DEAD),
     );
-    channel
-        .exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none())
-        .await?;
-    channel
-        .exchange_declare(dead.clone(), ExchangeKind::Fanout, durable, none())
-        .await?;
+    declare_exchange(channel, exchange.clone(), ExchangeKind::Topic).await?;
+    declare_exchange(channel, dead.clone(), ExchangeKind::Fanout).await?;
     let mut arguments = none();
     arguments.insert("x-queue-type".into(), text("quorum"));
     channel
-        .queue_declare(dead.clone(), durable_queue, arguments)
+        .queue_declare(dead.clone(), durable, arguments)
         .await?;
     channel
-        .queue_bind(
-            dead.clone(),
-            dead,
-            "".into(),
-            QueueBindOptions::default(),
-            none(),
-        )
+        .queue_declare(queue.clone(), durable, queue_arguments())
         .await?;
-    channel
-        .queue_declare(queue.clone(), durable_queue, queue_arguments())
-        .await?;
-    for binding in BINDINGS {
+    // The queue of refused messages first: it must be bound before a message can be refused.
+    let bindings = BINDINGS.map(|binding| (&queue, exchange, binding));
+    for (queue, exchange, binding) in [(&dead, &dead, "")].into_iter().chain(bindings) {
+        let (queue, exchange) = (queue.clone(), exchange.clone());
+        let options = QueueBindOptions::default();
         channel
-            .queue_bind(
-                queue.clone(),
-                exchange.clone(),
-                binding.into(),
-                QueueBindOptions::default(),
-                none(),
-            )
+            .queue_bind(queue, exchange, binding.into(), options, none())
             .await?;
     }
     Ok(())

@@ -4,12 +4,12 @@ use std::pin::Pin;
 
 use super::{
     Message,
-    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within},
+    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within},
 };
 use lapin::{
     Channel, Confirmation, Connection, ExchangeKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
-    types::{FieldTable, ShortString},
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
 };
 
 /// Ends with the broker's answer about one message.
@@ -47,18 +47,7 @@ impl Publisher {
         let connection = connect(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
         let channel = connection.create_channel().await?;
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        channel
-            .exchange_declare(
-                exchange.clone(),
-                ExchangeKind::Topic,
-                options,
-                FieldTable::default(),
-            )
-            .await?;
+        declare_exchange(&channel, exchange.clone(), ExchangeKind::Topic).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
@@ -74,21 +63,16 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`]; whether the broker has the message is then unknown.
     pub(crate) async fn publish(&self, message: Message) -> Result<Confirm, BrokerError> {
-        let Message {
-            routing_key,
-            properties,
-            body,
-        } = message;
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
         let handed = self.channel.basic_publish(
             self.exchange.clone(),
-            routing_key,
+            message.routing_key,
             options,
-            &body,
-            properties,
+            &message.body,
+            message.properties,
         );
         let confirm = within(DEADLINE, handed).await?;
         Ok(Box::pin(async move {
