@@ -20,7 +20,6 @@ mod events;
 mod fields;
 mod guard;
 mod health;
-mod history;
 mod limit;
 mod media;
 mod metrics;

@@ -6,7 +6,7 @@ use futures_util::future::ready;
 use super::{
     documents,
     error::ApiError,
-    events, health, history, metrics, presets,
+    events, health, metrics, presets,
     request::{Answering, Call},
     resolve, secrets,
     serve::Edge,
@@ -228,7 +228,7 @@ pub(super) static ROUTES: [Operation; 18] = [
     Operation {
         path: "/api/v1/user/secrets/{secret_id}/events",
         verb: Verb::Get,
-        run: Run::Owner(Scope::EventsRead, |call| Box::pin(history::list(call))),
+        run: Run::Owner(Scope::EventsRead, |call| Box::pin(events::history(call))),
         id: "list_secret_events",
     },
     Operation {
