@@ -91,8 +91,7 @@ impl ApiClient {
     /// # Errors
     /// [`ClientError`], as every call here.
     pub(crate) async fn head(&self, log: Log) -> Result<Checkpoint, ClientError> {
-        let query = [("log", log.as_str())];
-        let request = self.get("/api/v1/events/head").query(&query);
+        let request = self.get("/api/v1/events/head", log);
         answer::checkpoint(&self.answered(request).await?, log)
     }
 
@@ -106,8 +105,7 @@ impl ApiClient {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<EventPage, ClientError> {
-        let mut request = self.get("/api/v1/events").query(&[("log", log.as_str())]);
-        request = request.query(&[("limit", limit)]);
+        let mut request = self.get("/api/v1/events", log).query(&[("limit", limit)]);
         if let Some(after) = after {
             request = request.query(&[("after", after.to_string())]);
         }
@@ -123,10 +121,8 @@ impl ApiClient {
         log: Log,
         after: Option<Cursor>,
     ) -> Result<EventStream, ClientError> {
-        let mut request = self
-            .get("/api/v1/events")
-            .query(&[("log", log.as_str())])
-            .header(ACCEPT, "text/event-stream");
+        let mut request = self.get("/api/v1/events", log);
+        request = request.header(ACCEPT, "text/event-stream");
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
         }
@@ -157,8 +153,9 @@ impl ApiClient {
         ResolvedValues::read(&self.answered(request).await?, names)
     }
 
-    fn get(&self, path: &str) -> RequestBuilder {
-        self.http.get(format!("{}{path}", self.base))
+    fn get(&self, path: &str, log: Log) -> RequestBuilder {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request.query(&[("log", log.as_str())])
     }
 
     /// The body of a 200. It may hold values: it is wiped when dropped.
