@@ -3,7 +3,7 @@
 //! The queue is durable and replicated, and has one active consumer at a time. A message that is refused, or
 //! was delivered too often, goes to a second queue, and leaves this one only when the second one has it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -195,10 +195,9 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
     );
     declare_exchange(channel, exchange.clone(), ExchangeKind::Topic).await?;
     declare_exchange(channel, dead.clone(), ExchangeKind::Fanout).await?;
-    let mut arguments = none();
-    arguments.insert("x-queue-type".into(), text("quorum"));
+    let quorum = BTreeMap::from([("x-queue-type".into(), text("quorum"))]);
     channel
-        .queue_declare(dead.clone(), durable, arguments)
+        .queue_declare(dead.clone(), durable, quorum.into())
         .await?;
     channel
         .queue_declare(queue.clone(), durable, queue_arguments())
@@ -218,18 +217,15 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
 /// At-least-once dead-lettering requires `reject-publish`: a refused message leaves only once the other
 /// queue has it.
 fn queue_arguments() -> FieldTable {
-    let mut arguments = FieldTable::default();
-    for (name, value) in [
+    let arguments = [
         ("x-queue-type", text("quorum")),
         ("x-single-active-consumer", AMQPValue::Boolean(true)),
         ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
         ("x-overflow", text("reject-publish")),
         ("x-dead-letter-exchange", text(AUDIT_DEAD)),
         ("x-dead-letter-strategy", text("at-least-once")),
-    ] {
-        arguments.insert(name.into(), value);
-    }
-    arguments
+    ];
+    BTreeMap::from(arguments.map(|(name, value)| (name.into(), value))).into()
 }
 
 fn text(value: &str) -> AMQPValue {

@@ -36,14 +36,9 @@ pub(crate) enum KeyringError {
     /// The file could not be read or written.
     #[error("the keyring {} can't be used", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// Someone other than its owner can read or write the file.
-    #[error("the keyring {} has mode {mode:04o}: it must be 0600 or stricter", path.display())]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// Someone other than its owner can read or write the file, as its permission bits say.
+    #[error("the keyring {} has mode {:04o}: it must be 0600 or stricter", .0.display(), .1)]
+    Mode(PathBuf, u32),
     /// The file is not of the documented form.
     #[error("the keyring {} is not of the form {{\"keys\":[{{\"id\",\"key\",\"created_at\"}}]}}", .0.display())]
     Form(PathBuf),
@@ -248,10 +243,7 @@ fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
     };
     let mode = fs::metadata(path).map_err(fail)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(KeyringError::Mode {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyringError::Mode(path.to_owned(), mode));
     }
     let text = Zeroizing::new(fs::read(path).map_err(fail)?);
     // serde_json's message would quote the file: it is not passed on.
@@ -296,7 +288,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
             Keyring::read(&path),
-            Err(KeyringError::Mode { mode: 0o640, .. })
+            Err(KeyringError::Mode(_, 0o640))
         ));
     }
 

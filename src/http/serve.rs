@@ -88,10 +88,8 @@ pub(super) async fn entry(
     let mut incoming = Incoming::new(&request, payload.into_inner());
     let work = answer(&edge, &request, &progress, &mut incoming);
     // The panic's own line, without its message, comes from the hook.
-    let result = match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(result) => result,
-        Err(_panic) => Err(Bug::Panicked.into()),
-    };
+    let result = AssertUnwindSafe(work).catch_unwind().await;
+    let result = result.unwrap_or_else(|_panic| Err(Bug::Panicked.into()));
     let mut response = result.unwrap_or_else(|error| {
         let error = if progress.may_stand.get() {
             error.or_unknown()

@@ -69,10 +69,10 @@ impl Drop for Open {
 struct Streaming {
     _open: Open,
     follower: Follower,
-    began: bool,
+    /// When the last blocks were handed over; none before the first.
+    handed: Option<Instant>,
     beat: Instant,
     check: Instant,
-    handed: Instant,
 }
 
 /// The blocks of a stream. The first, at once, is its start.
@@ -83,10 +83,9 @@ pub(super) fn events(
     let streaming = Streaming {
         _open: Open::count(),
         follower,
-        began: false,
+        handed: None,
         beat: now + HEARTBEAT,
         check: now + RECHECK,
-        handed: now,
     };
     unfold(streaming, |mut streaming| async move {
         let blocks = streaming.next().await?;
@@ -97,18 +96,17 @@ pub(super) fn events(
 impl Streaming {
     async fn next(&mut self) -> Option<Vec<u8>> {
         // Between handing blocks over and being asked for more, the connection took what it was given.
-        if self.began && self.handed.elapsed() >= SLOW {
+        if self.handed.is_some_and(|handed| handed.elapsed() >= SLOW) {
             tracing::info!("a slow reader of events is disconnected");
             return None;
         }
-        let blocks = if self.began {
-            self.more().await?
-        } else {
-            self.began = true;
-            position(self.follower.cursor)
+        let blocks = match self.handed {
+            Some(_) => self.more().await?,
+            None => position(self.follower.cursor),
         };
-        self.handed = Instant::now();
-        self.beat = self.handed + HEARTBEAT;
+        let now = Instant::now();
+        self.handed = Some(now);
+        self.beat = now + HEARTBEAT;
         Some(blocks)
     }
 
