@@ -225,7 +225,6 @@ impl ApiError {
     }
 
     /// The answer, without what every answer has.
-    #[expect(clippy::too_many_lines, reason = "what each error adds, row by row")]
     pub(super) fn into_response(self) -> HttpResponse {
         let (status, kind, detail) = self.row();
         let mut answer = HttpResponse::build(status);

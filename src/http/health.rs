@@ -7,9 +7,9 @@ use super::{LinkState, json, json_bytes, request::HandlerResult, serve::Edge};
 use crate::store::{self, Check};
 
 /// `GET /health`
-pub(super) fn alive() -> HandlerResult {
+pub(super) fn alive() -> HttpResponse {
     let body = br#"{"status":"ok"}"#;
-    Ok(json_bytes(&mut HttpResponse::Ok(), body.as_slice()))
+    json_bytes(&mut HttpResponse::Ok(), body.as_slice())
 }
 
 /// `GET /ready`: 503 while the database, its schema or the keys are not as they should be, and once the

@@ -234,7 +234,7 @@ pub(super) static ROUTES: [Operation; 18] = [
     Operation {
         path: "/health",
         verb: Verb::Get,
-        run: Run::Public(|_| Box::pin(ready(health::alive()))),
+        run: Run::Public(|_| Box::pin(ready(Ok(health::alive())))),
         id: "health_check",
     },
     Operation {
