@@ -132,13 +132,7 @@ mod tests {
             lines.push(event.body);
         }
         let epoch = u64::from(count > 0);
-        let checkpoint = Checkpoint {
-            log: Log::Changes,
-            epoch,
-            position: count,
-            hash,
-            signature: signer().sign(Log::Changes, epoch, count, &hash),
-        };
+        let checkpoint = signer().sign(Log::Changes, epoch, count, hash);
         lines.push(serde_json::to_vec(&checkpoint).unwrap());
         for line in &mut lines {
             line.push(b'\n');
@@ -252,13 +246,7 @@ mod tests {
         old.extend(lines(3).last().cloned());
         assert_eq!(first_bad(&old.concat()), 3);
         let stranger = CheckpointSigner::for_tests([2; 32]);
-        let checkpoint = Checkpoint {
-            log: Log::Changes,
-            epoch: 1,
-            position: 3,
-            hash,
-            signature: stranger.sign(Log::Changes, 1, 3, &hash),
-        };
+        let checkpoint = stranger.sign(Log::Changes, 1, 3, hash);
         forged.push([serde_json::to_vec(&checkpoint).unwrap(), b"\n".to_vec()].concat());
         assert_eq!(first_bad(&forged.concat()), 4);
     }

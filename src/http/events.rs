@@ -18,7 +18,7 @@ use super::{
     stream::{self, Follower},
 };
 use crate::{
-    domain::{ActsFor, Checkpoint, Cursor, EventKind, Grantee, Log, Owner},
+    domain::{ActsFor, Cursor, EventKind, Grantee, Log, Owner},
     store::Filter,
 };
 
@@ -73,14 +73,7 @@ pub(super) async fn head(call: Call<'_, ()>) -> HandlerResult {
     query.finish()?;
     let head = call.state.reader.log_head(log).await?;
     let signer = &call.state.signer;
-    let (epoch, position) = (head.last_epoch, head.position);
-    let checkpoint = Checkpoint {
-        log,
-        epoch,
-        position,
-        hash: head.hash,
-        signature: signer.sign(log, epoch, position, &head.hash),
-    };
+    let checkpoint = signer.sign(log, head.last_epoch, head.position, head.hash);
     Ok(json(&mut HttpResponse::Ok(), &checkpoint)?)
 }
 
