@@ -202,7 +202,7 @@ impl ApiError {
         }
     }
 
-    /// What the log says beyond the type.
+    /// What the log says beyond the type: the errors of the service itself (5xx) have a cause, and no others.
     pub(super) fn cause(&self) -> Option<&Cause> {
         if let Self::Internal(cause)
         | Self::BadGateway(cause)
@@ -227,57 +227,45 @@ impl ApiError {
     /// The answer, without what every answer has.
     pub(super) fn into_response(self) -> HttpResponse {
         let (status, kind, detail) = self.row();
-        let mut answer = HttpResponse::build(status);
+        let mut builder = HttpResponse::build(status);
         let mut errors = Vec::new();
-        match self {
-            Self::Unauthenticated => {
-                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
-            }
-            Self::MethodNotAllowed { allow } => {
-                answer.insert_header((header::ALLOW, allow));
-            }
+        let answer = match self {
+            Self::Unauthenticated => builder.insert_header((header::WWW_AUTHENTICATE, "Bearer")),
+            Self::MethodNotAllowed { allow } => builder.insert_header((header::ALLOW, allow)),
             Self::PreconditionFailed { version } => {
-                answer.insert_header((header::ETAG, etag(version)));
+                builder.insert_header((header::ETAG, etag(version)))
             }
-            Self::UpgradeRequired { upgrade } => {
-                // actix-http adds `Connection: upgrade` itself when it sees this header (and drops a
-                // hand-set one); its `upgrade()` would also end the connection.
-                answer.insert_header((header::UPGRADE, upgrade));
-            }
+            // actix-http adds `Connection: upgrade` itself when it sees this header (and drops a hand-set one);
+            // its `upgrade()` would also end the connection.
+            Self::UpgradeRequired { upgrade } => builder.insert_header((header::UPGRADE, upgrade)),
             Self::RateLimited { wait_seconds } => {
-                answer.insert_header((header::RETRY_AFTER, wait_seconds));
+                builder.insert_header((header::RETRY_AFTER, wait_seconds))
             }
             Self::Overloaded
             | Self::BadGateway(_)
             | Self::GatewayTimeout(_)
-            | Self::OutcomeUnknown(_) => {
-                answer.insert_header((header::RETRY_AFTER, 1));
+            | Self::OutcomeUnknown(_) => builder.insert_header((header::RETRY_AFTER, 1)),
+            Self::InvalidRequest(MalformedRequest::Incomplete) => builder.force_close(),
+            Self::Validation(items) => {
+                errors = items;
+                &mut builder
             }
-            Self::InvalidRequest(MalformedRequest::Incomplete) => {
-                answer.force_close();
-            }
-            Self::Validation(items) => errors = items,
             Self::EntryNotFound { index } => {
-                let entry = Location::Index(index);
-                let place = [
-                    Location::BODY,
-                    Location::Name("updates"),
-                    entry,
-                    Location::Name("id"),
-                ];
+                let (list, id) = (Location::Name("updates"), Location::Name("id"));
+                let place = [Location::BODY, list, Location::Index(index), id];
                 errors.push(ErrorItem::new(place, ItemKind::NotFound));
+                &mut builder
             }
-            Self::PositionGone(Gone { first, head }) => {
-                answer.insert_header(("Rekey-Log-First", first.to_string()));
-                answer.insert_header(("Rekey-Log-Head", head.to_string()));
-            }
+            Self::PositionGone(Gone { first, head }) => builder
+                .insert_header(("Rekey-Log-First", first.to_string()))
+                .insert_header(("Rekey-Log-Head", head.to_string())),
             Self::InvalidRequest(_)
             | Self::Forbidden
             | Self::NotFound
             | Self::AlreadyExists
             | Self::PayloadTooLarge
-            | Self::Internal(_) => {}
-        }
+            | Self::Internal(_) => &mut builder,
+        };
         let envelope = ErrorEnvelope {
             code: status.as_u16(),
             detail,
@@ -285,7 +273,7 @@ impl ApiError {
             errors,
         };
         // Strings and numbers only: `serde_json` cannot fail on it.
-        json(&mut answer, &envelope).unwrap_or_else(|_impossible| answer.finish())
+        json(answer, &envelope).unwrap_or_else(|_impossible| answer.finish())
     }
 }
 

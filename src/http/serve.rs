@@ -208,16 +208,14 @@ fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
     let (status, kind, _) = error.row();
     // A method may be any word: one that is not ours is the caller's text.
     let method = Verb::of(request.method()).map_or("", |_| request.method().as_str());
-    if status.is_server_error() {
+    if let Some(cause) = error.cause() {
         tracing::error!(
             request.id = progress.request_id.as_str(),
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),
             error.r#type = kind,
-            error.cause = error
-                .cause()
-                .map(|cause| ErrorChain(cause.as_ref()).to_string()),
+            error.cause = ErrorChain(cause.as_ref()).to_string(),
             "request failed"
         );
     } else {
