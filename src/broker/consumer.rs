@@ -80,17 +80,14 @@ impl Consumer {
     /// # Cancel safety
     /// Safe: nothing is taken before the first message has arrived.
     pub(crate) async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
-        let mut batch = Vec::new();
         let first = while_connected(&self.connection, self.deliveries.next()).await?;
-        batch.push(taken(first)?);
+        let mut batch = vec![taken(first)?];
         while batch.len() < usize::from(PREFETCH)
             && let Some(next) = self.deliveries.next().now_or_never()
+            // Where the stream has ended, the next call returns the error.
+            && let Ok(delivery) = taken(next)
         {
-            match taken(next) {
-                Ok(delivery) => batch.push(delivery),
-                // The stream has ended: the next call returns the error.
-                Err(_) => break,
-            }
+            batch.push(delivery);
         }
         Ok(batch)
     }
