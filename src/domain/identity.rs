@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::{ParseError, name::check};
 
-/// Defines a UUID newtype that prints as 36 lower-case characters.
-macro_rules! uuid_newtype {
-    ($(#[$doc:meta])* $name:ident) => {
+/// Defines UUID newtypes that print as 36 lower-case characters.
+macro_rules! uuid_newtypes {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
@@ -35,26 +35,19 @@ macro_rules! uuid_newtype {
                 self.0.hyphenated().fmt(f)
             }
         }
-    };
+    )*};
 }
 
-uuid_newtype!(
+uuid_newtypes! {
     /// The ID of a secret; it never changes.
-    SecretId
-);
-uuid_newtype!(
+    SecretId;
     /// The ID of one version of a secret: sealed data is bound to it.
-    VersionId
-);
-uuid_newtype!(
+    VersionId;
     /// The ID of an event, equal in each of its deliveries.
-    EventId
-);
-
-uuid_newtype!(
+    EventId;
     /// The ID of a change set: changes that are committed together or not at all.
-    ChangeSetId
-);
+    ChangeSetId;
+}
 
 impl SecretId {
     /// Reads the 36-character hyphenated form in any letter case (RFC 9562 section 4).
