@@ -138,21 +138,10 @@ pub(super) fn seal(
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let nonce = Nonce::generate()?;
-    let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE);
-    sealed.push(FORMAT);
-    sealed.extend_from_slice(nonce.as_ref());
-    sealed.resize(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE, 0);
-    let (_, body) = sealed
-        .split_at_mut_checked(1 + NONCE_BYTES)
-        .ok_or(SealError::Cipher)?;
-    cae::seal(
-        key,
-        &nonce,
-        plaintext,
-        Some(&associated_data.to_bytes()),
-        body,
-    )?;
-    Ok(sealed)
+    let bound_to = associated_data.to_bytes();
+    let mut body = vec![0; plaintext.len() + TAG_SIZE];
+    cae::seal(key, &nonce, plaintext, Some(&bound_to), &mut body)?;
+    Ok([&[FORMAT], nonce.as_ref(), &body].concat())
 }
 
 /// Opens what [`seal`] made with the same key and associated data.
@@ -171,16 +160,11 @@ pub(super) fn open(
     }
     // orion's one error says nothing more.
     let nonce = Nonce::try_from(nonce).or(Err(OpenError::Format))?;
+    let bound_to = associated_data.to_bytes();
     let mut plaintext = Zeroizing::new(vec![0; length]);
+    let opened = cae::open(key, &nonce, body, Some(&bound_to), &mut plaintext);
     // As above.
-    cae::open(
-        key,
-        &nonce,
-        body,
-        Some(&associated_data.to_bytes()),
-        &mut plaintext,
-    )
-    .or(Err(OpenError::Refused))?;
+    opened.or(Err(OpenError::Refused))?;
     Ok(plaintext)
 }
 

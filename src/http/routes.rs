@@ -83,12 +83,11 @@ impl Verb {
         }
     }
 
-    const fn allowed(self) -> &'static str {
-        match self {
-            Self::Get => "GET, HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
+    fn allowed(self) -> &'static str {
+        if self == Self::Get {
+            "GET, HEAD"
+        } else {
+            self.name()
         }
     }
 }
