@@ -112,6 +112,11 @@ impl MalformedRequest {
 }
 
 impl ApiError {
+    /// A request with one fault.
+    pub(super) fn fault<const N: usize>(place: [Location; N], kind: ItemKind) -> Self {
+        Self::Validation(vec![ErrorItem::new(place, kind)])
+    }
+
     /// The table of the contract: status, `type` and `detail`.
     #[expect(clippy::too_many_lines, reason = "a table of one row for each error")]
     pub(super) fn row(&self) -> (StatusCode, &'static str, &'static str) {
@@ -311,10 +316,7 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::NotFound => Self::NotFound,
             Refusal::NameTaken => Self::AlreadyExists,
-            Refusal::LimitReached => Self::Validation(vec![ErrorItem::new(
-                [Location::BODY],
-                ItemKind::LimitReached,
-            )]),
+            Refusal::LimitReached => Self::fault([Location::BODY], ItemKind::LimitReached),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
             refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),
         }

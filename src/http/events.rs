@@ -9,7 +9,7 @@ use actix_web::{
 };
 
 use super::{
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::ApiError,
     json, json_bytes,
     query::Query,
@@ -74,7 +74,7 @@ pub(super) async fn head(call: Call<'_, ()>) -> HandlerResult {
     let head = call.state.reader.log_head(log).await?;
     let signer = &call.state.signer;
     let checkpoint = signer.sign(log, head.last_epoch, head.position, head.hash);
-    Ok(json(&mut HttpResponse::Ok(), &checkpoint)?)
+    json(&mut HttpResponse::Ok(), &checkpoint)
 }
 
 /// A page of events. They are JSON already: the log's own bytes, so that their hashes can be verified.
@@ -131,7 +131,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
     let cursor = single_line(headers, LAST_EVENT_ID).and_then(|text| Cursor::parse(text).ok());
     cursor.map(Some).ok_or_else(|| {
         let place = [Location::HEADER, Location::Name("Last-Event-ID")];
-        ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])
+        ApiError::fault(place, ItemKind::ValueError)
     })
 }
 

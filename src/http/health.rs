@@ -37,7 +37,7 @@ pub(super) async fn ready(edge: &Edge) -> HandlerResult {
     } else {
         (HttpResponse::ServiceUnavailable(), "unready")
     };
-    Ok(json(&mut answer, &ReadyBody { status, checks })?)
+    json(&mut answer, &ReadyBody { status, checks })
 }
 
 fn name(check: Check) -> &'static str {

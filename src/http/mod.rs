@@ -170,10 +170,7 @@ fn single_line(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
 }
 
 /// Completes an answer with a JSON body.
-fn json(
-    answer: &mut HttpResponseBuilder,
-    body: &impl Serialize,
-) -> Result<HttpResponse, serde_json::Error> {
+fn json(answer: &mut HttpResponseBuilder, body: &impl Serialize) -> request::HandlerResult {
     let body = serde_json::to_vec(body)?;
     Ok(json_bytes(answer, body))
 }

@@ -29,7 +29,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
         })
         .collect();
     let list = ProviderPresetList { presets };
-    Ok(json(&mut HttpResponse::Ok(), &list)?)
+    json(&mut HttpResponse::Ok(), &list)
 }
 
 /// `POST /api/v1/user/secrets/preset`

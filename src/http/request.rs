@@ -10,7 +10,7 @@ use super::{
     AppState,
     body::Incoming,
     conditional,
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Fields, parse_object},
     media,
@@ -65,8 +65,7 @@ impl<W> Call<'_, W> {
     pub(super) fn secret_id(&self) -> Result<SecretId, ApiError> {
         SecretId::parse(self.secret_id.unwrap_or_default()).map_err(|_malformed| {
             let place = [Location::PATH, Location::Name("secret_id")];
-            let item = ErrorItem::new(place, ItemKind::UuidParsing);
-            ApiError::Validation(vec![item])
+            ApiError::fault(place, ItemKind::UuidParsing)
         })
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Faults, Field, Fields, ListEntry},
     json_bytes,
@@ -65,8 +65,7 @@ fn acting_for(call: &Call<'_, ()>, named: Option<Owner>) -> Result<Owner, ApiErr
         (Grantee::Owner(_), Some(_)) => Err(ApiError::NotFound),
         (Grantee::Service { .. }, None) => {
             let place = [Location::BODY, Location::Name("owner")];
-            let item = ErrorItem::new(place, ItemKind::Missing);
-            Err(ApiError::Validation(vec![item]))
+            Err(ApiError::fault(place, ItemKind::Missing))
         }
         (Grantee::Service { acts_for, .. }, Some(named)) => {
             let granted = acts_for.covers(&named);

@@ -33,7 +33,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
         .collect::<Result<Vec<_>, ApiError>>()?;
     let total = secrets.len();
     let list = UserSecretList { secrets, total };
-    Ok(json(&mut HttpResponse::Ok(), &list)?)
+    json(&mut HttpResponse::Ok(), &list)
 }
 
 /// `GET /api/v1/user/secrets/{secret_id}`
@@ -119,7 +119,7 @@ fn show(status: StatusCode, secret: Secret, mask: &Mask) -> HandlerResult {
         let location = format!("/api/v1/user/secrets/{}", secret.id);
         answer.insert_header((header::LOCATION, location));
     }
-    Ok(json(&mut answer, &UserSecret::new(secret, mask))?)
+    json(&mut answer, &UserSecret::new(secret, mask))
 }
 
 /// A secret as it is shown: never its value.

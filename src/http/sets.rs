@@ -50,7 +50,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
         secrets,
         change_set: id,
     };
-    Ok(json(&mut HttpResponse::Ok(), &answer)?)
+    json(&mut HttpResponse::Ok(), &answer)
 }
 
 /// A set that was applied.
