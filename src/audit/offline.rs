@@ -130,13 +130,7 @@ mod tests {
             lines.push(event.body);
         }
         let epoch = u64::from(count > 0);
-        let checkpoint = Checkpoint {
-            log: Log::Changes,
-            epoch,
-            position: count,
-            hash,
-            signature: signer.sign(Log::Changes, epoch, count, &hash),
-        };
+        let checkpoint = signer.sign(Log::Changes, epoch, count, hash);
         lines.push(checkpoint.to_json());
         for line in &mut lines {
             line.push(b'\n');
