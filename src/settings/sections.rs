@@ -1,5 +1,4 @@
 //! The settings one by one: each section's type, with the rule of every setting, and the rules between them.
-//! All of a section is read before any of it is missed, so that no fault hides another.
 
 use std::{
     net::IpAddr,
@@ -11,8 +10,14 @@ use std::{
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
 
-use super::{Settings, parse, reader::SettingReader};
+use super::{
+    Settings,
+    layers::{PRESETS, SettingReader},
+    parse,
+    reader::text_of,
+};
 use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
 /// The range of all deadlines: none can be switched off, and none is longer than ten minutes.
@@ -22,63 +27,52 @@ const MILLION: RangeInclusive<u64> = 1..=1_000_000;
 const BODY_BYTES: RangeInclusive<u64> = 397_312..=4_194_304;
 /// The least holds a change set: 50 values of 65,536 bytes with their keys and tags.
 const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
+const DATABASE_URL: &str =
+    "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
 /// Any of these set: not the embedded default.
 const EMBEDDED: [&str; 3] = ["database.url", "keyring.path", "keyring.keys"];
 
-pub(super) fn read(reader: &mut SettingReader) -> Option<Settings> {
-    let server = ServerSettings::read(reader);
-    let database = DatabaseSettings::read(reader);
-    let broker = BrokerSettings::read(reader);
-    let keyring = KeyringSettings::read(reader);
-    let limits = LimitSettings::read(reader);
-    let reserved = limits
-        .as_ref()
-        .map(|limits| limits.reserved_names.as_slice());
-    // Without a good list of reserved names only the form of presets is checked.
-    let presets = presets(reader, reserved.unwrap_or_default());
-    let commit = CommitSettings::read(reader);
-    let http = HttpSettings::read(reader);
-    let activity = ActivitySettings::read(reader);
-    let events = EventSettings::read(reader);
-    let metrics = MetricsSettings::read(reader);
-    let audit = AuditSettings::read(reader);
-    let log = LogSettings::read(reader);
-    one_key_source(reader);
-    // Each deadline ends what the next one waits for (docs/architecture.md).
-    reader.compare(
-        "database.idle_in_transaction_ms",
-        "database.timeout_ms",
-        true,
-    );
-    reader.compare("database.timeout_ms", "commit.watchdog_ms", false);
-    reader.compare("commit.timeout_ms", "commit.watchdog_ms", false);
-    reader.compare("commit.watchdog_ms", "http.timeout_ms", false);
-    Some(Settings {
-        server: server?,
-        database: database?,
-        broker: broker?,
-        keyring: keyring?,
-        limits: limits?,
-        presets: presets?,
-        commit: commit?,
-        http: http?,
-        activity: activity?,
-        events: events?,
-        metrics: metrics?,
-        audit: audit?,
-        log: log?,
-        embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
-    })
+impl Settings {
+    pub(super) fn take(reader: &mut SettingReader) -> Self {
+        let settings = Self {
+            server: ServerSettings::take(reader),
+            database: DatabaseSettings::take(reader),
+            broker: BrokerSettings::take(reader),
+            keyring: KeyringSettings::take(reader),
+            limits: LimitSettings::take(reader),
+            presets: presets(reader),
+            commit: CommitSettings::take(reader),
+            http: HttpSettings::take(reader),
+            activity: ActivitySettings::take(reader),
+            events: EventSettings::take(reader),
+            metrics: MetricsSettings::take(reader),
+            audit: AuditSettings::take(reader),
+            log: LogSettings::take(reader),
+            embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
+        };
+        if !reader.items("keyring.keys").is_empty() && reader.is_set("keyring.path") {
+            let other = reader.source("keyring.path");
+            let rule = format!("empty where keyring.path is set ({other})");
+            reader.refuse("keyring.keys", &rule);
+        }
+        // Each deadline ends what the next one waits for (docs/architecture.md).
+        let idle = "database.idle_in_transaction_ms";
+        reader.compare(idle, "database.timeout_ms", true);
+        reader.compare("database.timeout_ms", "commit.watchdog_ms", false);
+        reader.compare("commit.timeout_ms", "commit.watchdog_ms", false);
+        reader.compare("commit.watchdog_ms", "http.timeout_ms", false);
+        settings
+    }
 }
 
-/// Defines a section: its type, and how each field is read: `field: Type = "key" by method(arguments)`.
-macro_rules! section {
-    (
+/// Defines sections: each type, and how each field of it is read: `field: Type = "key" by method(arguments)`.
+macro_rules! sections {
+    ($(
         $(#[$doc:meta])*
         $name:ident {
             $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal $how:ident($($rule:expr),*);)*
         }
-    ) => {
+    )*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub(crate) struct $name {
@@ -86,15 +80,14 @@ macro_rules! section {
         }
 
         impl $name {
-            fn read(reader: &mut SettingReader) -> Option<Self> {
-                $(let $field = reader.$how($key $(, $rule)*);)*
-                Some(Self { $($field: $field?,)* })
+            fn take(reader: &mut SettingReader) -> Self {
+                Self { $($field: reader.$how($key $(, $rule)*),)* }
             }
         }
-    };
+    )*};
 }
 
-section!(
+sections! {
     /// `server.*`
     ServerSettings {
         /// IP address (IPv6 without brackets) or host name.
@@ -104,13 +97,11 @@ section!(
         /// How long `/ready` says 503 before the listener closes.
         drain_delay: Duration = "server.drain_delay_ms" millis(0..=60_000);
     }
-);
 
-section!(
     /// `database.*`
     DatabaseSettings {
         /// May hold a password.
-        url: SecretString = "database.url" database_url();
+        url: SecretString = "database.url" text(DATABASE_URL, parse::database_url);
         /// Of the readers; the writer has one of its own.
         max_connections: u32 = "database.max_connections" number(1..=1_000);
         /// Statement and lock timeout, SQLite's busy timeout.
@@ -118,9 +109,7 @@ section!(
         /// At most `timeout`.
         idle_in_transaction: Duration = "database.idle_in_transaction_ms" millis(DEADLINE_MS);
     }
-);
 
-section!(
     /// `broker.*`
     BrokerSettings {
         /// None: no relay. May hold a password.
@@ -130,23 +119,19 @@ section!(
         exchange: String = "broker.exchange"
             text("1 to 127 of A-Z a-z 0-9 . _ : -, not beginning with \"amq.\"", parse::exchange);
     }
-);
 
-section!(
     /// `keyring.*`
     KeyringSettings {
         /// The file; not read where there are `keys`.
-        path: PathBuf = "keyring.path" path();
+        path: PathBuf = "keyring.path" text("a path", parse::path);
         /// `id:base64` entries, checked for their form, each ID once; none: the file.
         keys: Vec<SecretString> = "keyring.keys" distinct(
             "ID:KEY, each ID once (1 to 32 of a-z 0-9 -), KEY 32 bytes in padded standard base64",
-            parse::key_entry,
-            parse::id_of_entry
+            ':',
+            parse::key_entry
         );
     }
-);
 
-section!(
     /// `limits.*`
     LimitSettings {
         /// Secrets of one owner.
@@ -172,9 +157,7 @@ section!(
             parse::reserved_name
         );
     }
-);
 
-section!(
     /// `commit.*`
     CommitSettings {
         /// Changes in one transaction.
@@ -188,9 +171,7 @@ section!(
         /// A batch's longest life; less than `http.timeout`.
         watchdog: Duration = "commit.watchdog_ms" millis(DEADLINE_MS);
     }
-);
 
-section!(
     /// `http.*`
     HttpSettings {
         /// When a request without an answer gets one.
@@ -200,8 +181,8 @@ section!(
         /// The oldest version of each client that is served; each name once.
         min_client_versions: Vec<ClientVersion> = "http.min_client_versions" distinct(
             "NAME/X.Y.Z, each NAME once (1 to 64 of A-Z a-z 0-9 . _ -)",
-            parse::client_version,
-            |one| one.name.clone()
+            '/',
+            parse::client_version
         );
         /// The peers whose forwarding headers are believed.
         trusted_proxies: Vec<IpNet> = "http.trusted_proxies"
@@ -212,40 +193,32 @@ section!(
             parse::origin
         );
     }
-);
 
-section!(
     /// `activity.*`
     ActivitySettings {
         /// How it is recorded that a value was handed out.
-        record: ActivityRecord = "activity.record" text("commit, async or off", parse::activity_record);
+        record: ActivityRecord = "activity.record" text("commit, async or off", parse::word);
         /// How long the log `activity` is kept; none means for ever.
         retain: Option<Duration> = "activity.retain_days" days();
     }
-);
 
-section!(
     /// `events.*`
     EventSettings {
         /// How long the log `changes` is kept; none means for ever.
         retain: Option<Duration> = "events.retain_days" days();
     }
-);
 
-section!(
     /// `metrics.*`
     MetricsSettings {
         /// The port of a listener of their own, on the same host; 0 takes a free one.
         port: Option<u16> = "metrics.port"
             optional("empty, or a whole number from 0 to 65535", |text| text.parse().ok());
     }
-);
 
-section!(
     /// `audit.*`
     AuditSettings {
         /// May hold a password.
-        database_url: SecretString = "audit.database_url" database_url();
+        database_url: SecretString = "audit.database_url" text(DATABASE_URL, parse::database_url);
         /// The service's address, without a slash at its end.
         url: Option<String> = "audit.url"
             optional("empty, http://HOST… or https://HOST…", parse::service_url);
@@ -260,22 +233,11 @@ section!(
         /// How often the heads are compared.
         compare: Duration = "audit.compare_seconds" seconds(1..=3_600);
     }
-);
 
-section!(
     /// `log.*`
     LogSettings {
         /// How lines look.
-        format: LogFormat = "log.format" text("auto, pretty or json", parse::log_format);
-    }
-);
-
-fn one_key_source(reader: &mut SettingReader) {
-    let keys = reader.list("keyring.keys", "", |text| Some(text.len()));
-    if keys.is_some_and(|keys| !keys.is_empty()) && reader.is_set("keyring.path") {
-        let other = reader.source("keyring.path");
-        let rule = format!("empty where keyring.path is set ({other})");
-        reader.refuse("keyring.keys", &rule);
+        format: LogFormat = "log.format" text("auto, pretty or json", parse::word);
     }
 }
 
@@ -288,29 +250,29 @@ pub(crate) struct Preset {
     pub name: SecretName,
 }
 
-fn presets(reader: &mut SettingReader, reserved: &[ReservedName]) -> Option<Vec<Preset>> {
+fn presets(reader: &mut SettingReader) -> Vec<Preset> {
+    // Without a good list of reserved names only the form of presets is checked.
+    let reserved = reader.items("limits.reserved_names").into_iter();
+    let reserved: Vec<ReservedName> = reserved.filter_map(parse::reserved_name).collect();
+    let free = |name: &SecretName| !reserved.iter().any(|one| one.covers(name.as_str()));
     let mut presets = Vec::new();
-    let mut complete = true;
-    for key in reader.presets() {
-        let setting = format!("presets.{key}");
-        let Ok(provider) = Provider::parse(&key) else {
+    for provider in reader.presets() {
+        let setting = format!("{PRESETS}{provider}");
+        let Ok(provider) = Provider::parse(&provider) else {
             let rule = "a provider of 1 to 64 of a-z 0-9 _ -, beginning with a letter or a digit";
             reader.refuse(&setting, rule);
-            complete = false;
             continue;
         };
         let rule = "empty, or 1 to 255 letters, digits and _ (not beginning with a digit) \
                     that limits.reserved_names does not cover";
-        let free = |name: &SecretName| !reserved.iter().any(|one| one.covers(name.as_str()));
-        let parse = |text: &str| SecretName::parse(text).ok().filter(free);
-        match reader.optional(&setting, rule, parse) {
-            Some(Some(name)) => presets.push(Preset { provider, name }),
+        let name = reader.given(&setting, rule, |value| match text_of(value)? {
             // Emptied, which removes it.
-            Some(None) => {}
-            None => complete = false,
-        }
+            "" => Some(None),
+            text => SecretName::parse(text).ok().filter(free).map(Some),
+        });
+        presets.extend(name.flatten().map(|name| Preset { provider, name }));
     }
-    complete.then_some(presets)
+    presets
 }
 
 impl DatabaseSettings {
@@ -369,7 +331,8 @@ pub(crate) struct ClientVersion {
 }
 
 /// `activity.record`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum ActivityRecord {
     /// Committed before the value leaves.
     Commit,
@@ -380,7 +343,8 @@ pub(crate) enum ActivityRecord {
 }
 
 /// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// `Pretty` on a terminal, else `Json`.
     Auto,

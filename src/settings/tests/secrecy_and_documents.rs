@@ -92,9 +92,9 @@ fn values_are_utf_8() {
 
 /// The variable of each key in `default.toml`.
 fn documented_variables() -> Vec<String> {
-    let keys = layers::collect(&Sources::default()).known;
+    let keys = layers::collect(&Sources::default()).defaults;
     let variable = |key: &String| format!("REKEY__{}", key.to_uppercase().replacen('.', "__", 1));
-    keys.iter().map(variable).collect()
+    keys.keys().map(variable).collect()
 }
 
 /// Each setting of `default.toml` is read, by the rule in the comment above its key, word for word. (One that
@@ -136,5 +136,5 @@ fn sources_have_no_debug() {
         #[expect(dead_code, reason = "chosen only where the type can be printed")]
         const SILENT: bool = false;
     }
-    const { assert!(Asked::<Sources>::SILENT && Asked::<layers::Layers>::SILENT) };
+    const { assert!(Asked::<Sources>::SILENT && Asked::<layers::SettingReader>::SILENT) };
 }
