@@ -10,6 +10,7 @@ use std::{
 };
 
 use config::{File, FileFormat, Map, ValueKind};
+use serde_json::Value;
 
 pub(super) const DEFAULT: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "REKEY__";
@@ -23,7 +24,7 @@ pub(super) const PRESETS: &str = "presets.";
 #[derive(Clone, Default)]
 pub(crate) struct Sources {
     /// Environment variables; those that mean nothing to the settings are ignored.
-    pub environment: Vec<(OsString, OsString)>,
+    pub environment: BTreeMap<OsString, OsString>,
     /// The argument `--config`; it wins over `REKEY_CONFIG`.
     pub config_file: Option<PathBuf>,
     /// The folder that holds `config/<REKEY_ENV>.toml`; empty is the working directory.
@@ -33,8 +34,7 @@ pub(crate) struct Sources {
 impl Sources {
     /// The variable's value, unless it is empty.
     fn variable(&self, name: &str) -> Option<&OsStr> {
-        let mut variables = self.environment.iter();
-        let (_, value) = variables.find(|(other, _)| other == name)?;
+        let value = self.environment.get(OsStr::new(name))?;
         Some(value.as_os_str()).filter(|value| !value.is_empty())
     }
 }
@@ -49,7 +49,7 @@ pub(super) fn fault(key: &str, source: &str, what: impl Display) -> String {
 pub(super) struct SettingReader {
     pub(super) settings: Map<String, Setting>,
     /// The default of each setting.
-    pub(super) defaults: Map<String, ValueKind>,
+    pub(super) defaults: Map<String, Value>,
     pub(super) faults: Vec<String>,
     /// What is no setting: reported last.
     pub(super) unknown: Vec<String>,
@@ -59,7 +59,7 @@ pub(super) struct Setting {
     /// Where the value came from, as faults say it; names from outside are escaped, so that none breaks the line.
     pub(super) source: String,
     /// None: there is a fault of this setting already.
-    pub(super) value: Option<ValueKind>,
+    pub(super) value: Option<Value>,
 }
 
 pub(super) fn collect(sources: &Sources) -> SettingReader {
@@ -111,7 +111,9 @@ impl SettingReader {
                 && (self.is_section(&section) || !table.is_empty())
             {
                 for (name, value) in table {
-                    self.add(format!("{section}.{name}"), value.kind, from);
+                    // What only TOML has (`nan`) becomes null, which no rule takes.
+                    let value = value.try_deserialize().unwrap_or_default();
+                    self.add(format!("{section}.{name}"), value, from);
                 }
             } else {
                 self.refuse_unknown(&section, from);
@@ -120,7 +122,7 @@ impl SettingReader {
     }
 
     /// Lays a value over the one before it, unless it is of no setting.
-    fn add(&mut self, key: String, value: ValueKind, from: &str) {
+    fn add(&mut self, key: String, value: Value, from: &str) {
         if from == BUILT_IN {
             self.defaults.insert(key.clone(), value.clone());
         }
@@ -148,18 +150,17 @@ impl SettingReader {
         self.unknown.push(fault(key, from, what));
     }
 
-    fn add_environment(&mut self, environment: &[(OsString, OsString)]) {
-        let named = |(name, value): &(OsString, OsString)| {
-            let name = name.to_string_lossy().into_owned();
-            name.starts_with(PREFIX).then(|| (name, value.clone()))
-        };
-        // Sorted: the environment has no order that would mean anything.
-        let variables: BTreeMap<String, OsString> = environment.iter().filter_map(named).collect();
-        for (variable, value) in &variables {
+    /// Variables in the order of their names, because the environment has none that would mean anything.
+    fn add_environment(&mut self, environment: &BTreeMap<OsString, OsString>) {
+        for (variable, value) in environment {
+            let variable = variable.to_string_lossy();
+            if !variable.starts_with(PREFIX) {
+                continue;
+            }
             let in_file = variable.strip_suffix(FILE_SUFFIX);
-            let key = key_of(in_file.unwrap_or(variable));
+            let key = key_of(in_file.unwrap_or(&variable));
             let from = format!("environment variable {}", variable.escape_debug());
-            if variables.contains_key(&format!("{variable}{FILE_SUFFIX}")) {
+            if environment.contains_key(OsStr::new(&format!("{variable}{FILE_SUFFIX}"))) {
                 let what = format!("{from}__FILE is set too; set only one of them");
                 self.faults.push(fault(&key, &from, what));
             }
@@ -170,7 +171,7 @@ impl SettingReader {
             };
             match text {
                 Ok(text) => {
-                    let value = typed(text, self.defaults.get(&key));
+                    let value = typed(&text, self.defaults.get(&key));
                     self.add(key, value, &from);
                 }
                 Err(what) => {
@@ -185,20 +186,17 @@ impl SettingReader {
 
 /// A variable's text as a value of the default's type. A text that can't be one stays a text, which the
 /// setting's rule then refuses.
-fn typed(text: String, default: Option<&ValueKind>) -> ValueKind {
+fn typed(text: &str, default: Option<&Value>) -> Value {
     // `parse` takes a plus sign, which no file does.
     let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
     let value = match default {
-        Some(ValueKind::I64(_)) if is_whole => text.parse().ok().map(ValueKind::I64),
-        Some(ValueKind::Boolean(_)) => text.parse().ok().map(ValueKind::Boolean),
-        Some(ValueKind::Array(_)) if text.is_empty() => Some(ValueKind::Array(Vec::new())),
-        Some(ValueKind::Array(_)) => {
-            let items: Vec<&str> = text.split(',').map(str::trim).collect();
-            Some(items.into())
-        }
+        Some(Value::Number(_)) if is_whole => text.parse::<u64>().ok().map(Value::from),
+        Some(Value::Bool(_)) => text.parse().ok().map(Value::Bool),
+        Some(Value::Array(_)) if text.is_empty() => Some(Value::Array(Vec::new())),
+        Some(Value::Array(_)) => Some(text.split(',').map(str::trim).collect()),
         _ => None,
     };
-    value.unwrap_or(ValueKind::String(text))
+    value.unwrap_or_else(|| text.into())
 }
 
 /// The text of the file that a variable names; one line break at its end is dropped.

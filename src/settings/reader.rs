@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
-use config::ValueKind;
+use serde_json::Value;
 
 use super::layers::{BUILT_IN, PRESETS, SettingReader, fault};
 
@@ -28,7 +28,7 @@ impl SettingReader {
     }
 
     /// The value that wins, unless there is a fault of it.
-    fn value(&self, key: &str) -> Option<&ValueKind> {
+    fn value(&self, key: &str) -> Option<&Value> {
         self.settings.get(key)?.value.as_ref()
     }
 
@@ -46,7 +46,7 @@ impl SettingReader {
         &mut self,
         key: &str,
         rule: &str,
-        parse: impl FnOnce(&ValueKind) -> Option<T>,
+        parse: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
         let parsed = parse(self.value(key)?);
         if parsed.is_none() {
@@ -55,7 +55,7 @@ impl SettingReader {
         parsed
     }
 
-    fn take<T>(&mut self, key: &str, rule: &str, parse: impl Fn(&ValueKind) -> Option<T>) -> T {
+    fn take<T>(&mut self, key: &str, rule: &str, parse: impl Fn(&Value) -> Option<T>) -> T {
         let given = self.given(key, rule, &parse);
         let value = given.or_else(|| self.defaults.get(key).and_then(parse));
         #[expect(clippy::expect_used, reason = "each start reads all defaults")]
@@ -63,12 +63,12 @@ impl SettingReader {
     }
 
     pub(super) fn text<T>(&mut self, key: &str, rule: &str, parse: Parse<T>) -> T {
-        self.take(key, rule, |value| parse(text_of(value)?))
+        self.take(key, rule, |value| parse(value.as_str()?))
     }
 
     /// A text that may be empty.
     pub(super) fn optional<T>(&mut self, key: &str, rule: &str, parse: Parse<T>) -> Option<T> {
-        self.take(key, rule, |value| match text_of(value)? {
+        self.take(key, rule, |value| match value.as_str()? {
             "" => Some(None),
             text => parse(text).map(Some),
         })
@@ -106,7 +106,7 @@ impl SettingReader {
     pub(super) fn number<N: TryFrom<u64>>(&mut self, key: &str, range: RangeInclusive<u64>) -> N {
         let rule = format!("a whole number from {} to {}", range.start(), range.end());
         self.take(key, &rule, |value| {
-            let number = whole_of(value).filter(|number| range.contains(number))?;
+            let number = value.as_u64().filter(|number| range.contains(number))?;
             N::try_from(number).ok()
         })
     }
@@ -131,12 +131,7 @@ impl SettingReader {
     }
 
     pub(super) fn switch(&mut self, key: &str) -> bool {
-        self.take(key, "true or false", |value| {
-            let ValueKind::Boolean(switch) = value else {
-                return None;
-            };
-            Some(*switch)
-        })
+        self.take(key, "true or false", Value::as_bool)
     }
 
     /// The names of the presets, in the order of their declaration. The default declares some; they can't be
@@ -150,7 +145,7 @@ impl SettingReader {
     /// A fault if both numbers obey their own rules but not this order. It is reported of the one that was
     /// set.
     pub(super) fn compare(&mut self, smaller: &str, larger: &str, or_equal: bool) {
-        let number = |key| self.value(key).and_then(whole_of);
+        let number = |key| self.value(key).and_then(Value::as_u64);
         let (Some(small), Some(large)) = (number(smaller), number(larger)) else {
             return;
         };
@@ -172,23 +167,6 @@ impl SettingReader {
     }
 }
 
-pub(super) fn text_of(value: &ValueKind) -> Option<&str> {
-    let ValueKind::String(text) = value else {
-        return None;
-    };
-    Some(text)
-}
-
-fn whole_of(value: &ValueKind) -> Option<u64> {
-    let ValueKind::I64(number) = value else {
-        return None;
-    };
-    u64::try_from(*number).ok()
-}
-
-fn items_of(value: &ValueKind) -> Option<Vec<&str>> {
-    let ValueKind::Array(items) = value else {
-        return None;
-    };
-    items.iter().map(|item| text_of(&item.kind)).collect()
+fn items_of(value: &Value) -> Option<Vec<&str>> {
+    value.as_array()?.iter().map(Value::as_str).collect()
 }

@@ -16,7 +16,6 @@ use super::{
     Settings,
     layers::{PRESETS, SettingReader},
     parse,
-    reader::text_of,
 };
 use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
@@ -113,8 +112,7 @@ sections! {
     /// `broker.*`
     BrokerSettings {
         /// None: no relay. May hold a password.
-        url: Option<SecretString> = "broker.url"
-            optional("empty, amqp://HOST… or amqps://HOST…", parse::broker_url);
+        url: Option<SecretString> = "broker.url" optional("empty, amqp://HOST… or amqps://HOST…", parse::broker_url);
         /// The topic exchange.
         exchange: String = "broker.exchange"
             text("1 to 127 of A-Z a-z 0-9 . _ : -, not beginning with \"amq.\"", parse::exchange);
@@ -220,16 +218,13 @@ sections! {
         /// May hold a password.
         database_url: SecretString = "audit.database_url" text(DATABASE_URL, parse::database_url);
         /// The service's address, without a slash at its end.
-        url: Option<String> = "audit.url"
-            optional("empty, http://HOST… or https://HOST…", parse::service_url);
+        url: Option<String> = "audit.url" optional("empty, http://HOST… or https://HOST…", parse::service_url);
         /// The token for the service's log.
         token: Option<SecretString> = "audit.token"
             optional("empty, or at most 4096 visible ASCII characters", parse::token);
         /// `ed25519:<base64>`, checked for its form.
-        public_key: Option<String> = "audit.public_key" optional(
-            "empty, or ed25519:KEY, KEY 32 bytes in padded standard base64",
-            parse::public_key
-        );
+        public_key: Option<String> = "audit.public_key"
+            optional("empty, or ed25519:KEY, KEY 32 bytes in padded standard base64", parse::public_key);
         /// How often the heads are compared.
         compare: Duration = "audit.compare_seconds" seconds(1..=3_600);
     }
@@ -265,7 +260,7 @@ fn presets(reader: &mut SettingReader) -> Vec<Preset> {
         };
         let rule = "empty, or 1 to 255 letters, digits and _ (not beginning with a digit) \
                     that limits.reserved_names does not cover";
-        let name = reader.given(&setting, rule, |value| match text_of(value)? {
+        let name = reader.given(&setting, rule, |value| match value.as_str()? {
             // Emptied, which removes it.
             "" => Some(None),
             text => SecretName::parse(text).ok().filter(free).map(Some),

@@ -13,24 +13,6 @@ use super::{layers::DEFAULT, *};
 const KEY: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LWNhbmE=";
 const CANARY: &str = "canary";
 
-/// Variables, each as `NAME=value`.
-fn of_variables(variables: &[&str]) -> Sources {
-    let variables = variables.iter().map(|text| text.split_once('=').unwrap());
-    Sources {
-        environment: variables.map(|(a, b)| (a.into(), b.into())).collect(),
-        ..Sources::default()
-    }
-}
-
-fn read(variables: &[&str]) -> Settings {
-    Settings::read(&of_variables(variables)).unwrap()
-}
-
-fn faults(variables: &[&str]) -> String {
-    let error = Settings::read(&of_variables(variables)).unwrap_err();
-    error.to_string()
-}
-
 fn file(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -38,30 +20,40 @@ fn file(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn of_file(folder: &TempDir, text: &str) -> Sources {
-    Sources {
-        config_file: Some(file(folder, "rekey.toml", text)),
-        ..Sources::default()
-    }
+/// The sources that give these lines: `NAME=value` as a variable, all others in one file.
+fn given<T: AsRef<str>>(lines: &[T]) -> (TempDir, Sources) {
+    let is_variable = |line: &&str| line.starts_with(char::is_uppercase);
+    let lines = lines.iter().map(AsRef::as_ref);
+    let (variables, file_lines): (Vec<&str>, Vec<&str>) = lines.partition(is_variable);
+    let variables = variables.iter().map(|line| line.split_once('=').unwrap());
+    let folder = TempDir::new().unwrap();
+    let text = file_lines.join("\n");
+    let sources = Sources {
+        environment: variables.map(|(a, b)| (a.into(), b.into())).collect(),
+        config_file: (!text.is_empty()).then(|| file(&folder, "rekey.toml", &text)),
+        folder: PathBuf::new(),
+    };
+    (folder, sources)
 }
 
-fn faults_of_file(text: &str) -> String {
-    let folder = TempDir::new().unwrap();
-    let error = Settings::read(&of_file(&folder, text)).unwrap_err();
+fn read(lines: &[&str]) -> Settings {
+    let (_folder, sources) = given(lines);
+    Settings::read(&sources).unwrap()
+}
+
+fn faults(lines: &[&str]) -> String {
+    let (folder, sources) = given(lines);
+    let error = Settings::read(&sources).unwrap_err();
     let before = format!("{}/", folder.path().display());
     error.to_string().replace(&before, "")
 }
 
-/// Compares the faults in each `given → faults`, where variables or a file with these lines are given.
+/// Compares the faults of each `given → faults`.
 fn check_faults(cases: &[&str]) {
     for case in cases {
         let (given, expected) = case.split_once(" → ").unwrap();
-        let shown = if given.starts_with("REKEY") {
-            faults(&given.lines().collect::<Vec<_>>())
-        } else {
-            faults_of_file(given)
-        };
-        assert_eq!(shown, expected, "{given}");
+        let lines: Vec<&str> = given.lines().collect();
+        assert_eq!(faults(&lines), expected, "{given}");
     }
 }
 
@@ -95,12 +87,12 @@ fn later_sources_win() {
     let folder = TempDir::new().unwrap();
     let staging = "server.port = 1\nlimits.versions = 1\ncommit.queue = 1";
     file(&folder, "config/staging.toml", staging);
-    let argument = "server.port = 2\nlimits.versions = 2";
-    let argument = file(&folder, "argument.toml", argument);
-    let named = "server.port = 3\nlimits.versions = 3";
-    let named = file(&folder, "named.toml", named);
-    let named = format!("REKEY_CONFIG={}", named.display());
-    let mut sources = of_variables(&["REKEY_ENV=staging", &named, "REKEY__SERVER__PORT=4"]);
+    for (name, number) in [("argument.toml", 2), ("named.toml", 3)] {
+        let text = format!("server.port = {number}\nlimits.versions = {number}");
+        file(&folder, name, &text);
+    }
+    let named = format!("REKEY_CONFIG={}/named.toml", folder.path().display());
+    let (_, mut sources) = given(&["REKEY_ENV=staging", &named, "REKEY__SERVER__PORT=4"]);
     sources.folder = folder.path().to_owned();
     let numbers = |sources: &Sources| {
         let settings = Settings::read(sources).unwrap();
@@ -109,9 +101,9 @@ fn later_sources_win() {
         (port, versions, commit.queue, commit.max_batch)
     };
     assert_eq!(numbers(&sources), (4, 3, 1, 256));
-    sources.config_file = Some(argument);
+    sources.config_file = Some(folder.path().join("argument.toml"));
     assert_eq!(numbers(&sources), (4, 2, 1, 256));
-    sources.environment.retain(|(name, _)| name != "REKEY_ENV");
+    sources.environment.retain(|name, _| name != "REKEY_ENV");
     assert_eq!(numbers(&sources), (4, 2, 4096, 256));
     sources.environment.clear();
     assert_eq!(numbers(&sources), (2, 2, 4096, 256));
@@ -121,11 +113,8 @@ fn later_sources_win() {
 fn variables_that_are_no_settings_are_ignored() {
     let empty = "REKEY_ENV= REKEY_CONFIG= REKEY_TOKEN= REKEY_URL= REKEY_= PATH=";
     read(&empty.split(' ').collect::<Vec<_>>());
-    read(&[
-        "REKEY_TOKEN=x",
-        "REKEY_URL=http://localhost",
-        "REKEYED__A=x",
-    ]);
+    let others = "REKEY_TOKEN=x REKEY_URL=http://localhost REKEYED__A=x";
+    read(&others.split(' ').collect::<Vec<_>>());
 }
 
 #[test]
@@ -159,7 +148,7 @@ fn types_are_not_converted() {
         http.trusted_proxies = '10.0.0.1'; http.trusted_proxies = [1]; presets.openai = 1; \
         broker.url = []";
     for wrong in wrong.split("; ") {
-        let faults = faults_of_file(wrong);
+        let faults = faults(&[wrong]);
         let is_wrong = faults.contains("(file rekey.toml): must be ");
         assert!(is_wrong && faults.lines().count() == 1, "{wrong}: {faults}");
     }
@@ -216,20 +205,16 @@ fn the_audit_consumer_has_settings_of_its_own() {
 
 #[test]
 fn a_known_section_may_be_empty() {
-    let folder = TempDir::new().unwrap();
-    Settings::read(&of_file(&folder, "[server]\n[presets]\n")).unwrap();
+    read(&["[server]", "[presets]"]);
 }
 
 #[test]
 fn settings_may_not_contradict_each_other() {
+    let least = "at least database.idle_in_transaction_ms";
     for (setting, value, rule) in [
         ("commit.timeout_ms", 4000, "less than commit.watchdog_ms"),
         ("http.timeout_ms", 4000, "more than commit.watchdog_ms"),
-        (
-            "database.timeout_ms",
-            1999,
-            "at least database.idle_in_transaction_ms",
-        ),
+        ("database.timeout_ms", 1999, least),
         ("database.timeout_ms", 5000, "less than commit.watchdog_ms"),
     ] {
         let variable = format!("REKEY__{}", setting.replace('.', "__").to_uppercase());
@@ -256,28 +241,25 @@ fn the_keyring_has_one_source() {
 
 #[test]
 fn all_faults_are_reported_together() {
-    let folder = TempDir::new().unwrap();
-    let broken = file(&folder, "config/broken.toml", "[server]\nport = \n");
-    let (broken, secret) = (broken.display(), folder.path().join("absent"));
-    let secret = secret.display();
-    let mut sources = of_variables(&[
+    let (folder, mut sources) = given(&[
         "REKEY_ENV=broken",
         "REKEY_CONFIG=/nowhere/rekey.toml",
         "REKEY__COLOUR=red",
         "REKEY__COMMIT__TIMEOUT_MS=5000",
-        &format!("REKEY__DATABASE__URL__FILE={secret}"),
+        "REKEY__DATABASE__URL__FILE=/nowhere/url",
         "REKEY__LIMITS__BURST=0",
         "REKEY__SERVER__PORT=1",
         "REKEY__SERVER__PORT__FILE=/dev/null",
     ]);
+    let broken = file(&folder, "config/broken.toml", "[server]\nport = \n");
     sources.folder = folder.path().to_owned();
     let error = Settings::read(&sources).unwrap_err();
     assert_eq!(error.faults.len(), 8);
     let expected = format!(
-        "file {broken}, line 2: not valid TOML\n\
+        "file {}, line 2: not valid TOML\n\
          file /nowhere/rekey.toml: cannot be read: No such file or directory (os error 2)\n\
          database.url (environment variable REKEY__DATABASE__URL__FILE): \
-         cannot read {secret}: No such file or directory (os error 2)\n\
+         cannot read /nowhere/url: No such file or directory (os error 2)\n\
          server.port (environment variable REKEY__SERVER__PORT): \
          environment variable REKEY__SERVER__PORT__FILE is set too; set only one of them\n\
          server.port (environment variable REKEY__SERVER__PORT__FILE): \
@@ -286,7 +268,8 @@ fn all_faults_are_reported_together() {
          must be a whole number from 1 to 1000000\n\
          commit.timeout_ms (environment variable REKEY__COMMIT__TIMEOUT_MS): \
          must be less than commit.watchdog_ms (default)\n\
-         colour (environment variable REKEY__COLOUR): unknown setting"
+         colour (environment variable REKEY__COLOUR): unknown setting",
+        broken.display()
     );
     assert_eq!(error.to_string(), expected);
 }
@@ -294,43 +277,40 @@ fn all_faults_are_reported_together() {
 #[test]
 fn a_file_can_hold_a_value() {
     let folder = TempDir::new().unwrap();
-    let of_value = |setting: &str, text: &str| {
+    let read_value = |setting: &str, text: &str| {
         let path = file(&folder, "value", text);
-        of_variables(&[&format!("REKEY__{setting}__FILE={}", path.display())])
+        let variable = format!("REKEY__{setting}__FILE={}", path.display());
+        Settings::read(&given(&[&variable]).1)
     };
     let url = "postgres://db/a";
     for line_break in ["", "\n", "\r\n"] {
-        let sources = of_value("DATABASE__URL", &format!("{url}{line_break}"));
-        let settings = Settings::read(&sources).unwrap();
+        let settings = read_value("DATABASE__URL", &format!("{url}{line_break}")).unwrap();
         assert_eq!(settings.database.url.expose_secret(), url);
         assert!(settings.database.sqlite_path().is_none() && !settings.embedded);
     }
-    Settings::read(&of_value("DATABASE__URL", &format!("{url}\n\n"))).unwrap_err();
-    let settings = Settings::read(&of_value("SERVER__PORT", "99\n")).unwrap();
+    read_value("DATABASE__URL", &format!("{url}\n\n")).unwrap_err();
+    let settings = read_value("SERVER__PORT", "99\n").unwrap();
     assert_eq!(settings.server.port, 99);
 }
 
 #[test]
 fn presets_keep_the_order_of_their_declaration() {
-    let folder = TempDir::new().unwrap();
-    let text = "[presets]\nzebra = 'zebra_key'\ngithub = ''\nanthropic = 'CLAUDE_KEY'\nalpha = 'A'";
-    let mut sources = of_variables(&[
+    let presets = read(&[
+        "[presets]\nzebra = 'zebra_key'\ngithub = ''\nanthropic = 'CLAUDE_KEY'\nalpha = 'A'",
         "REKEY__PRESETS__MIS__TRAL=MISTRAL_API_KEY",
         "REKEY__PRESETS__ACME=ACME_KEY",
-    ]);
-    sources.config_file = of_file(&folder, text).config_file;
-    let presets = Settings::read(&sources).unwrap().presets;
-    let presets = presets
-        .iter()
-        .map(|one| format!("{}={}", one.provider.as_str(), one.name.as_str()));
+    ])
+    .presets;
+    let shown = |one: &Preset| format!("{}={}", one.provider.as_str(), one.name.as_str());
+    let presets: Vec<String> = presets.iter().map(shown).collect();
     let expected = "openai=OPENAI_API_KEY anthropic=CLAUDE_KEY tinker=TINKER_API_KEY \
         zebra=ZEBRA_KEY alpha=A acme=ACME_KEY mis__tral=MISTRAL_API_KEY";
-    assert_eq!(presets.collect::<Vec<_>>().join(" "), expected);
+    assert_eq!(presets.join(" "), expected);
 }
 
 #[test]
 fn presets_are_providers_with_names_that_are_free() {
-    let faults = faults_of_file("[presets]\nBad = 'A'\ngood = '1'\nother = 'ld_preload'");
+    let faults = faults(&["[presets]\nBad = 'A'\ngood = '1'\nother = 'ld_preload'"]);
     let lines: Vec<&str> = faults.lines().collect();
     assert!(lines[0].starts_with("presets.Bad (file rekey.toml): must be a provider of 1 to 64"));
     assert!(lines[1].starts_with("presets.good (file rekey.toml): must be empty, or 1 to 255"));

@@ -22,8 +22,7 @@ fn faults_show_no_value() {
     let more = "REKEY__DATABASE__URL__FILE=postgres://me:canary@db REKEY__BROKER__URL=canary \
         REKEY__KEYRING__KEYS=main:canary REKEY__PRESETS__OPENAI=1canary REKEY__NOTHING=canary";
     variables.extend(more.split(' ').map(str::to_owned));
-    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
-    let error = Settings::read(&of_variables(&variables)).unwrap_err();
+    let error = Settings::read(&given(&variables).1).unwrap_err();
     let shown = format!("{error} {error:?} {error:#?}");
     assert!(!shown.contains(CANARY), "{shown}");
     for broken in [
@@ -35,7 +34,7 @@ fn faults_show_no_value() {
         "canary = 1e999999",
         "[server]\nhost = 'canary canary'\nport = 'canary'",
     ] {
-        let shown = faults_of_file(broken).replace("canary (file", "");
+        let shown = faults(&[broken]).replace("canary (file", "");
         assert!(!shown.contains(CANARY), "{shown}");
     }
 }
@@ -44,9 +43,11 @@ fn faults_show_no_value() {
 fn values_are_utf_8() {
     use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 
-    let mut sources = Sources::default();
     let value = OsString::from_vec(b"canary\xff".to_vec());
-    sources.environment = vec![("REKEY__SERVER__HOST".into(), value)];
+    let mut sources = Sources::default();
+    sources
+        .environment
+        .insert("REKEY__SERVER__HOST".into(), value);
     assert_eq!(
         Settings::read(&sources).unwrap_err().to_string(),
         "server.host (environment variable REKEY__SERVER__HOST): must be text in UTF-8"
@@ -67,8 +68,7 @@ fn documented_variables(value: &str) -> Vec<String> {
 fn the_default_file_documents_what_must_hold() {
     let variables = documented_variables("1:\0");
     assert_eq!(variables.len(), 40 + 4);
-    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
-    let error = Settings::read(&of_variables(&variables)).unwrap_err();
+    let error = Settings::read(&given(&variables).1).unwrap_err();
     assert_eq!(error.faults.len(), 40 + 4);
     for fault in &error.faults {
         let (key, rule) = fault.split_once(" (environment variable ").unwrap();
@@ -147,11 +147,12 @@ fn each_setting_has_its_values() {
         let fill = |row: String, (word, text): &(&str, String)| row.replace(word, text);
         let row = words.iter().fold(row.to_owned(), fill);
         let (rest, bad) = row.split_once(" ✗ ").unwrap();
-        let (name, good) = rest.split_once(" ✓ ").unzip();
+        let (name, good) = rest
+            .split_once(" ✓ ")
+            .map_or((rest, None), |(name, good)| (name, Some(good)));
         for value in good.into_iter().flat_map(|good| good.split('|')) {
-            read(&[&format!("REKEY__{}={value}", name.unwrap())]);
+            read(&[&format!("REKEY__{name}={value}")]);
         }
-        let name = name.unwrap_or(rest);
         let setting = name.replacen("__", ".", 1).to_lowercase();
         let begin = format!("{setting} (environment variable REKEY__{name}): must be ");
         for value in bad.split('|') {
@@ -169,30 +170,24 @@ fn values_are_read_in_one_form() {
         let settings = read(&[&format!("REKEY__SERVER__HOST={given}")]);
         assert_eq!(settings.server.host, host);
     }
-    let keys = read(&[&format!("REKEY__KEYRING__KEYS=k-1:{KEY}")])
-        .keyring
-        .keys;
-    assert_eq!(keys[0].expose_secret(), format!("k-1:{KEY}"));
+    let keyring = read(&[&format!("REKEY__KEYRING__KEYS=k-1:{KEY}")]).keyring;
+    assert_eq!(keyring.keys[0].expose_secret(), format!("k-1:{KEY}"));
     let limits = read(&["REKEY__LIMITS__RESERVED_NAMES=ld_*,PATH"]).limits;
     let covers = |name| limits.reserved_names.iter().any(|one| one.covers(name));
     assert!(covers("LD_PRELOAD") && covers("PATH"));
     assert!(!covers("OLD_LD_") && !covers("PATHS"));
-    for (given, networks) in [
-        ("", "[]"),
-        (
-            "10.1.2.3/8, 10.1.2.3,::1",
-            "[10.0.0.0/8, 10.1.2.3/32, ::1/128]",
-        ),
-    ] {
+    let networks = |given: &str| {
         let http = read(&[&format!("REKEY__HTTP__TRUSTED_PROXIES={given}")]).http;
-        assert_eq!(format!("{:?}", http.trusted_proxies), networks);
-    }
+        format!("{:?}", http.trusted_proxies)
+    };
+    assert_eq!(networks(""), "[]");
+    let several = networks("10.1.2.3/8, 10.1.2.3,::1");
+    assert_eq!(several, "[10.0.0.0/8, 10.1.2.3/32, ::1/128]");
     let http = read(&["REKEY__HTTP__MIN_CLIENT_VERSIONS=rekey-cli/1.20.3,b/0.0.1"]).http;
-    let clients = http.min_client_versions.iter();
-    let clients: Vec<_> = clients
-        .map(|one| (one.name.as_str(), one.version))
-        .collect();
-    assert_eq!(clients, [("rekey-cli", (1, 20, 3)), ("b", (0, 0, 1))]);
+    let version_of = |one: &ClientVersion| (one.name.clone(), one.version);
+    let clients: Vec<_> = http.min_client_versions.iter().map(version_of).collect();
+    let expected = [("rekey-cli".into(), (1, 20, 3)), ("b".into(), (0, 0, 1))];
+    assert_eq!(clients, expected);
     let http = read(&["REKEY__HTTP__TRUSTED_PROXIES=10.0.0.0/8"]).http;
     assert!(http.trusts("10.1.1.1".parse().unwrap()));
     assert!(http.trusts("::ffff:10.1.1.1".parse().unwrap()));
