@@ -1,5 +1,5 @@
 //! What a text must be to be a setting. In: the text. Out: the typed value, or none; the rule in words is in
-//! `sections.rs`, where the setting is read.
+//! `config/default.toml`, above the setting.
 
 use std::{
     net::{IpAddr, Ipv6Addr},

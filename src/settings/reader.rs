@@ -1,13 +1,13 @@
-//! Takes settings by name from the layers, each with its rule. A fault is noted, and the default stands in for
+//! Takes settings by name from the layers, each with its parser. A fault is noted, and the default stands in for
 //! the value: so reading goes on, and no fault hides another.
 
 use std::{collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
 use serde_json::Value;
 
-use super::layers::{BUILT_IN, PRESETS, SettingReader, fault};
+use super::layers::{BUILT_IN, DEFAULT, PRESETS, SettingReader, fault};
 
-/// What a text must be; a function without what is around it.
+/// The parser of a text.
 type Parse<T> = fn(&str) -> Option<T>;
 
 impl SettingReader {
@@ -41,7 +41,7 @@ impl SettingReader {
         }
     }
 
-    /// The value that wins, parsed; else a fault and none.
+    /// The value that wins, parsed. None if there is a fault of it, which is noted now unless it was before.
     pub(super) fn given<T>(
         &mut self,
         key: &str,
@@ -55,6 +55,7 @@ impl SettingReader {
         parsed
     }
 
+    /// The value that wins, parsed, or the default in place of one with a fault.
     fn take<T>(&mut self, key: &str, rule: &str, parse: impl Fn(&Value) -> Option<T>) -> T {
         let given = self.given(key, rule, &parse);
         let value = given.or_else(|| self.defaults.get(key).and_then(parse));
@@ -62,33 +63,27 @@ impl SettingReader {
         value.expect("the default has this setting and obeys its rule")
     }
 
-    pub(super) fn text<T>(&mut self, key: &str, rule: &str, parse: Parse<T>) -> T {
-        self.take(key, rule, |value| parse(value.as_str()?))
+    pub(super) fn text<T>(&mut self, key: &str, parse: Parse<T>) -> T {
+        self.take(key, rule_of(key), |value| parse(value.as_str()?))
     }
 
     /// A text that may be empty.
-    pub(super) fn optional<T>(&mut self, key: &str, rule: &str, parse: Parse<T>) -> Option<T> {
-        self.take(key, rule, |value| match value.as_str()? {
+    pub(super) fn optional<T>(&mut self, key: &str, parse: Parse<T>) -> Option<T> {
+        self.take(key, rule_of(key), |value| match value.as_str()? {
             "" => Some(None),
             text => parse(text).map(Some),
         })
     }
 
-    pub(super) fn list<T>(&mut self, key: &str, rule: &str, parse: Parse<T>) -> Vec<T> {
-        self.take(key, &format!("a list of {rule}"), |value| {
+    pub(super) fn list<T>(&mut self, key: &str, parse: Parse<T>) -> Vec<T> {
+        self.take(key, rule_of(key), |value| {
             items_of(value)?.into_iter().map(parse).collect()
         })
     }
 
     /// A list in which what stands before `divider` is another name in each item.
-    pub(super) fn distinct<T>(
-        &mut self,
-        key: &str,
-        rule: &str,
-        divider: char,
-        parse: Parse<T>,
-    ) -> Vec<T> {
-        self.take(key, &format!("a list of {rule}"), |value| {
+    pub(super) fn distinct<T>(&mut self, key: &str, divider: char, parse: Parse<T>) -> Vec<T> {
+        self.take(key, rule_of(key), |value| {
             let items = items_of(value)?;
             let names = items.iter().map(|item| item.split(divider).next());
             if names.collect::<BTreeSet<_>>().len() < items.len() {
@@ -131,7 +126,7 @@ impl SettingReader {
     }
 
     pub(super) fn switch(&mut self, key: &str) -> bool {
-        self.take(key, "true or false", Value::as_bool)
+        self.take(key, rule_of(key), Value::as_bool)
     }
 
     /// The names of the presets, in the order of their declaration. The default declares some; they can't be
@@ -165,6 +160,17 @@ impl SettingReader {
             self.refuse(key, &rule);
         }
     }
+}
+
+/// The rule of a setting, as the comment above it in `config/default.toml` ends.
+fn rule_of(key: &str) -> &'static str {
+    let rule = key.split_once('.').and_then(|(section, name)| {
+        let (_, section) = DEFAULT.split_once(&format!("\n[{section}]\n"))?;
+        let (comment, _) = section.split_once(&format!("\n{name} = "))?;
+        let last = comment.lines().last()?;
+        last.strip_prefix("# Must be ")?.strip_suffix('.')
+    });
+    rule.unwrap_or_default()
 }
 
 fn items_of(value: &Value) -> Option<Vec<&str>> {

@@ -1,4 +1,4 @@
-//! The settings one by one: each section's type, with the rule of every setting, and the rules between them.
+//! The settings one by one: each section's type, with the parser of every setting, and the rules between them.
 
 use std::{
     net::IpAddr,
@@ -26,8 +26,6 @@ const MILLION: RangeInclusive<u64> = 1..=1_000_000;
 const BODY_BYTES: RangeInclusive<u64> = 397_312..=4_194_304;
 /// The least holds a change set: 50 values of 65,536 bytes with their keys and tags.
 const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
-const DATABASE_URL: &str =
-    "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
 /// Any of these set: not the embedded default.
 const EMBEDDED: [&str; 3] = ["database.url", "keyring.path", "keyring.keys"];
 
@@ -90,7 +88,7 @@ sections! {
     /// `server.*`
     ServerSettings {
         /// IP address (IPv6 without brackets) or host name.
-        host: String = "server.host" text("an IP address or a host name", parse::host);
+        host: String = "server.host" text(parse::host);
         /// 0 takes a free one.
         port: u16 = "server.port" number(0..=65_535);
         /// How long `/ready` says 503 before the listener closes.
@@ -100,7 +98,7 @@ sections! {
     /// `database.*`
     DatabaseSettings {
         /// May hold a password.
-        url: SecretString = "database.url" text(DATABASE_URL, parse::database_url);
+        url: SecretString = "database.url" text(parse::database_url);
         /// Of the readers; the writer has one of its own.
         max_connections: u32 = "database.max_connections" number(1..=1_000);
         /// Statement and lock timeout, SQLite's busy timeout.
@@ -112,22 +110,17 @@ sections! {
     /// `broker.*`
     BrokerSettings {
         /// None: no relay. May hold a password.
-        url: Option<SecretString> = "broker.url" optional("empty, amqp://HOST… or amqps://HOST…", parse::broker_url);
+        url: Option<SecretString> = "broker.url" optional(parse::broker_url);
         /// The topic exchange.
-        exchange: String = "broker.exchange"
-            text("1 to 127 of A-Z a-z 0-9 . _ : -, not beginning with \"amq.\"", parse::exchange);
+        exchange: String = "broker.exchange" text(parse::exchange);
     }
 
     /// `keyring.*`
     KeyringSettings {
         /// The file; not read where there are `keys`.
-        path: PathBuf = "keyring.path" text("a path", parse::path);
+        path: PathBuf = "keyring.path" text(parse::path);
         /// `id:base64` entries, checked for their form, each ID once; none: the file.
-        keys: Vec<SecretString> = "keyring.keys" distinct(
-            "ID:KEY, each ID once (1 to 32 of a-z 0-9 -), KEY 32 bytes in padded standard base64",
-            ':',
-            parse::key_entry
-        );
+        keys: Vec<SecretString> = "keyring.keys" distinct(':', parse::key_entry);
     }
 
     /// `limits.*`
@@ -149,11 +142,7 @@ sections! {
         /// How long a body may take to arrive.
         body_time: Duration = "limits.body_seconds" seconds(1..=600);
         /// Names that no secret may have.
-        reserved_names: Vec<ReservedName> = "limits.reserved_names" list(
-            "names of letters, digits and _ (not beginning with a digit), \
-             each with or without a * at its end",
-            parse::reserved_name
-        );
+        reserved_names: Vec<ReservedName> = "limits.reserved_names" list(parse::reserved_name);
     }
 
     /// `commit.*`
@@ -177,25 +166,17 @@ sections! {
         /// Plain HTTP under `/api/` gets 426.
         require_tls: bool = "http.require_tls" switch();
         /// The oldest version of each client that is served; each name once.
-        min_client_versions: Vec<ClientVersion> = "http.min_client_versions" distinct(
-            "NAME/X.Y.Z, each NAME once (1 to 64 of A-Z a-z 0-9 . _ -)",
-            '/',
-            parse::client_version
-        );
+        min_client_versions: Vec<ClientVersion> = "http.min_client_versions" distinct('/', parse::client_version);
         /// The peers whose forwarding headers are believed.
-        trusted_proxies: Vec<IpNet> = "http.trusted_proxies"
-            list("IP addresses and networks (10.0.0.0/8)", parse::network);
+        trusted_proxies: Vec<IpNet> = "http.trusted_proxies" list(parse::network);
         /// Serialized origins, as a browser sends them in `Origin`.
-        cors_origins: Vec<String> = "http.cors_origins" list(
-            "origins: http:// or https://, a host, a port where it is not the usual one, and no more",
-            parse::origin
-        );
+        cors_origins: Vec<String> = "http.cors_origins" list(parse::origin);
     }
 
     /// `activity.*`
     ActivitySettings {
         /// How it is recorded that a value was handed out.
-        record: ActivityRecord = "activity.record" text("commit, async or off", parse::word);
+        record: ActivityRecord = "activity.record" text(parse::word);
         /// How long the log `activity` is kept; none means for ever.
         retain: Option<Duration> = "activity.retain_days" days();
     }
@@ -209,22 +190,19 @@ sections! {
     /// `metrics.*`
     MetricsSettings {
         /// The port of a listener of their own, on the same host; 0 takes a free one.
-        port: Option<u16> = "metrics.port"
-            optional("empty, or a whole number from 0 to 65535", |text| text.parse().ok());
+        port: Option<u16> = "metrics.port" optional(|text| text.parse().ok());
     }
 
     /// `audit.*`
     AuditSettings {
         /// May hold a password.
-        database_url: SecretString = "audit.database_url" text(DATABASE_URL, parse::database_url);
+        database_url: SecretString = "audit.database_url" text(parse::database_url);
         /// The service's address, without a slash at its end.
-        url: Option<String> = "audit.url" optional("empty, http://HOST… or https://HOST…", parse::service_url);
+        url: Option<String> = "audit.url" optional(parse::service_url);
         /// The token for the service's log.
-        token: Option<SecretString> = "audit.token"
-            optional("empty, or at most 4096 visible ASCII characters", parse::token);
+        token: Option<SecretString> = "audit.token" optional(parse::token);
         /// `ed25519:<base64>`, checked for its form.
-        public_key: Option<String> = "audit.public_key"
-            optional("empty, or ed25519:KEY, KEY 32 bytes in padded standard base64", parse::public_key);
+        public_key: Option<String> = "audit.public_key" optional(parse::public_key);
         /// How often the heads are compared.
         compare: Duration = "audit.compare_seconds" seconds(1..=3_600);
     }
@@ -232,7 +210,7 @@ sections! {
     /// `log.*`
     LogSettings {
         /// How lines look.
-        format: LogFormat = "log.format" text("auto, pretty or json", parse::word);
+        format: LogFormat = "log.format" text(parse::word);
     }
 }
 
