@@ -81,7 +81,7 @@ impl Settings {
     fn read(sources: &Sources) -> Result<Self, SettingsError> {
         let mut reader = layers::collect(sources);
         let settings = Self::take(&mut reader);
-        let faults = reader.into_faults();
+        let faults = [reader.faults, reader.unknown].concat();
         if faults.is_empty() {
             Ok(settings)
         } else {

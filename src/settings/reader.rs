@@ -11,11 +11,6 @@ use super::layers::{BUILT_IN, DEFAULT, PRESETS, SettingReader, fault};
 type Parse<T> = fn(&str) -> Option<T>;
 
 impl SettingReader {
-    /// All faults; what is no setting comes last.
-    pub(super) fn into_faults(self) -> Vec<String> {
-        self.faults.into_iter().chain(self.unknown).collect()
-    }
-
     /// Where the value that wins came from.
     pub(super) fn source(&self, key: &str) -> &str {
         let setting = self.settings.get(key);
