@@ -187,11 +187,8 @@ impl Application {
         while self.committer.under_way() > 0 && Instant::now() < until {
             sleep(Duration::from_millis(5)).await;
         }
-        step(
-            "the actors",
-            tokio::task::spawn_blocking(move || self.arbiters.stop(STEP)),
-        )
-        .await;
+        let stop_actors = move || self.arbiters.stop(STEP);
+        step("the actors", tokio::task::spawn_blocking(stop_actors)).await;
         self.tailing.stop().await;
         // A batch that it has handed in runs to its end in the committer.
         self.retaining.abort();
@@ -293,10 +290,8 @@ fn start_relays(
     let Some(url) = settings.broker.url.clone() else {
         return (Vec::new(), Vec::new());
     };
-    let broker = BrokerTarget {
-        url,
-        exchange: settings.broker.exchange.clone(),
-    };
+    let exchange = settings.broker.exchange.clone();
+    let broker = BrokerTarget { url, exchange };
     let relays = Log::ALL.map(|log| {
         let (reader, committer) = (reader.clone(), committer.clone());
         let relay = Relay::new(log, reader, committer, broker.clone(), stop.subscribe());

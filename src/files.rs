@@ -37,9 +37,7 @@ impl Replacement {
     /// Why it can't; the file that was there is then as it was.
     pub(crate) fn commit(self) -> io::Result<()> {
         self.file.as_file().sync_all()?;
-        self.file
-            .persist(&self.path)
-            .map_err(|failed| failed.error)?;
+        self.file.persist(&self.path)?;
         File::open(folder_of(&self.path))?.sync_all()
     }
 }

@@ -7,8 +7,8 @@ use std::{collections::HashMap, fmt};
 
 use uuid::Uuid;
 
-use super::event::AuditEvent;
-use crate::domain::{Checkpoint, Cursor, HASH_BYTES, Log};
+use super::event::{AuditEvent, Link};
+use crate::domain::{Checkpoint, Log};
 
 /// The first position of a log that does not verify, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +37,10 @@ impl fmt::Display for Bad {
 impl std::error::Error for Bad {}
 
 /// The part of a log that was proved.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Chain {
     log: Option<Log>,
-    epoch: u64,
-    position: u64,
-    hash: [u8; HASH_BYTES],
+    last: Link,
     /// Each secret's last sequence.
     sequences: HashMap<Uuid, u64>,
     /// It does not begin with the log's first event: what came before is not known.
@@ -50,47 +48,24 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Before a log's first event.
-    pub(super) fn of(log: Log) -> Self {
+    /// After an event that was removed, or before the first. Without a log, the first event names it.
+    pub(super) fn after(log: Option<Log>, last: Link) -> Self {
         Self {
-            log: Some(log),
-            ..Self::default()
+            log,
+            last,
+            sequences: HashMap::new(),
+            headless: last.cursor.position > 0,
         }
-    }
-
-    /// After an event that was removed: only its hash is known.
-    pub(super) fn after(log: Log, last: Cursor, hash: [u8; HASH_BYTES]) -> Self {
-        Self {
-            log: Some(log),
-            epoch: last.epoch,
-            position: last.position,
-            hash,
-            headless: last.position > 0,
-            ..Self::default()
-        }
-    }
-
-    /// The log, once an event or the caller has named it.
-    pub(super) fn log(&self) -> Option<Log> {
-        self.log
     }
 
     /// The position that comes next.
     pub(super) fn next(&self) -> u64 {
-        self.position + 1
+        self.last.cursor.position + 1
     }
 
     /// The last event that was proved.
-    pub(super) fn cursor(&self) -> Cursor {
-        Cursor {
-            epoch: self.epoch,
-            position: self.position,
-        }
-    }
-
-    /// Its hash.
-    pub(super) fn hash(&self) -> [u8; HASH_BYTES] {
-        self.hash
+    pub(super) fn last(&self) -> Link {
+        self.last
     }
 
     /// Takes the next event, from its bytes.
@@ -105,16 +80,14 @@ impl Chain {
                 event.log.as_str()
             )));
         }
-        if event.position != next {
-            return Err(bad(format!(
-                "the event there has position {}",
-                event.position
-            )));
+        let position = event.link.cursor.position;
+        if position != next {
+            return Err(bad(format!("the event there has position {position}")));
         }
-        if event.prev_hash != self.hash {
+        if event.prev_hash != self.last.hash {
             return Err(bad("it does not follow the event before it".to_owned()));
         }
-        if event.epoch < self.epoch {
+        if event.link.cursor.epoch < self.last.cursor.epoch {
             return Err(bad("its epoch is lower than the one before it".to_owned()));
         }
         if let (Some(secret), Some(sequence)) = (event.secret_id, event.sequence) {
@@ -127,11 +100,11 @@ impl Chain {
             let last = self.sequences.entry(secret).or_insert(before);
             if sequence != *last + 1 {
                 let reason = format!("a secret's sequence goes from {last} to {sequence}");
-                return Err(Bad::new(event.position, reason));
+                return Err(bad(reason));
             }
             *last = sequence;
         }
-        (self.epoch, self.position, self.hash) = (event.epoch, event.position, event.hash);
+        self.last = event.link;
         Ok(event)
     }
 
@@ -141,19 +114,18 @@ impl Chain {
             let reason = format!("it is a checkpoint of the log {}", checkpoint.log.as_str());
             return Err(Bad::new(self.next(), reason));
         }
-        if checkpoint.position > self.position {
+        let last = self.last.cursor;
+        if checkpoint.position > last.position {
             let reason = format!("missing: the checkpoint covers {}", checkpoint.position);
             return Err(Bad::new(self.next(), reason));
         }
-        if checkpoint.position < self.position {
+        if checkpoint.position < last.position {
             let reason = format!("the checkpoint ends at {}", checkpoint.position);
             return Err(Bad::new(checkpoint.position + 1, reason));
         }
-        if checkpoint.cursor() != self.cursor() || checkpoint.hash != self.hash {
-            return Err(Bad::new(
-                self.position,
-                "the service signed a different event there",
-            ));
+        if checkpoint.cursor() != last || checkpoint.hash != self.last.hash {
+            let reason = "the service signed a different event there";
+            return Err(Bad::new(last.position, reason));
         }
         Ok(())
     }
@@ -164,32 +136,33 @@ mod tests {
     use serde_json::json;
 
     use super::{super::event::tests::event, *};
+    use crate::domain::Cursor;
 
     fn push(chain: &mut Chain, at: (&str, u64, u64), prev: [u8; 32]) -> Result<[u8; 32], Bad> {
         let (log, epoch, position) = at;
         let event = event(log, epoch, position, prev, &json!({}));
-        chain.push(&event.body).map(|event| event.hash)
+        chain.push(&event.body).map(|event| event.link.hash)
     }
 
     #[test]
     fn a_chain_continues_in_a_higher_epoch_and_never_in_a_lower_one() {
-        let mut chain = Chain::of(Log::Changes);
+        let mut chain = Chain::after(Some(Log::Changes), Link::START);
         let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
         let two = push(&mut chain, ("changes", 1_764_000_000, 2), one).unwrap();
         let bad = push(&mut chain, ("changes", 1, 3), two).unwrap_err();
         assert_eq!(bad.position, 3);
-        assert_eq!(chain.cursor().to_string(), "1764000000-2");
-        assert_eq!(chain.hash(), two);
+        assert_eq!(chain.last().cursor.to_string(), "1764000000-2");
+        assert_eq!(chain.last().hash, two);
     }
 
     #[test]
     fn what_does_not_follow_is_named_by_the_position_that_was_expected() {
         for at in [("changes", 1, 3), ("changes", 1, 1), ("activity", 1, 2)] {
-            let mut chain = Chain::of(Log::Changes);
+            let mut chain = Chain::after(Some(Log::Changes), Link::START);
             let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
             assert_eq!(push(&mut chain, at, one).unwrap_err().position, 2, "{at:?}");
         }
-        let mut chain = Chain::of(Log::Changes);
+        let mut chain = Chain::after(Some(Log::Changes), Link::START);
         push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
         let bad = push(&mut chain, ("changes", 1, 2), [0; 32]).unwrap_err();
         assert_eq!(
@@ -206,12 +179,12 @@ mod tests {
         ];
         let good = [(a, 1), (b, 1), (a, 2), (a, 3), (b, 2)];
         for (at, sequence) in [(0, 2), (1, 0), (2, 1), (3, 4), (4, 3), (9, 0)] {
-            let mut chain = Chain::of(Log::Changes);
+            let mut chain = Chain::after(Some(Log::Changes), Link::START);
             let mut result = Ok(());
             for (index, (secret, right)) in good.iter().enumerate() {
                 let sequence = if index == at { sequence } else { *right };
                 let more = json!({"secret_id": secret, "sequence": sequence});
-                let event = event("changes", 1, chain.next(), chain.hash(), &more);
+                let event = event("changes", 1, chain.next(), chain.last().hash, &more);
                 result = chain.push(&event.body).map(|_| ());
                 if result.is_err() {
                     break;
@@ -225,15 +198,15 @@ mod tests {
     #[test]
     fn after_a_cut_the_first_change_of_a_secret_may_have_any_sequence() {
         let id = "0198f3c2-7a10-7cc0-8000-00000000000a";
-        let cut = Cursor {
-            epoch: 1,
-            position: 7,
+        let cut = Link {
+            cursor: Cursor::parse("1-7").unwrap(),
+            hash: [7; 32],
         };
         for (second, good) in [(5, true), (6, false), (1, false)] {
-            let mut chain = Chain::after(Log::Changes, cut, [7; 32]);
+            let mut chain = Chain::after(Some(Log::Changes), cut);
             for (sequence, good) in [(4, true), (second, good)] {
                 let more = json!({"secret_id": id, "sequence": sequence});
-                let event = event("changes", 1, chain.next(), chain.hash(), &more);
+                let event = event("changes", 1, chain.next(), chain.last().hash, &more);
                 assert_eq!(chain.push(&event.body).is_ok(), good);
             }
         }
@@ -241,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_ends_a_chain_exactly() {
-        let mut chain = Chain::of(Log::Changes);
+        let mut chain = Chain::after(Some(Log::Changes), Link::START);
         let one = push(&mut chain, ("changes", 1, 1), [0; 32]).unwrap();
         let two = push(&mut chain, ("changes", 1, 2), one).unwrap();
         let good = Checkpoint {

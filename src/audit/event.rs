@@ -26,15 +26,30 @@ pub(crate) enum EventError {
     Hash,
 }
 
+/// An event of a chain, by its cursor and its hash: what the next event must follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// The cursor after it.
+    pub cursor: Cursor,
+    /// Its hash.
+    pub hash: [u8; HASH_BYTES],
+}
+
+impl Link {
+    /// Before a log's first event.
+    pub(super) const START: Self = Self {
+        cursor: Cursor::START,
+        hash: [0; HASH_BYTES],
+    };
+}
+
 /// An event whose hash is right. The chain checks whether it follows the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuditEvent {
     /// The log.
     pub log: Log,
-    /// The epoch.
-    pub epoch: u64,
-    /// The position in the log, from 1.
-    pub position: u64,
+    /// Its place in the log's chain.
+    pub link: Link,
     /// What happened.
     pub kind: String,
     /// Whose it is.
@@ -47,8 +62,6 @@ pub(crate) struct AuditEvent {
     pub version: Option<u64>,
     /// When it happened.
     pub occurred_at: Timestamp,
-    /// The hash of the event.
-    pub hash: [u8; HASH_BYTES],
     /// The hash of the event before it.
     pub prev_hash: [u8; HASH_BYTES],
     /// The exact bytes.
@@ -81,15 +94,24 @@ impl AuditEvent {
             let text = whole.get(name).and_then(Value::as_str);
             text.filter(|text| !text.contains('\0'))
         };
-        let number = |name| whole.get(name).and_then(Value::as_u64).filter(|n| fits(*n));
+        // The databases hold no larger numbers.
+        let number = |name| {
+            let number = whole.get(name).and_then(Value::as_u64);
+            number.filter(|number| i64::try_from(*number).is_ok())
+        };
         let log = text("log").and_then(|name| Log::parse(name).ok());
         let occurred_at = text("occurred_at").and_then(|t| DateTime::parse_from_rfc3339(t).ok());
         Ok(Self {
             log: log.ok_or(EventError::Field("log"))?,
-            epoch: number("epoch").ok_or(EventError::Field("epoch"))?,
-            position: number("position")
-                .filter(|n| *n > 0)
-                .ok_or(EventError::Field("position"))?,
+            link: Link {
+                cursor: Cursor {
+                    epoch: number("epoch").ok_or(EventError::Field("epoch"))?,
+                    position: number("position")
+                        .filter(|n| *n > 0)
+                        .ok_or(EventError::Field("position"))?,
+                },
+                hash,
+            },
             kind: text("type").ok_or(EventError::Field("type"))?.to_owned(),
             owner: if_present(&whole, "owner", |name| text(name).map(str::to_owned))?,
             secret_id: if_present(&whole, "secret_id", |name| {
@@ -100,20 +122,10 @@ impl AuditEvent {
             occurred_at: occurred_at
                 .map(|time| Timestamp::from_micros(time.timestamp_micros()))
                 .ok_or(EventError::Field("occurred_at"))?,
-            hash,
             prev_hash,
             body,
             traceparent: None,
         })
-    }
-
-    /// The cursor after it.
-    #[must_use]
-    pub(crate) fn cursor(&self) -> Cursor {
-        Cursor {
-            epoch: self.epoch,
-            position: self.position,
-        }
     }
 }
 
@@ -127,11 +139,6 @@ fn if_present<T>(
         None | Some(Value::Null) => Ok(None),
         Some(_) => read(name).map(Some).ok_or(EventError::Field(name)),
     }
-}
-
-/// Whether the databases can hold the number.
-fn fits(number: u64) -> bool {
-    i64::try_from(number).is_ok()
 }
 
 fn canonical(value: &Value) -> Result<Vec<u8>, EventError> {
@@ -176,10 +183,15 @@ pub(super) mod tests {
         for (name, value) in more.as_object().unwrap() {
             object.insert(name.clone(), value.clone());
         }
+        AuditEvent::parse(sealed(fields, prev_hash)).unwrap()
+    }
+
+    /// The canonical form of these fields with their hash.
+    fn sealed(mut fields: Value, prev_hash: [u8; HASH_BYTES]) -> Vec<u8> {
         let hash = blake2b_256(&[&prev_hash, &canonical(&fields).unwrap()]);
         fields["hash"] = hex::encode(hash).into();
         fields["prev_hash"] = hex::encode(prev_hash).into();
-        AuditEvent::parse(canonical(&fields).unwrap()).unwrap()
+        canonical(&fields).unwrap()
     }
 
     #[test]
@@ -187,7 +199,7 @@ pub(super) mod tests {
         let id = "0198f3c2-7a10-7cc0-8000-000000000001";
         let more = json!({"secret_id": id, "sequence": 9, "version": 7, "new": {"b": [1, "é\n"], "a": null}});
         let read = event("changes", 1, 3, [7; 32], &more);
-        assert_eq!(read.cursor().to_string(), "1-3");
+        assert_eq!(read.link.cursor.to_string(), "1-3");
         assert_eq!(read.secret_id.unwrap().to_string(), id);
         assert_eq!((read.sequence, read.version), (Some(9), Some(7)));
         assert_eq!(read.occurred_at.to_string(), "2026-04-15T12:00:00.000000Z");
@@ -241,11 +253,8 @@ pub(super) mod tests {
             fields.as_object_mut().unwrap().remove("hash");
             fields.as_object_mut().unwrap().remove("prev_hash");
             fields[name] = value;
-            let hash = blake2b_256(&[&[0; 32], &canonical(&fields).unwrap()]);
-            fields["hash"] = hex::encode(hash).into();
-            fields["prev_hash"] = hex::encode([0; 32]).into();
-            let refused = AuditEvent::parse(canonical(&fields).unwrap());
-            assert_eq!(refused, Err(EventError::Field(name)), "{fields}");
+            let refused = AuditEvent::parse(sealed(fields, [0; 32]));
+            assert_eq!(refused, Err(EventError::Field(name)));
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     chain::{Bad, Chain},
+    event::Link,
     store::{AuditStore, Walk},
     verify::await_mark,
 };
@@ -66,33 +67,25 @@ pub(crate) async fn export(
     out: &mut impl Write,
     report: impl Fn(u64, u64),
 ) -> Result<Cursor, ExportError> {
-    let ExportSource {
-        store,
-        client,
-        patience,
-    } = source;
-    let checkpoint = client.head(log).await?;
+    let store = source.store;
+    let checkpoint = source.client.head(log).await?;
     let until = checkpoint.cursor();
-    if !await_mark(store, log, until, patience).await? {
+    if !await_mark(store, log, until, source.patience).await? {
         return Err(ExportError::Lagging(until));
     }
-    let base = store.state(log).await?.base.cursor();
+    let base = store.state(log).await?.base.cursor;
     if base != Cursor::START {
         return Err(ExportError::Headless(base));
     }
-    let mut chain = Chain::of(log);
+    let mut chain = Chain::after(Some(log), Link::START);
     let mut walk = Walk::begin(store, log, 0, until.position).await?;
-    loop {
-        let page = walk.page().await?;
-        if page.is_empty() {
-            break;
-        }
+    while let Some(page) = walk.page().await? {
         for row in page {
             chain.push(row.body())?;
             out.write_all(row.body())?;
             out.write_all(b"\n")?;
         }
-        report(chain.cursor().position, until.position);
+        report(chain.last().cursor.position, until.position);
     }
     chain.ends_at(&checkpoint)?;
     serde_json::to_writer(&mut *out, &checkpoint).map_err(io::Error::from)?;

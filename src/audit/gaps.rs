@@ -10,12 +10,12 @@ use chrono::Utc;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    event::AuditEvent,
-    store::{AuditStore, LogState, Mark},
+    event::{AuditEvent, Link},
+    serve::Auditor,
+    store::LogState,
 };
 use crate::{
-    client::{ApiClient, ClientError, EventPage},
-    crypto::CheckpointKey,
+    client::{ClientError, EventPage},
     domain::{Cursor, ErrorChain, Log, Timestamp},
     store::StoreError,
 };
@@ -38,15 +38,6 @@ enum GapError {
     Event(#[from] super::event::EventError),
 }
 
-/// Looks for gaps and fills them.
-#[derive(Debug)]
-pub(super) struct Gaps {
-    store: AuditStore,
-    client: ApiClient,
-    key: Option<CheckpointKey>,
-    compare: Duration,
-}
-
 /// What is known of a log's gap.
 #[derive(Debug, Clone, Copy)]
 struct Watched {
@@ -61,23 +52,10 @@ struct Watched {
     not_before: Option<Instant>,
 }
 
-impl Gaps {
-    pub(super) fn new(
-        store: AuditStore,
-        client: ApiClient,
-        key: Option<CheckpointKey>,
-        compare: Duration,
-    ) -> Self {
-        Self {
-            store,
-            client,
-            key,
-            compare,
-        }
-    }
-
-    /// Never returns. It may be dropped: work that was given to the database runs to its end.
-    pub(super) async fn run(&self) {
+impl Auditor {
+    /// Looks for gaps and fills them; never returns. It may be dropped: work that was given to the database
+    /// runs to its end.
+    pub(super) async fn fill_gaps(&self) {
         let mut watched = Log::ALL.map(|log| Watched {
             log,
             head: Cursor::START,
@@ -92,7 +70,7 @@ impl Gaps {
                 compare_at = Instant::now() + self.compare;
             }
             for one in &mut watched {
-                if compare && let Err(error) = self.compare(one).await {
+                if compare && let Err(error) = self.compare_head(one).await {
                     warn_of(one.log, &error, "can't compare with the service's log");
                 }
                 if let Err(error) = self.look(one).await {
@@ -105,10 +83,10 @@ impl Gaps {
     }
 
     /// Asks the service for the head and keeps it as a checkpoint.
-    async fn compare(&self, watched: &mut Watched) -> Result<(), GapError> {
+    async fn compare_head(&self, watched: &mut Watched) -> Result<(), GapError> {
         let log = watched.log;
         // Read before the head: the service must have everything that is stored by then.
-        let stored = self.store.state(log).await?.mark.cursor();
+        let stored = self.store.state(log).await?.mark.cursor;
         let head = self.client.head(log).await?;
         if self.key.as_ref().is_some_and(|key| !key.verifies(&head)) {
             tracing::error!(
@@ -142,18 +120,15 @@ impl Gaps {
     /// Fills the log's gap, if it has one that is old enough.
     async fn look(&self, watched: &mut Watched) -> Result<(), GapError> {
         let state = self.store.state(watched.log).await?;
-        let mark = state.mark.cursor();
+        let mark = state.mark.cursor;
         if mark >= goal(&state, watched.head) {
             watched.stuck = None;
             watched.not_before = None;
             return Ok(());
         }
-        let since = match watched.stuck {
-            Some((at, since)) if at == mark => since,
-            Some(_) | None => {
-                watched.stuck = Some((mark, Instant::now()));
-                return Ok(());
-            }
+        let Some((_, since)) = watched.stuck.filter(|(at, _)| *at == mark) else {
+            watched.stuck = Some((mark, Instant::now()));
+            return Ok(());
         };
         let early = |until: Instant| Instant::now() < until;
         if early(since + PATIENCE) || watched.not_before.is_some_and(early) {
@@ -161,10 +136,10 @@ impl Gaps {
         }
         let state = self.fill(watched, mark).await?;
         let missing = goal(&state, watched.head);
-        if state.mark.cursor() < missing {
+        if state.mark.cursor < missing {
             watched.not_before = Some(Instant::now() + self.compare);
             tracing::error!(
-                log = watched.log.as_str(), mark = %state.mark.cursor(), until = %missing,
+                log = watched.log.as_str(), mark = %state.mark.cursor, until = %missing,
                 "the service's log does not have the missing events"
             );
         }
@@ -178,16 +153,15 @@ impl Gaps {
             return Ok(());
         };
         let first = AuditEvent::parse(first.clone().into_bytes())?;
-        if cut.position == 0 || first.position != cut.position + 1 {
+        if cut.position == 0 || first.link.cursor.position != cut.position + 1 {
             return Ok(());
         }
         tracing::warn!(
             log = log.as_str(), %cut,
             "the service had removed events before this consumer first ran: the copy begins after them"
         );
-        let base = Mark {
-            epoch: cut.epoch,
-            position: cut.position,
+        let base = Link {
+            cursor: cut,
             hash: first.prev_hash,
         };
         Ok(self.store.begin_after(log, base).await?)
@@ -220,7 +194,7 @@ impl Gaps {
                 .collect();
             filled += self.store.add(events?, now()).await?.new;
             let state = self.store.state(log).await?;
-            let whole = state.mark.cursor() >= goal(&state, watched.head);
+            let whole = state.mark.cursor >= goal(&state, watched.head);
             if last || whole {
                 if filled > 0 {
                     tracing::info!(log = log.as_str(), events = filled, "filled a gap");

@@ -17,7 +17,7 @@ mod verify;
 
 pub(crate) use chain::Bad;
 pub(crate) use export::{ExportSource, export};
-pub(crate) use offline::{OfflineError, Proof, verify_export};
+pub(crate) use offline::{Proof, verify_export};
 pub(crate) use serve::Auditor;
 pub(crate) use store::AuditStore;
 pub(crate) use verify::{Verifier, VerifyError};

@@ -6,10 +6,14 @@
 
 use std::io::{self, BufRead};
 
-use super::chain::{Bad, Chain};
+use super::{
+    chain::{Bad, Chain},
+    event::Link,
+    verify::VerifyError,
+};
 use crate::{
     crypto::CheckpointKey,
-    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
+    domain::{Checkpoint, Cursor, Log},
 };
 
 /// The longest line that is read: far longer than any event, and short enough that no file fills the memory.
@@ -23,33 +27,20 @@ pub(crate) struct Proof {
     /// It begins after this cursor: `0-0` is before the log's first event.
     pub after: Cursor,
     /// Its last event.
-    pub cursor: Cursor,
-    /// The hash of that.
-    pub hash: [u8; HASH_BYTES],
+    pub last: Link,
     /// How many checkpoints were checked.
     pub checkpoints: u64,
-}
-
-/// Why an export could not be verified.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OfflineError {
-    /// The file can't be read.
-    #[error("the export can't be read")]
-    Read(#[from] io::Error),
-    /// The proof fails.
-    #[error(transparent)]
-    Bad(#[from] Bad),
 }
 
 /// Verifies an export.
 ///
 /// # Errors
-/// [`OfflineError::Bad`] names the first bad position.
+/// [`VerifyError::Bad`] names the first bad position.
 pub(crate) fn verify_export(
     mut export: impl BufRead,
     key: &CheckpointKey,
-) -> Result<Proof, OfflineError> {
-    let mut chain = Chain::default();
+) -> Result<Proof, VerifyError> {
+    let mut chain = Chain::after(None, Link::START);
     loop {
         let Some(line) = next_line(&mut export)? else {
             return Err(Bad::new(chain.next(), "the export has no checkpoint").into());
@@ -81,8 +72,7 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
     Ok(Proof {
         log: checkpoint.log,
         after: Cursor::START,
-        cursor: chain.cursor(),
-        hash: chain.hash(),
+        last: chain.last(),
         checkpoints: 1,
     })
 }
@@ -91,8 +81,7 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
 fn checkpoint(line: &[u8]) -> Option<Checkpoint> {
     // A line that is not a checkpoint is reported as the event that it is not.
     let checkpoint: Checkpoint = serde_json::from_slice(line).ok()?;
-    let canonical = serde_json::to_vec(&checkpoint).ok()?;
-    (canonical == line).then_some(checkpoint)
+    (checkpoint.to_json() == line).then_some(checkpoint)
 }
 
 /// The next line with its line feed; without one at a cut end, and nothing at the end.
@@ -120,38 +109,48 @@ mod tests {
 
     /// The lines of an export, line feeds included: `count` events and their checkpoint.
     fn lines(count: u64) -> Vec<Vec<u8>> {
+        export(count, &signer(), |position| {
+            json!({
+                "secret_id": SECRETS[usize::try_from(position % 2).unwrap()],
+                "sequence": position.div_ceil(2), "actor": {"id": null, "kind": "system"},
+            })
+        })
+    }
+
+    fn export(
+        count: u64,
+        signer: &CheckpointSigner,
+        more: impl Fn(u64) -> serde_json::Value,
+    ) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         let mut hash = [0; 32];
         for position in 1..=count {
-            let more = json!({
-                "secret_id": SECRETS[usize::try_from(position % 2).unwrap()],
-                "sequence": position.div_ceil(2), "actor": {"id": null, "kind": "system"},
-            });
-            let event = event("changes", 1, position, hash, &more);
-            hash = event.hash;
+            let event = event("changes", 1, position, hash, &more(position));
+            hash = event.link.hash;
             lines.push(event.body);
         }
         let epoch = u64::from(count > 0);
-        let checkpoint = Checkpoint {
-            log: Log::Changes,
-            epoch,
-            position: count,
-            hash,
-            signature: signer().sign(Log::Changes, epoch, count, &hash),
-        };
-        lines.push(serde_json::to_vec(&checkpoint).unwrap());
+        let checkpoint = signer.sign(Log::Changes, epoch, count, hash);
+        lines.push(checkpoint.to_json());
         for line in &mut lines {
             line.push(b'\n');
         }
         lines
     }
 
+    /// The place of each byte, and the line that it is in, from 1.
+    fn places(lines: &[Vec<u8>]) -> impl Iterator<Item = (usize, u64)> {
+        let numbers = lines.iter().zip(1..);
+        let numbers = numbers.flat_map(|(line, number)| line.iter().map(move |_| number));
+        numbers.enumerate()
+    }
+
     fn verified(export: &[u8]) -> Result<Proof, Bad> {
         let key = CheckpointKey::parse(&signer().public_key()).unwrap();
         match verify_export(export, &key) {
             Ok(proof) => Ok(proof),
-            Err(OfflineError::Bad(bad)) => Err(bad),
-            Err(error @ OfflineError::Read(_)) => panic!("{error}"),
+            Err(VerifyError::Bad(bad)) => Err(bad),
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -162,49 +161,43 @@ mod tests {
     #[test]
     fn a_whole_export_is_proved_an_empty_one_too() {
         let proof = verified(&lines(5).concat()).unwrap();
-        assert_eq!(proof.cursor.to_string(), "1-5");
+        assert_eq!(proof.last.cursor.to_string(), "1-5");
         assert_eq!(proof.log, Log::Changes);
-        assert_eq!(verified(&lines(0).concat()).unwrap().cursor, Cursor::START);
+        assert_eq!(verified(&lines(0).concat()).unwrap().last, Link::START);
     }
 
     #[test]
     fn a_change_of_any_byte_is_found_and_its_line_named() {
         let lines = lines(2);
         let whole = lines.concat();
-        let mut place = 0;
-        for (line, expected) in lines.iter().zip(1..) {
-            for _ in line {
-                // The lowest bit, the letter's case, and what ends a line.
-                let byte = whole[place];
-                let others = [byte ^ 1, byte ^ 0x20, b'\n'].into_iter();
-                for other in others.filter(|other| *other != byte) {
-                    let mut export = whole.clone();
-                    export[place] = other;
-                    assert_eq!(first_bad(&export), expected, "byte {place} as {other}");
-                }
-                place += 1;
+        let mut checked = 0;
+        for (place, line) in places(&lines) {
+            // The lowest bit, the letter's case, and what ends a line.
+            let byte = whole[place];
+            let others = [byte ^ 1, byte ^ 0x20, b'\n'].into_iter();
+            for other in others.filter(|other| *other != byte) {
+                let mut export = whole.clone();
+                export[place] = other;
+                assert_eq!(first_bad(&export), line, "byte {place} as {other}");
             }
+            checked += 1;
         }
-        assert_eq!(place, whole.len());
+        assert_eq!(checked, whole.len());
     }
 
     #[test]
     fn every_lost_and_every_doubled_byte_is_found_and_its_line_named() {
         let lines = lines(2);
         let whole = lines.concat();
-        let mut place = 0;
-        for (line, expected) in lines.iter().zip(1..) {
-            for _ in line {
-                let mut lost = whole.clone();
-                lost.remove(place);
-                assert_eq!(first_bad(&lost), expected, "byte {place} lost");
-                let mut doubled = whole.clone();
-                doubled.insert(place, whole[place]);
-                // A second line feed is an empty line: the next one (after the checkpoint: that one).
-                let at = (expected + u64::from(whole[place] == b'\n')).min(3);
-                assert_eq!(first_bad(&doubled), at, "byte {place} doubled");
-                place += 1;
-            }
+        for (place, line) in places(&lines) {
+            let mut lost = whole.clone();
+            lost.remove(place);
+            assert_eq!(first_bad(&lost), line, "byte {place} lost");
+            let mut doubled = whole.clone();
+            doubled.insert(place, whole[place]);
+            // A second line feed is an empty line: the next one (after the checkpoint: that one).
+            let at = (line + u64::from(whole[place] == b'\n')).min(3);
+            assert_eq!(first_bad(&doubled), at, "byte {place} doubled");
         }
     }
 
@@ -241,26 +234,12 @@ mod tests {
     #[test]
     fn a_rewritten_chain_needs_the_services_signature() {
         // An event changed, and every hash after it computed anew, up to the checkpoint's.
-        let mut forged = Vec::new();
-        let mut hash = [0; 32];
-        for position in 1..=3 {
-            let event = event("changes", 1, position, hash, &json!({"owner": "mallory"}));
-            hash = event.hash;
-            forged.push([event.body, b"\n".to_vec()].concat());
-        }
-        let mut old = forged.clone();
-        old.extend(lines(3).last().cloned());
-        assert_eq!(first_bad(&old.concat()), 3);
         let stranger = CheckpointSigner::for_tests([2; 32]);
-        let checkpoint = Checkpoint {
-            log: Log::Changes,
-            epoch: 1,
-            position: 3,
-            hash,
-            signature: stranger.sign(Log::Changes, 1, 3, &hash),
-        };
-        forged.push([serde_json::to_vec(&checkpoint).unwrap(), b"\n".to_vec()].concat());
+        let mut forged = export(3, &stranger, |_| json!({"owner": "mallory"}));
         assert_eq!(first_bad(&forged.concat()), 4);
+        forged.pop();
+        forged.extend(lines(3).pop());
+        assert_eq!(first_bad(&forged.concat()), 3);
     }
 
     #[test]
@@ -268,6 +247,6 @@ mod tests {
         let endless = io::BufReader::new(io::repeat(b'x'));
         let key = CheckpointKey::parse(&signer().public_key()).unwrap();
         let bad = verify_export(endless, &key).unwrap_err();
-        assert!(matches!(bad, OfflineError::Bad(bad) if bad.position == 1));
+        assert!(matches!(bad, VerifyError::Bad(bad) if bad.position == 1));
     }
 }

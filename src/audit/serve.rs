@@ -14,12 +14,11 @@ use tokio::{
 
 use super::{
     event::AuditEvent,
-    gaps::Gaps,
     store::{AuditStore, PrepareError},
 };
 use crate::{
     backoff::Backoff,
-    broker::{BrokerError, BrokerTarget, Consumer, Delivery},
+    broker::{BrokerError, BrokerTarget, Consumer},
     client::ApiClient,
     crypto::CheckpointKey,
     domain::{ErrorChain, Timestamp},
@@ -55,19 +54,12 @@ impl Auditor {
     /// [`PrepareError`]: the database can't be used at the start. Later, the consumer waits for it.
     pub(crate) async fn run(self) -> Result<(), PrepareError> {
         self.store.prepare().await?;
-        let gaps = Gaps::new(
-            self.store.clone(),
-            self.client.clone(),
-            self.key.clone(),
-            self.compare,
-        );
         // What it has handed to the database runs to its end; it does not wait for an answer of the service.
-        let mut stopping = self.stopping.clone();
         let gaps = async {
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stop| *stop) => {}
-                () = gaps.run() => {}
+                () = self.stopped() => {}
+                () = self.fill_gaps() => {}
             }
         };
         tokio::join!(self.consume(), gaps);
@@ -90,10 +82,9 @@ impl Auditor {
     }
 
     async fn connection(&self) -> Result<(), BrokerError> {
-        let mut stopping = self.stopping.clone();
         let mut consumer = tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+            () = self.stopped() => return Ok(()),
             connected = Consumer::connect(&self.broker) => connected?,
         };
         tracing::info!("consuming");
@@ -105,18 +96,26 @@ impl Auditor {
 
     /// Takes batches until the connection breaks or the consumer is stopped.
     async fn deliveries(&self, consumer: &mut Consumer) -> Result<(), BrokerError> {
-        let mut stopping = self.stopping.clone();
         loop {
             let batch = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                () = self.stopped() => return Ok(()),
                 batch = consumer.batch() => batch?,
             };
-            let Sorted {
-                events,
-                good,
-                refused,
-            } = sort(batch);
+            let (mut events, mut good, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+            for mut delivery in batch {
+                match AuditEvent::parse(std::mem::take(&mut delivery.body)) {
+                    Ok(mut event) => {
+                        event.traceparent = delivery.traceparent.take();
+                        events.push(event);
+                        good.push(delivery);
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a message is not an event of rekey: it is refused");
+                        refused.push(delivery);
+                    }
+                }
+            }
             faults::point("audit.received").await;
             if !self.store_all(events).await {
                 return Ok(());
@@ -156,39 +155,15 @@ impl Auditor {
 
     /// Pauses, unless the consumer is stopped.
     async fn rest(&self, pause: Duration) {
-        let mut stopping = self.stopping.clone();
         tokio::select! {
-            _ = stopping.wait_for(|stop| *stop) => {}
+            () = self.stopped() => {}
             () = sleep(pause) => {}
         }
     }
-}
 
-/// A batch, sorted by what becomes of it.
-struct Sorted {
-    events: Vec<AuditEvent>,
-    good: Vec<Delivery>,
-    refused: Vec<Delivery>,
-}
-
-fn sort(batch: Vec<Delivery>) -> Sorted {
-    let mut sorted = Sorted {
-        events: Vec::with_capacity(batch.len()),
-        good: Vec::with_capacity(batch.len()),
-        refused: Vec::new(),
-    };
-    for mut delivery in batch {
-        match AuditEvent::parse(std::mem::take(&mut delivery.body)) {
-            Ok(mut event) => {
-                event.traceparent = delivery.traceparent.take();
-                sorted.events.push(event);
-                sorted.good.push(delivery);
-            }
-            Err(error) => {
-                tracing::error!(%error, "a message is not an event of rekey: it is refused");
-                sorted.refused.push(delivery);
-            }
-        }
+    /// Waits until the consumer is stopped.
+    async fn stopped(&self) {
+        // An error means that nobody can stop it any more, and stops it too.
+        let _ = self.stopping.clone().wait_for(|stop| *stop).await;
     }
-    sorted
 }

@@ -4,20 +4,20 @@
 //! every column what its body says, no alarm, every checkpoint signed and of a stored event. With the
 //! service at hand: byte for byte its log, up to a head taken after what is stored was looked at.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
 use super::{
     chain::{Bad, Chain},
-    event::AuditEvent,
+    event::{AuditEvent, Link},
     offline::Proof,
     store::{AuditStore, Checked, Walk},
 };
 use crate::{
     client::{ApiClient, ClientError},
     crypto::CheckpointKey,
-    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
+    domain::{Checkpoint, Cursor, Log},
     store::StoreError,
 };
 
@@ -35,47 +35,28 @@ pub(crate) enum VerifyError {
     /// The service's log can't be read.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The exported file can't be read.
+    #[error("the export can't be read")]
+    Read(#[from] io::Error),
     /// The proof fails.
     #[error(transparent)]
     Bad(#[from] Bad),
 }
 
-/// Keeps a proof that fails as a finding; a proof that can't be made is an error.
-fn finding(proved: Result<(), VerifyError>) -> Result<Option<Bad>, VerifyError> {
-    match proved {
-        Ok(()) => Ok(None),
-        Err(VerifyError::Bad(bad)) => Ok(Some(bad)),
-        Err(error) => Err(error),
-    }
-}
-
 /// Proves logs.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    store: AuditStore,
-    client: Option<ApiClient>,
-    key: Option<CheckpointKey>,
-    patience: Duration,
+    /// The stored events.
+    pub store: AuditStore,
+    /// The service; without one its log is not compared.
+    pub client: Option<ApiClient>,
+    /// The key that verifies signatures; without one they are not checked.
+    pub key: Option<CheckpointKey>,
+    /// How long events that are under way are waited for.
+    pub patience: Duration,
 }
 
 impl Verifier {
-    /// Without a service its log is not compared, without a key no signature is checked. `patience` is how
-    /// long events that are under way are waited for.
-    #[must_use]
-    pub(crate) fn new(
-        store: AuditStore,
-        client: Option<ApiClient>,
-        key: Option<CheckpointKey>,
-        patience: Duration,
-    ) -> Self {
-        Self {
-            store,
-            client,
-            key,
-            patience,
-        }
-    }
-
     /// Proves one log. `report` is called with the position through which events were checked, and with the
     /// last one.
     ///
@@ -92,37 +73,48 @@ impl Verifier {
             None => None,
         };
         let mut found = Vec::new();
-        if let Some(head) = &head {
+        let until = if let Some(head) = &head {
             found.extend(self.head_is_bad(head, stored));
-        }
-        let until = match &head {
-            Some(head) => head.cursor(),
-            None => self.newest_claim(log, stored).await?,
+            head.cursor()
+        } else {
+            // The highest cursor that anything in the database names.
+            let signed = self.store.newest_checkpoint(log).await?;
+            signed.map_or(stored, |signed| signed.max(stored))
         };
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
-        let mut chain = Chain::after(log, base.cursor(), base.hash);
-        let walked = self.walk(&mut chain, until, head.as_ref(), report).await;
-        found.extend(finding(walked)?);
-        found.extend(finding(self.abandoned(log).await)?);
-        found.extend(self.alarm(log).await?);
-        let Signed { checkpoints, bad } = self.checkpoints(log, until).await?;
-        found.extend(bad);
+        let mut chain = Chain::after(Some(log), base);
+        let walked = self.walk(log, &mut chain, until, report).await;
+        let closed = head.map_or(Ok(()), |head| chain.ends_at(&head));
+        let mut checkpoints = 0;
+        let signed = self.checkpoints(log, until).await;
+        for proved in [
+            walked,
+            closed.map_err(VerifyError::Bad),
+            self.abandoned(log).await,
+            self.no_alarm(log).await,
+            signed.map(|count| checkpoints = count),
+        ] {
+            // A proof that fails is a finding; one that can't be made is an error.
+            match proved {
+                Err(VerifyError::Bad(bad)) => found.push(bad),
+                other => other?,
+            }
+        }
         // Of equal positions the first, because the walk gives the clearest reason.
         match found.into_iter().min_by_key(|bad| bad.position) {
             Some(bad) => Err(bad.into()),
             None => Ok(Proof {
                 log,
-                after: base.cursor(),
-                cursor: chain.cursor(),
-                hash: chain.hash(),
+                after: base.cursor,
+                last: chain.last(),
                 checkpoints,
             }),
         }
     }
 
     fn head_is_bad(&self, head: &Checkpoint, stored: Cursor) -> Option<Bad> {
-        if self.key.as_ref().is_some_and(|key| !key.verifies(head)) {
+        if !self.may_be_signed(head) {
             let reason = "the head of the service's log was not signed with this key";
             return Some(Bad::new(head.position, reason));
         }
@@ -133,78 +125,62 @@ impl Verifier {
         })
     }
 
-    /// The highest cursor that anything in the database names.
-    async fn newest_claim(&self, log: Log, stored: Cursor) -> Result<Cursor, StoreError> {
-        let signed = self.store.newest_checkpoint(log).await?;
-        Ok(signed.map_or(stored, |signed| signed.max(stored)))
+    /// Whether the checkpoint is signed, as far as that can be checked.
+    fn may_be_signed(&self, checkpoint: &Checkpoint) -> bool {
+        let key = self.key.as_ref();
+        key.is_none_or(|key| key.verifies(checkpoint))
     }
 
     /// Follows the chain through `until`, and compares it with the service's own log.
     async fn walk(
         &self,
+        log: Log,
         chain: &mut Chain,
         until: Cursor,
-        head: Option<&Checkpoint>,
         report: impl Fn(u64, u64),
     ) -> Result<(), VerifyError> {
-        let Some(log) = chain.log() else {
-            return Ok(());
-        };
-        let base = chain.cursor();
-        let twin = self.client.as_ref();
-        let mut twin = twin.map(|client| Twin::new(client, log, base));
+        let base = chain.last().cursor;
+        let mut twin = self.client.as_ref().map(|client| Twin {
+            client,
+            log,
+            cursor: base,
+            events: VecDeque::new(),
+            cut: 0,
+        });
         let mut walk = Walk::begin(&self.store, log, base.position, until.position).await?;
-        loop {
-            let page = walk.page().await?;
-            if page.is_empty() {
-                break;
-            }
+        while let Some(page) = walk.page().await? {
             for row in page {
                 let expected = chain.next();
-                let Err(bad) = chain.push(row.body()).and_then(|event| row.check(event)) else {
-                    if let Some(twin) = &mut twin
-                        && !twin.holds(expected, row.body()).await?
-                    {
-                        let reason = "the service's log has a different event there";
-                        return Err(Bad::new(expected, reason).into());
-                    }
-                    continue;
-                };
-                return Err(bad.into());
+                row.check(chain.push(row.body())?)?;
+                if let Some(twin) = &mut twin
+                    && !twin.holds(expected, row.body()).await?
+                {
+                    let reason = "the service's log has a different event there";
+                    return Err(Bad::new(expected, reason).into());
+                }
             }
-            report(chain.cursor().position, until.position);
+            report(chain.last().cursor.position, until.position);
         }
-        let end = chain.cursor();
-        if end.position < until.position {
+        if chain.last().cursor.position < until.position {
             let reason = format!("it is missing: the log is known to go through {until}");
             return Err(Bad::new(chain.next(), reason).into());
         }
-        match head {
-            Some(head) => Ok(chain.ends_at(head)?),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Verifies the branch that a restored service has abandoned: it was published, so it must verify too.
     async fn abandoned(&self, log: Log) -> Result<(), VerifyError> {
         let mut walk = Walk::of_abandoned(&self.store, log).await?;
-        let mut before: Option<Before> = None;
-        loop {
-            let page = walk.page().await?;
-            if page.is_empty() {
-                return Ok(());
-            }
+        let mut before: Option<Link> = None;
+        while let Some(page) = walk.page().await? {
             for row in page {
                 let at = row.cursor()?;
                 let bad = |reason: String| Bad::new(at.position, format!("{at}: {reason}"));
-                let event = match AuditEvent::parse(row.body().to_vec()) {
-                    Ok(event) => event,
-                    Err(error) => return Err(bad(error.to_string()).into()),
-                };
-                let (cursor, hash, prev_hash) = (event.cursor(), event.hash, event.prev_hash);
-                if let Err(error) = row.check(event) {
-                    return Err(bad(error.reason).into());
-                }
+                let event = AuditEvent::parse(row.body().to_vec())
+                    .map_err(|error| bad(error.to_string()))?;
+                let (link, prev_hash) = (event.link, event.prev_hash);
+                row.check(event).map_err(|error| bad(error.reason))?;
+                let cursor = link.cursor;
                 let same = before.filter(|last| last.cursor.epoch == cursor.epoch);
                 if let Some(last) = same
                     && last.cursor.position + 1 < cursor.position
@@ -214,7 +190,7 @@ impl Verifier {
                 }
                 let follows = match same {
                     Some(last) => last.hash == prev_hash,
-                    _ if cursor.position == 1 => prev_hash == [0; HASH_BYTES],
+                    _ if cursor.position == 1 => prev_hash == Link::START.hash,
                     _ => {
                         let position = cursor.position - 1;
                         self.store.holds(log, position, prev_hash).await?
@@ -223,73 +199,46 @@ impl Verifier {
                 if !follows {
                     return Err(bad("it does not follow an event before it".to_owned()).into());
                 }
-                before = Some(Before { cursor, hash });
+                before = Some(link);
             }
         }
+        Ok(())
     }
 
-    async fn alarm(&self, log: Log) -> Result<Option<Bad>, StoreError> {
-        let alarms = self.store.alarms(log).await?;
-        Ok(alarms.map(|(count, position)| {
-            let reason = format!("{count} alarms: something contradicts the event that is stored");
-            Bad::new(position, reason)
-        }))
+    async fn no_alarm(&self, log: Log) -> Result<(), VerifyError> {
+        let Some((count, position)) = self.store.alarms(log).await? else {
+            return Ok(());
+        };
+        let reason = format!("{count} alarms: something contradicts the event that is stored");
+        Err(Bad::new(position, reason).into())
     }
 
-    /// How many checkpoints hold, and the first that does not.
-    async fn checkpoints(&self, log: Log, until: Cursor) -> Result<Signed, StoreError> {
+    /// How many checkpoints hold; the error names the first that does not.
+    async fn checkpoints(&self, log: Log, until: Cursor) -> Result<u64, VerifyError> {
         let mut count = 0;
         let mut last = None;
         loop {
             let page = self.store.checkpoints(log, last.as_ref()).await?;
             if page.is_empty() {
-                return Ok(Signed {
-                    checkpoints: count,
-                    bad: None,
-                });
+                return Ok(count);
             }
             for Checked { checkpoint, event } in page {
                 let position = checkpoint.position;
-                if self
-                    .key
-                    .as_ref()
-                    .is_some_and(|key| !key.verifies(&checkpoint))
-                {
+                if !self.may_be_signed(&checkpoint) {
                     let reason = "its checkpoint was not signed with this key";
-                    return Ok(Signed {
-                        checkpoints: count,
-                        bad: Some(Bad::new(position, reason)),
-                    });
+                    return Err(Bad::new(position, reason).into());
                 }
                 // A younger one may be of an event that is still under way.
                 let young = event.is_none() && checkpoint.cursor() > until;
                 if !young && event.as_deref() != Some(&checkpoint.hash[..]) {
                     let reason = "the service signed a different event there";
-                    return Ok(Signed {
-                        checkpoints: count,
-                        bad: Some(Bad::new(position, reason)),
-                    });
+                    return Err(Bad::new(position, reason).into());
                 }
                 count += 1;
                 last = Some(checkpoint);
             }
         }
     }
-}
-
-/// What was found of a log's checkpoints.
-struct Signed {
-    /// How many hold.
-    checkpoints: u64,
-    /// The first that does not.
-    bad: Option<Bad>,
-}
-
-/// The event before the one in question.
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    cursor: Cursor,
-    hash: [u8; HASH_BYTES],
 }
 
 /// Waits until the mark has reached `until`, at most so long; answers whether it has.
@@ -301,7 +250,7 @@ pub(super) async fn await_mark(
 ) -> Result<bool, StoreError> {
     let end = Instant::now() + patience;
     loop {
-        let mark = store.state(log).await?.mark.cursor();
+        let mark = store.state(log).await?.mark.cursor;
         if mark >= until {
             return Ok(true);
         }
@@ -322,17 +271,7 @@ struct Twin<'a> {
     cut: u64,
 }
 
-impl<'a> Twin<'a> {
-    fn new(client: &'a ApiClient, log: Log, after: Cursor) -> Self {
-        Self {
-            client,
-            log,
-            cursor: after,
-            events: VecDeque::new(),
-            cut: 0,
-        }
-    }
-
+impl Twin<'_> {
     /// Whether the service's next event, that of `position`, has exactly these bytes.
     async fn holds(&mut self, position: u64, body: &[u8]) -> Result<bool, ClientError> {
         if position <= self.cut {

@@ -11,7 +11,7 @@ use chrono::Utc;
 use super::token::Token;
 use crate::{
     crypto::same_bytes,
-    domain::{Agent, AgentKind, Grant, Grantee, HASH_BYTES, Scope, Timestamp},
+    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Scope, Timestamp},
     store::{Reader, StoreError, StoredToken},
 };
 
@@ -85,11 +85,16 @@ impl Authenticator {
             .map_or(&[0; HASH_BYTES][..], |found| found.digest.as_slice());
         let same = same_bytes(stored, &digest);
         let row = found
-            .filter(|row| same && is_valid(row))
+            .filter(|row| same && row.revoked_at.is_none() && !has_passed(row.grant.expires_at))
             .ok_or(AuthError::Refused)?;
         let expires_at = row.grant.expires_at;
         let principal = Arc::new(Principal::from(row));
-        self.remember(digest, Arc::clone(&principal), expires_at);
+        let remembered = Remembered {
+            principal: Arc::clone(&principal),
+            expires_at,
+            seen: Instant::now(),
+        };
+        self.remember(digest, remembered);
         Ok(principal)
     }
 
@@ -101,25 +106,13 @@ impl Authenticator {
         fresh.then(|| Arc::clone(&found.principal))
     }
 
-    fn remember(
-        &self,
-        digest: [u8; HASH_BYTES],
-        principal: Arc<Principal>,
-        expires_at: Option<Timestamp>,
-    ) {
+    fn remember(&self, digest: [u8; HASH_BYTES], remembered: Remembered) {
         // Each change of the map is one call: a panic leaves it whole.
         let mut valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
         if valid.len() >= REMEMBERED {
             valid.clear();
         }
-        valid.insert(
-            digest,
-            Remembered {
-                principal,
-                expires_at,
-                seen: Instant::now(),
-            },
-        );
+        valid.insert(digest, remembered);
     }
 }
 
@@ -127,16 +120,9 @@ fn has_passed(expires_at: Option<Timestamp>) -> bool {
     expires_at.is_some_and(|end| end <= Timestamp::from(Utc::now()))
 }
 
-fn is_valid(row: &StoredToken) -> bool {
-    row.revoked_at.is_none() && !has_passed(row.grant.expires_at)
-}
-
 impl From<StoredToken> for Principal {
     fn from(token: StoredToken) -> Self {
-        let Grant {
-            grantee, scopes, ..
-        } = token.grant;
-        let kind = match grantee {
+        let kind = match token.grant.grantee {
             Grantee::Owner(_) => AgentKind::Token,
             Grantee::Service { .. } => AgentKind::Service,
         };
@@ -145,8 +131,8 @@ impl From<StoredToken> for Principal {
                 id: Some(token.id),
                 kind,
             },
-            grantee,
-            scopes,
+            grantee: token.grant.grantee,
+            scopes: token.grant.scopes,
         }
     }
 }

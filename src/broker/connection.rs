@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties, uri::AMQPUri};
+use lapin::{
+    Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::ExchangeDeclareOptions,
+    types::{FieldTable, ShortString},
+    uri::AMQPUri,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
@@ -57,15 +62,30 @@ pub(super) async fn connect(
     Ok(Connection::connect_uri(uri, properties).await?)
 }
 
+/// Declares a durable exchange.
+pub(super) async fn declare_exchange(
+    channel: &Channel,
+    exchange: ShortString,
+    kind: ExchangeKind,
+) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    channel
+        .exchange_declare(exchange, kind, options, FieldTable::default())
+        .await
+}
+
 /// Waits for an answer of the broker, at most `limit`.
 pub(super) async fn within<T, E: Into<BrokerError>>(
     limit: Duration,
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, BrokerError> {
-    match timeout(limit, answer).await {
-        Ok(answered) => answered.map_err(Into::into),
-        Err(_elapsed) => Err(BrokerError::Deadline),
-    }
+    let answered = timeout(limit, answer)
+        .await
+        .or(Err(BrokerError::Deadline))?;
+    answered.map_err(Into::into)
 }
 
 /// Closes a connection properly, if the broker answers in time.

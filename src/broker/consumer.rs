@@ -3,20 +3,22 @@
 //! The queue is durable and replicated, and has one active consumer at a time. A message that is refused, or
 //! was delivered too often, goes to a second queue, and leaves this one only when the second one has it.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::time::timeout;
 
-use super::connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within};
+use super::connection::{
+    BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within,
+};
 
 /// The queue; its name is part of the contract.
 const AUDIT_QUEUE: &str = "rekey.audit";
@@ -44,14 +46,6 @@ pub(crate) struct Delivery {
     pub body: Vec<u8>,
     /// The header `traceparent`.
     pub traceparent: Option<String>,
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("tag", &self.tag)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A connection that consumes the queue.
@@ -86,17 +80,14 @@ impl Consumer {
     /// # Cancel safety
     /// Safe: nothing is taken before the first message has arrived.
     pub(crate) async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
-        let mut batch = Vec::new();
         let first = while_connected(&self.connection, self.deliveries.next()).await?;
-        batch.push(taken(first)?);
+        let mut batch = vec![taken(first)?];
         while batch.len() < usize::from(PREFETCH)
             && let Some(next) = self.deliveries.next().now_or_never()
+            // Where the stream has ended, the next call returns the error.
+            && let Ok(delivery) = taken(next)
         {
-            match taken(next) {
-                Ok(delivery) => batch.push(delivery),
-                // The stream has ended: the next call returns the error.
-                Err(_) => break,
-            }
+            batch.push(delivery);
         }
         Ok(batch)
     }
@@ -132,12 +123,6 @@ impl Consumer {
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
         close(&self.connection).await;
-    }
-}
-
-impl fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").finish_non_exhaustive()
     }
 }
 
@@ -196,11 +181,7 @@ fn taken(
 }
 
 async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let durable_queue = QueueDeclareOptions {
+    let durable = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
     };
@@ -209,38 +190,22 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
         ShortString::from(AUDIT_QUEUE),
         ShortString::from(AUDIT_DEAD),
     );
+    declare_exchange(channel, exchange.clone(), ExchangeKind::Topic).await?;
+    declare_exchange(channel, dead.clone(), ExchangeKind::Fanout).await?;
+    let quorum = BTreeMap::from([("x-queue-type".into(), text("quorum"))]);
     channel
-        .exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none())
+        .queue_declare(dead.clone(), durable, quorum.into())
         .await?;
     channel
-        .exchange_declare(dead.clone(), ExchangeKind::Fanout, durable, none())
+        .queue_declare(queue.clone(), durable, queue_arguments())
         .await?;
-    let mut arguments = none();
-    arguments.insert("x-queue-type".into(), text("quorum"));
-    channel
-        .queue_declare(dead.clone(), durable_queue, arguments)
-        .await?;
-    channel
-        .queue_bind(
-            dead.clone(),
-            dead,
-            "".into(),
-            QueueBindOptions::default(),
-            none(),
-        )
-        .await?;
-    channel
-        .queue_declare(queue.clone(), durable_queue, queue_arguments())
-        .await?;
-    for binding in BINDINGS {
+    // The queue of refused messages first: it must be bound before a message can be refused.
+    let bindings = BINDINGS.map(|binding| (&queue, exchange, binding));
+    for (queue, exchange, binding) in [(&dead, &dead, "")].into_iter().chain(bindings) {
+        let (queue, exchange) = (queue.clone(), exchange.clone());
+        let options = QueueBindOptions::default();
         channel
-            .queue_bind(
-                queue.clone(),
-                exchange.clone(),
-                binding.into(),
-                QueueBindOptions::default(),
-                none(),
-            )
+            .queue_bind(queue, exchange, binding.into(), options, none())
             .await?;
     }
     Ok(())
@@ -249,18 +214,15 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
 /// At-least-once dead-lettering requires `reject-publish`: a refused message leaves only once the other
 /// queue has it.
 fn queue_arguments() -> FieldTable {
-    let mut arguments = FieldTable::default();
-    for (name, value) in [
+    let arguments = [
         ("x-queue-type", text("quorum")),
         ("x-single-active-consumer", AMQPValue::Boolean(true)),
         ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
         ("x-overflow", text("reject-publish")),
         ("x-dead-letter-exchange", text(AUDIT_DEAD)),
         ("x-dead-letter-strategy", text("at-least-once")),
-    ] {
-        arguments.insert(name.into(), value);
-    }
-    arguments
+    ];
+    BTreeMap::from(arguments.map(|(name, value)| (name.into(), value))).into()
 }
 
 fn text(value: &str) -> AMQPValue {

@@ -20,6 +20,7 @@ pub(crate) struct MessageError;
 /// bytes of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Message {
+    /// `secret.<verb>.<owner>.<secret_id>`, or `activity.<type with _ for .>.<owner or _>.<secret or token ID>`.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Vec<u8>,
@@ -119,13 +120,6 @@ impl Message {
             body,
         })
     }
-
-    /// The routing key: `secret.<verb>.<owner>.<secret_id>`, or
-    /// `activity.<type with _ for .>.<owner or _>.<secret or token ID>`.
-    #[cfg(test)]
-    pub(crate) fn routing_key(&self) -> &str {
-        self.routing_key.as_str()
-    }
 }
 
 #[cfg(test)]
@@ -143,19 +137,14 @@ mod tests {
 
     #[test]
     fn the_routing_key_names_verb_owner_and_secret() {
-        let key = |owner| {
-            Message::of(body(owner), None)
-                .unwrap()
-                .routing_key()
-                .to_owned()
-        };
+        let key = |owner| Message::of(body(owner), None).unwrap().routing_key;
         let id = "0198f3c2-7a10-7cc0-8000-000000000001";
-        assert_eq!(key("alice"), format!("secret.updated.alice.{id}"));
+        assert_eq!(key("alice").as_str(), format!("secret.updated.alice.{id}"));
         assert_eq!(
-            key("a.b *#é"),
+            key("a.b *#é").as_str(),
             format!("secret.updated.a%2Eb%20%2A%23%C3%A9.{id}")
         );
-        assert_eq!(key(&"é".repeat(32)).len(), 15 + 3 * 64 + 1 + 36);
+        assert_eq!(key(&"é".repeat(32)).as_str().len(), 15 + 3 * 64 + 1 + 36);
     }
 
     #[test]
@@ -186,7 +175,7 @@ mod tests {
             "id": "i", "log": "activity", "type": "token.created", "owner": null, "token_id": "T1",
             "occurred_at": "2026-04-15T12:00:00.000000Z",
         }));
-        assert_eq!(token.routing_key(), "activity.token_created._.T1");
+        assert_eq!(token.routing_key.as_str(), "activity.token_created._.T1");
         let headers = token.properties.headers().as_ref().unwrap().inner();
         let header = |name: &str| {
             headers
@@ -206,7 +195,10 @@ mod tests {
             "id": "i", "log": "activity", "type": "secret.accessed", "owner": "a b", "secret_id": "S",
             "name": "N", "occurred_at": "2026-04-15T12:00:00.000000Z",
         }));
-        assert_eq!(access.routing_key(), "activity.secret_accessed.a%20b.S");
+        assert_eq!(
+            access.routing_key.as_str(),
+            "activity.secret_accessed.a%20b.S"
+        );
     }
 
     #[test]

@@ -10,6 +10,6 @@ mod message;
 mod publisher;
 
 pub(crate) use connection::{BrokerError, BrokerTarget};
-pub(crate) use consumer::{Consumer, Delivery};
+pub(crate) use consumer::Consumer;
 pub(crate) use message::Message;
 pub(crate) use publisher::{Confirm, Publisher, Verdict};

@@ -1,15 +1,15 @@
 //! One connection to the broker, with one channel that one task owns.
 
-use std::{fmt, pin::Pin};
+use std::pin::Pin;
 
 use super::{
     Message,
-    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, within},
+    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within},
 };
 use lapin::{
     Channel, Confirmation, Connection, ExchangeKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
-    types::{FieldTable, ShortString},
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
 };
 
 /// Ends with the broker's answer about one message.
@@ -47,18 +47,7 @@ impl Publisher {
         let connection = connect(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
         let channel = connection.create_channel().await?;
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        channel
-            .exchange_declare(
-                exchange.clone(),
-                ExchangeKind::Topic,
-                options,
-                FieldTable::default(),
-            )
-            .await?;
+        declare_exchange(&channel, exchange.clone(), ExchangeKind::Topic).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
@@ -74,21 +63,16 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`]; whether the broker has the message is then unknown.
     pub(crate) async fn publish(&self, message: Message) -> Result<Confirm, BrokerError> {
-        let Message {
-            routing_key,
-            properties,
-            body,
-        } = message;
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
         let handed = self.channel.basic_publish(
             self.exchange.clone(),
-            routing_key,
+            message.routing_key,
             options,
-            &body,
-            properties,
+            &message.body,
+            message.properties,
         );
         let confirm = within(DEADLINE, handed).await?;
         Ok(Box::pin(async move {
@@ -110,13 +94,5 @@ impl Publisher {
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
         close(&self.connection).await;
-    }
-}
-
-impl fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher")
-            .field("exchange", &self.exchange)
-            .finish_non_exhaustive()
     }
 }

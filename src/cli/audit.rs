@@ -15,18 +15,16 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     CommandError, database, log_name, print,
     progress::{Progress, ProgressReader},
-    say,
-    shutdown::Shutdown,
+    say, shutdown,
 };
 use crate::{
     audit::{
-        AuditStore, Auditor, Bad, ExportSource, OfflineError, Proof, Verifier, VerifyError, export,
-        verify_export,
+        AuditStore, Auditor, Bad, ExportSource, Proof, Verifier, VerifyError, export, verify_export,
     },
     broker::BrokerTarget,
     client::ApiClient,
     crypto::CheckpointKey,
-    domain::Log,
+    domain::{Cursor, Log},
     files::{Replacement, create_folder},
     settings::Settings,
     store::{Missing, Target},
@@ -90,19 +88,6 @@ pub(super) enum AuditCommand {
     },
 }
 
-impl AuditCommand {
-    /// The file and the key to verify it with, when no settings are needed.
-    pub(super) fn offline(&self) -> Option<(&Path, &CheckpointKey)> {
-        match self {
-            Self::Verify {
-                offline: Some(file),
-                public_key: Some(key),
-            } => Some((file, key)),
-            Self::Verify { .. } | Self::Serve | Self::Tail { .. } | Self::Export { .. } => None,
-        }
-    }
-}
-
 fn checkpoint_key(text: &str) -> Result<CheckpointKey, &'static str> {
     CheckpointKey::parse(text)
         .map_err(|_why| "must be ed25519: and 32 bytes in padded standard base64")
@@ -110,9 +95,20 @@ fn checkpoint_key(text: &str) -> Result<CheckpointKey, &'static str> {
 
 /// What a log, or an exported file, was found to be.
 struct Verdict {
-    /// The log; `None` for a file that does not prove which log it holds.
+    /// The log; `None` for a file, which proves itself which log it holds.
     log: Option<Log>,
     found: Result<Proof, Bad>,
+}
+
+impl Verdict {
+    fn of(log: Option<Log>, proved: Result<Proof, VerifyError>) -> Result<Self, VerifyError> {
+        let found = match proved {
+            Ok(proof) => Ok(proof),
+            Err(VerifyError::Bad(bad)) => Err(bad),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { log, found })
+    }
 }
 
 /// Verifies an export: no settings, no database, no network.
@@ -126,12 +122,7 @@ pub(super) fn verify_offline(
     let length = opened.metadata()?.len();
     let progress = Progress::new(file.display().to_string(), "bytes");
     let read = BufReader::new(ProgressReader::new(opened, length, progress));
-    let (log, found) = match verify_export(read, key) {
-        Ok(proof) => (Some(proof.log), Ok(proof)),
-        Err(OfflineError::Bad(bad)) => (None, Err(bad)),
-        Err(error @ OfflineError::Read(_)) => return Err(error.into()),
-    };
-    report(&[Verdict { log, found }], as_json)
+    report(&[Verdict::of(None, verify_export(read, key))?], as_json)
 }
 
 pub(super) async fn run(
@@ -140,7 +131,7 @@ pub(super) async fn run(
     as_json: bool,
 ) -> Result<ExitCode, CommandError> {
     match command {
-        AuditCommand::Serve => Box::pin(serve(settings)).await,
+        AuditCommand::Serve => serve(settings).await,
         AuditCommand::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
         AuditCommand::Tail { log, limit, follow } => tail(settings, log, limit, follow).await,
         AuditCommand::Export { log, output, wait } => {
@@ -152,7 +143,7 @@ pub(super) async fn run(
 
 async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
     // Before anything is opened, so that a signal during the start ends the consumer in good order too.
-    let mut shutdown = Shutdown::new()?;
+    let shutdown = shutdown::asked()?;
     let (Some(client), Some(url)) = (client(settings)?, settings.broker.url.clone()) else {
         return Err("audit.url, audit.token and broker.url must be set: \
                     gaps are filled from the service's log, over HTTP"
@@ -176,16 +167,11 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
         compare: settings.audit.compare,
         stopping: stop.subscribe(),
     };
-    let asked = async {
-        shutdown.wait().await;
+    tokio::spawn(async move {
+        shutdown.await;
         stop.send_replace(true);
-        // The consumer ends by itself.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        ended = auditor.run() => ended?,
-        () = asked => {}
-    }
+    });
+    Box::pin(auditor.run()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -206,22 +192,20 @@ async fn verify(
     if client.is_none() {
         tracing::warn!("audit.url or audit.token is not set: the service's log is not compared");
     }
-    let verifier = Verifier::new(store.clone(), client, key, UNDER_WAY);
+    let verifier = Verifier {
+        store,
+        client,
+        key,
+        patience: UNDER_WAY,
+    };
     let mut verdicts = Vec::new();
     for log in Log::ALL {
         let progress = Progress::new(log.as_str(), "events");
         let report = |done, all| progress.report(done, all);
-        let found = match verifier.verify(log, report).await {
-            Ok(proof) => Ok(proof),
-            Err(VerifyError::Bad(bad)) => Err(bad),
-            Err(error) => return Err(error.into()),
-        };
-        verdicts.push(Verdict {
-            log: Some(log),
-            found,
-        });
+        let proved = verifier.verify(log, report).await;
+        verdicts.push(Verdict::of(Some(log), proved)?);
     }
-    store.close(TIMEOUT).await;
+    verifier.store.close(TIMEOUT).await;
     report(&verdicts, as_json)
 }
 
@@ -229,19 +213,21 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
     let mut code = ExitCode::SUCCESS;
     let mut list = Vec::new();
     for Verdict { log, found } in verdicts {
-        let name = log.map_or("export", Log::as_str);
         match found {
-            Ok(proof) => {
-                let (cursor, hash) = (proof.cursor, hex::encode(proof.hash));
-                let after = proof.after;
+            Ok(Proof {
+                log,
+                after,
+                last,
+                checkpoints,
+            }) => {
+                let (name, cursor, hash) = (log.as_str(), last.cursor, hex::encode(last.hash));
                 list.push(json!({
                     "log": log, "after": after.to_string(), "cursor": cursor.to_string(), "hash": hash,
-                    "checkpoints": proof.checkpoints,
+                    "checkpoints": checkpoints,
                 }));
                 if !as_json {
-                    print(&format!(
-                        "{name}: verified: events after {after} through {cursor}, hash {hash}, {} checkpoints",
-                        proof.checkpoints
+                    print(format!(
+                        "{name}: verified: events after {after} through {cursor}, hash {hash}, {checkpoints} checkpoints"
                     ))?;
                 }
             }
@@ -251,14 +237,14 @@ fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError>
                     "log": log, "first_bad_position": bad.position, "reason": bad.reason,
                 }));
                 if !as_json {
-                    print(&format!("first bad position: {}", bad.position))?;
+                    print(format!("first bad position: {}", bad.position))?;
                 }
-                say(&format!("{name}: {bad}"));
+                say(&format!("{}: {bad}", log.map_or("export", Log::as_str)));
             }
         }
     }
     if as_json {
-        print(&json!({"logs": list}).to_string())?;
+        print(json!({"logs": list}))?;
     }
     Ok(code)
 }
@@ -270,15 +256,20 @@ async fn tail(
     follow: bool,
 ) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
-    let mut tail = store.tail(log, limit).await?;
+    let mut events = store.newest(log, limit).await?;
+    let mut cursor = Cursor::START;
     loop {
-        for body in tail.take() {
-            print(std::str::from_utf8(&body)?)?;
+        if let Some(last) = events.last() {
+            cursor = last.cursor()?;
+        }
+        for event in &events {
+            print(std::str::from_utf8(event.body())?)?;
         }
         if !follow {
             break;
         }
-        if !tail.more(&store).await? {
+        events = store.after(log, cursor).await?;
+        if events.is_empty() {
             tokio::time::sleep(LOOK).await;
         }
     }

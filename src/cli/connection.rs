@@ -17,19 +17,16 @@ const URL: &str = "REKEY_URL";
 pub(super) fn from_environment() -> Result<ApiClient, CommandError> {
     let url = variable(URL)
         .ok_or("REKEY_URL is not set; it must be the service's address, such as https://HOST")?;
-    let url = url
-        .into_string()
-        .map_err(|_bytes| "REKEY_URL is not UTF-8")?;
+    let url = url.into_string();
+    let url = url.map_err(|_bytes| "REKEY_URL is not UTF-8")?;
     Ok(ApiClient::new(&url, token()?)?)
 }
 
 fn token() -> Result<SecretString, CommandError> {
     match (variable(TOKEN), variable(TOKEN_FILE)) {
         (Some(token), None) => {
-            let token = token
-                .into_string()
-                .map_err(|_bytes| "REKEY_TOKEN is not UTF-8")?;
-            Ok(SecretString::from(token))
+            let token = token.into_string();
+            Ok(token.map_err(|_bytes| "REKEY_TOKEN is not UTF-8")?.into())
         }
         (None, Some(path)) => {
             let shown = path.to_string_lossy().escape_debug().to_string();

@@ -1,6 +1,9 @@
 //! The service's database, as an operator's command uses it.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::Path,
+    process::{ExitCode, Termination},
+};
 
 use tokio::runtime::{Builder, Handle};
 
@@ -11,15 +14,15 @@ use crate::{
     store::{Admin, Missing},
 };
 
-/// Runs a command to its end on a runtime of its own.
-pub(super) fn block_on(
-    command: impl Future<Output = Result<ExitCode, CommandError>>,
+/// Runs a command to its end on a runtime of its own. Without a code of its own it has succeeded.
+pub(super) fn block_on<T: Termination>(
+    command: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<ExitCode, CommandError> {
-    Builder::new_multi_thread()
+    let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
-        .build()?
-        .block_on(command)
+        .build()?;
+    runtime.block_on(command).map(Termination::report)
 }
 
 /// Opens the database. An absent file is never made with [`Missing::Refuse`].
@@ -32,12 +35,10 @@ pub(super) async fn open(settings: &Settings, missing: Missing) -> Result<Admin,
 
 /// Fails when the database is a file, and the file is not there.
 pub(super) fn refuse_absent(sqlite_path: Option<&Path>) -> Result<(), CommandError> {
-    match sqlite_path {
-        Some(path) if !path.exists() => {
-            let path = std::path::absolute(path)?;
-            Err(format!("no database at {}", path.display()).into())
-        }
-        // A server says for itself that it has no such database.
-        Some(_) | None => Ok(()),
+    // A server says for itself that it has no such database.
+    if let Some(path) = sqlite_path.filter(|path| !path.exists()) {
+        let path = std::path::absolute(path)?;
+        return Err(format!("no database at {}", path.display()).into());
     }
+    Ok(())
 }

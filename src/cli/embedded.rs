@@ -11,54 +11,42 @@ use std::{
 };
 
 use chrono::Utc;
-use tokio::runtime::Handle;
 
-use super::CommandError;
+use super::{CommandError, database};
 use crate::{
-    app,
     auth::{Token, issue},
     crypto::Keyring,
     domain::{Agent, Grant, Grantee, Owner, Scope, Timestamp},
     files::{Replacement, create_folder},
     settings::Settings,
-    store::{Admin, Missing},
+    store::Missing,
 };
 
-/// The files of the embedded default.
-#[derive(Debug)]
-pub(super) struct EmbeddedFiles {
-    folder: PathBuf,
-    token: PathBuf,
-}
+/// The name of the first token's file.
+const TOKEN: &str = "token";
 
-/// Creates what is absent and returns the absolute paths.
-pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, CommandError> {
+/// Creates what is absent and returns the absolute path of the folder.
+pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError> {
     let keyring = &settings.keyring.path;
-    let database = settings
+    let file = settings
         .database
         .sqlite_path()
         .ok_or("the embedded default is SQLite")?;
-    let folder = database.parent().ok_or("the database has no folder")?;
+    let folder = file.parent().ok_or("the database has no folder")?;
     create_folder(folder)?;
-    match (keyring.exists(), database.exists()) {
-        (false, true) => {
+    if !keyring.exists() {
+        if file.exists() {
             let keyring = std::path::absolute(keyring)?;
-            return Err(format!(
-                "the database is there, but its key is not: restore {}",
-                keyring.display()
-            )
-            .into());
+            let keyring = keyring.display();
+            let text = format!("the database is there, but its key is not: restore {keyring}");
+            return Err(text.into());
         }
-        (false, false) => {
-            Keyring::generate(keyring, Timestamp::from(Utc::now()))?;
-        }
-        (true, _) => {}
+        Keyring::generate(keyring, Timestamp::from(Utc::now()))?;
     }
-    let target = app::target(settings, Missing::Create);
-    let admin = Admin::open(&target, &Handle::current()).await?;
+    let admin = database::open(settings, Missing::Create).await?;
     admin.migrate_up().await?;
     let folder = std::path::absolute(folder)?;
-    let path = folder.join("token");
+    let path = folder.join(TOKEN);
     if admin.tokens().await?.is_empty() {
         let token = match fs::read_to_string(&path) {
             Ok(text) => Token::parse(text.trim_end()).ok_or("data/token does not hold a token")?,
@@ -75,10 +63,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<EmbeddedFiles, Comman
         admin.add_token(issue(&token, grant), Agent::SYSTEM).await?;
     }
     admin.close().await;
-    Ok(EmbeddedFiles {
-        folder,
-        token: path,
-    })
+    Ok(folder)
 }
 
 /// Creates a token's file: it is whole or absent.
@@ -91,18 +76,18 @@ fn write_token(path: &Path) -> Result<Token, CommandError> {
 }
 
 /// Prints two commands that work as pasted.
-pub(super) fn welcome(address: SocketAddr, files: &EmbeddedFiles) {
+pub(super) fn welcome(address: SocketAddr, folder: &Path) {
     let base = format!("http://{address}/api/v1/user/secrets");
     // In double quotes, so that the shell still reads the file but splits nothing.
     let call = format!(
         "curl --silent --header \"Authorization: Bearer $(cat '{}')\" --header 'Content-Type: application/json'",
-        files.token.display()
+        folder.join(TOKEN).display()
     );
     let mut err = io::stderr().lock();
     // Nothing can be done about a closed stderr.
     let _ = writeln!(
         err,
         "data: {}\ncreate: ID=$({call} --data '{{\"name\": \"OPENAI_API_KEY\", \"value\": \"example\"}}' {base} | tee /dev/stderr | grep -o '\"id\":\"[^\"]*' | cut -d'\"' -f4)\nupdate: {call} --request PUT --data '{{\"value\": \"example\"}}' {base}/$ID",
-        files.folder.display()
+        folder.display()
     );
 }

@@ -1,11 +1,11 @@
 //! `rekey events head`: a log's last event. `rekey events tail`: see [`super::tail`].
 
-use std::{path::Path, process::ExitCode};
+use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{CommandError, database, log_name, print, tail};
+use super::{CommandError, database, log_name, print_either, tail};
 use crate::{domain::Log, settings::Settings, store::Missing};
 
 #[derive(Debug, Subcommand)]
@@ -31,7 +31,7 @@ pub(super) async fn run(
     config: Option<&Path>,
     command: EventsCommand,
     as_json: bool,
-) -> Result<ExitCode, CommandError> {
+) -> Result<(), CommandError> {
     match command {
         EventsCommand::Head { log } => head(&super::prepare(config)?, log, as_json).await,
         EventsCommand::Tail(options) => {
@@ -41,25 +41,17 @@ pub(super) async fn run(
     }
 }
 
-async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<ExitCode, CommandError> {
+async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<(), CommandError> {
     let admin = database::open(settings, Missing::Refuse).await?;
     let head = admin.log_head(log).await?;
     admin.close().await;
-    let cursor = head.cursor();
+    let (epoch, position) = (head.last_epoch, head.position);
     let hash = hex::encode(head.hash);
-    if as_json {
-        let data = json!({
-            "log": log, "epoch": head.last_epoch, "position": head.position,
-            "hash": hash, "cursor": cursor.to_string(),
-        });
-        print(&data.to_string())?;
-    } else {
-        print(&format!(
-            "{}  epoch {}  position {}  {hash}",
-            log.as_str(),
-            head.last_epoch,
-            head.position
-        ))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let data = json!({
+        "log": log, "epoch": epoch, "position": position,
+        "hash": hash, "cursor": head.cursor().to_string(),
+    });
+    let name = log.as_str();
+    let text = format!("{name}  epoch {epoch}  position {position}  {hash}");
+    print_either(as_json, data, text)
 }

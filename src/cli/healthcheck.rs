@@ -9,12 +9,9 @@ pub(super) async fn run(
     settings: &Settings,
     address: Option<String>,
 ) -> Result<ExitCode, CommandError> {
-    let address = match address {
-        Some(address) => address,
-        None => own_address(settings),
-    };
+    let address = address.unwrap_or_else(|| own_address(settings));
     let report = client::check_health(&address).await?;
-    print(&report.body)?;
+    print(report.body)?;
     Ok(if report.ready {
         ExitCode::SUCCESS
     } else {

@@ -1,12 +1,10 @@
 //! `rekey keys generate|list`: key-encryption keys.
 
-use std::process::ExitCode;
-
 use chrono::Utc;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{CommandError, database, print};
+use super::{CommandError, database, print, print_either};
 use crate::{
     app,
     crypto::{Keyring, Sealer},
@@ -30,12 +28,11 @@ pub(super) async fn run(
     settings: &Settings,
     command: KeysCommand,
     as_json: bool,
-) -> Result<ExitCode, CommandError> {
+) -> Result<(), CommandError> {
     match command {
-        KeysCommand::Generate => generate(settings, as_json)?,
-        KeysCommand::List => list(settings, as_json).await?,
+        KeysCommand::Generate => generate(settings, as_json),
+        KeysCommand::List => list(settings, as_json).await,
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn generate(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
@@ -43,11 +40,7 @@ fn generate(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
         return Err("keyring.keys is set: there is no keyring file to add a key to".into());
     }
     let id = Keyring::generate(&settings.keyring.path, Timestamp::from(Utc::now()))?;
-    if as_json {
-        print(&json!({"id": id}).to_string())
-    } else {
-        print(id.as_str())
-    }
+    print_either(as_json, json!({"id": id}), id.as_str())
 }
 
 async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
@@ -66,22 +59,18 @@ async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
                 })
             })
             .collect();
-        let data = json!({"keys": list, "checkpoint_public_key": public_key});
-        return print(&data.to_string());
+        return print(json!({"keys": list, "checkpoint_public_key": public_key}));
     }
     for (key, versions) in keys {
         let primary = if key.primary { "  primary" } else { "" };
-        print(&format!(
-            "{}  {}  seals {versions} versions{primary}",
-            key.id,
-            key.state.as_str()
+        let state = key.state.as_str();
+        print(format!(
+            "{}  {state}  seals {versions} versions{primary}",
+            key.id
         ))?;
     }
-    let shown = match public_key {
-        Some(key) => key,
-        None => "none yet".to_owned(),
-    };
-    print(&format!("checkpoint public key: {shown}"))
+    let shown = public_key.as_deref().unwrap_or("none yet");
+    print(format!("checkpoint public key: {shown}"))
 }
 
 /// The public key that checkpoints are verified with. There is none before the first `serve`.

@@ -1,7 +1,5 @@
 //! `rekey migrate up|status|down`: the database's schema.
 
-use std::process::ExitCode;
-
 use clap::Subcommand;
 use serde_json::json;
 
@@ -32,7 +30,7 @@ pub(super) async fn run(
     settings: &Settings,
     command: MigrateCommand,
     as_json: bool,
-) -> Result<ExitCode, CommandError> {
+) -> Result<(), CommandError> {
     let missing = match command {
         MigrateCommand::Up if !settings.embedded => Missing::Create,
         MigrateCommand::Up | MigrateCommand::Status | MigrateCommand::Down { .. } => {
@@ -46,7 +44,7 @@ pub(super) async fn run(
         MigrateCommand::Status => show(&admin.migrations().await?, as_json)?,
     }
     admin.close().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn show(states: &[MigrationState], as_json: bool) -> Result<(), CommandError> {
@@ -55,11 +53,11 @@ fn show(states: &[MigrationState], as_json: bool) -> Result<(), CommandError> {
             .iter()
             .map(|state| json!({"name": state.name, "applied": state.applied}))
             .collect();
-        return print(&json!({"migrations": list}).to_string());
+        return print(json!({"migrations": list}));
     }
     for state in states {
         let word = if state.applied { "applied" } else { "missing" };
-        print(&format!("{word}  {}", state.name))?;
+        print(format!("{word}  {}", state.name))?;
     }
     Ok(())
 }

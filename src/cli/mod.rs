@@ -19,6 +19,7 @@ mod token;
 
 use std::{
     error::Error,
+    fmt::Display,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -26,6 +27,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
+
+use audit::AuditCommand;
 
 use crate::{
     domain::{ErrorChain, Log},
@@ -82,30 +86,22 @@ enum Command {
     Serve,
     /// Change the database's schema, or show its state.
     #[command(after_help = "Example:\n  rekey migrate up")]
-    Migrate {
-        #[command(subcommand)]
-        command: migrate::MigrateCommand,
-    },
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
     /// Create, list and revoke API tokens.
     #[command(
         after_help = "Example:\n  rekey token create --owner alice --scope secrets:read --expires-in 90d"
     )]
-    Token {
-        #[command(subcommand)]
-        command: token::TokenCommand,
-    },
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Generate and list key-encryption keys.
     #[command(after_help = "Example:\n  rekey keys generate")]
-    Keys {
-        #[command(subcommand)]
-        command: keys::KeysCommand,
-    },
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Read the log of events.
     #[command(after_help = "Example:\n  rekey events tail --follow")]
-    Events {
-        #[command(subcommand)]
-        command: events::EventsCommand,
-    },
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Run a command with secrets in its environment.
     #[command(
         after_help = "The secrets are fetched over HTTP. Set REKEY_URL to the service's address, and REKEY_TOKEN to the\n\
@@ -122,10 +118,8 @@ enum Command {
     Import(import::ImportOptions),
     /// Keep a second copy of the logs, and prove that nothing is missing.
     #[command(after_help = "Example:\n  rekey audit verify")]
-    Audit {
-        #[command(subcommand)]
-        command: audit::AuditCommand,
-    },
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Check whether the service is ready: exit code 0 if it is, 1 if it is not.
     #[command(after_help = "Example:\n  rekey healthcheck http://127.0.0.1:8080")]
     Healthcheck {
@@ -153,23 +147,21 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
     // `rekey` alone is `rekey serve`.
     match line.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(prepare(config)?),
-        Command::Migrate { command } => {
+        Command::Migrate(command) => {
             database::block_on(migrate::run(&prepare(config)?, command, json))
         }
-        Command::Token { command } => {
-            database::block_on(token::run(&prepare(config)?, command, json))
-        }
-        Command::Keys { command } => {
-            database::block_on(keys::run(&prepare(config)?, command, json))
-        }
-        Command::Events { command } => database::block_on(events::run(config, command, json)),
+        Command::Token(command) => database::block_on(token::run(&prepare(config)?, command, json)),
+        Command::Keys(command) => database::block_on(keys::run(&prepare(config)?, command, json)),
+        Command::Events(command) => database::block_on(events::run(config, command, json)),
         Command::Import(options) => {
             database::block_on(import::run(prepare(config)?, options, json))
         }
-        Command::Audit { command } => match command.offline() {
-            Some((file, key)) => audit::verify_offline(file, key, json),
-            None => database::block_on(audit::run(&prepare(config)?, command, json)),
-        },
+        // No settings, no database, no network.
+        Command::Audit(AuditCommand::Verify {
+            offline: Some(file),
+            public_key: Some(key),
+        }) => audit::verify_offline(&file, &key, json),
+        Command::Audit(command) => database::block_on(audit::run(&prepare(config)?, command, json)),
         Command::Run(options) => {
             // The child inherits core limit and umask: they stay as they are.
             crate::telemetry::init(LogFormat::Pretty);
@@ -204,10 +196,15 @@ fn log_name(text: &str) -> Result<Log, &'static str> {
 }
 
 /// Prints data on stdout.
-fn print(text: &str) -> Result<(), CommandError> {
+fn print(text: impl Display) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
+}
+
+/// Prints data on stdout: as JSON, or as a person reads it.
+fn print_either(as_json: bool, json: Value, text: impl Display) -> Result<(), CommandError> {
+    if as_json { print(json) } else { print(text) }
 }
 
 /// Writes a message on stderr.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 
-use super::{CommandError, embedded, print, shutdown::Shutdown};
+use super::{CommandError, embedded, print, shutdown};
 use crate::{app::Application, settings::Settings, telemetry::metrics};
 
 pub(super) fn run(settings: Settings) -> Result<ExitCode, CommandError> {
@@ -17,7 +17,7 @@ pub(super) fn run(settings: Settings) -> Result<ExitCode, CommandError> {
 async fn serve(settings: Settings) -> Result<ExitCode, CommandError> {
     metrics::install()?;
     // Before anything is opened, so that a signal during the start ends the service in good order too.
-    let mut shutdown = Shutdown::new()?;
+    let shutdown = shutdown::asked()?;
     let made = if settings.embedded {
         Some(embedded::prepare(&settings).await?)
     } else {
@@ -25,10 +25,10 @@ async fn serve(settings: Settings) -> Result<ExitCode, CommandError> {
     };
     let application = Application::build(settings).await?;
     let address = application.address();
-    if let Some(files) = made {
-        embedded::welcome(address, &files);
+    if let Some(folder) = made {
+        embedded::welcome(address, &folder);
     }
-    print(&format!("listening on http://{address}"))?;
-    application.run_until(shutdown.wait()).await;
+    print(format!("listening on http://{address}"))?;
+    application.run_until(shutdown).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `rekey events tail`: a log's events, read over HTTP.
 
-use std::{io, process::ExitCode};
+use std::io;
 
 use clap::Args;
 use serde_json::Value;
@@ -27,13 +27,12 @@ pub(super) struct TailOptions {
     log: Log,
 }
 
-pub(super) async fn run(options: TailOptions, as_json: bool) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(options: TailOptions, as_json: bool) -> Result<(), CommandError> {
     let client = connection::from_environment()?;
     match show(client, options, as_json).await {
         // The reader has enough: `rekey events tail | head`.
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        other => other,
     }
 }
 
@@ -49,13 +48,10 @@ async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<
             page => page?,
         };
         backoff.reset();
-        let lines: Vec<_> = page
-            .events
-            .iter()
-            .map(|event| line(event, as_json))
-            .collect();
+        let lines = page.events.iter().map(|event| line(event, as_json));
+        let lines: Vec<_> = lines.collect();
         if !lines.is_empty() {
-            print(&lines.join("\n"))?;
+            print(lines.join("\n"))?;
         }
         after = Some(page.next);
         if lines.len() < PAGE as usize {
@@ -69,7 +65,7 @@ async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<
     loop {
         // Without an event, the service only says how far it has read.
         if let Some(event) = follower.next().await?.event {
-            print(&line(&event.body, as_json))?;
+            print(line(&event.body, as_json))?;
         }
     }
 }

@@ -1,18 +1,18 @@
 //! `rekey token create|list|revoke`: API tokens.
 
-use std::{process::ExitCode, time::Duration};
+use std::time::Duration;
 
 use chrono::Utc;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    CommandError, database, print,
+    CommandError, database, print, print_either,
     span::{self, DAYS, HOURS, MINUTES, SECONDS},
 };
 use crate::{
     auth::{Token, issue},
-    domain::{ActsFor, Agent, Grant, Grantee, Owner, Scope, Timestamp, UnknownScope},
+    domain::{ActsFor, Agent, Grant, Grantee, Owner, Scope, Timestamp},
     settings::Settings,
     store::{Missing, StoredToken},
 };
@@ -50,7 +50,7 @@ pub(super) struct CreateOptions {
     #[arg(long, value_name = "OWNER", conflicts_with = "owner")]
     act_for: Vec<String>,
     /// A scope: secrets:read, secrets:write, secrets:resolve or events:read; repeat it for more.
-    #[arg(long, required = true, value_name = "SCOPE", value_parser = scope)]
+    #[arg(long, required = true, value_name = "SCOPE")]
     scope: Vec<Scope>,
     /// How long the token is valid: a number with s, m, h or d; for ever unless given.
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -58,10 +58,6 @@ pub(super) struct CreateOptions {
     /// A label, to recognise the token later.
     #[arg(long, default_value = "")]
     label: String,
-}
-
-fn scope(text: &str) -> Result<Scope, UnknownScope> {
-    text.parse()
 }
 
 /// `90d`, `12h`, `30m`, `45s`.
@@ -76,32 +72,26 @@ pub(super) async fn run(
     settings: &Settings,
     command: TokenCommand,
     as_json: bool,
-) -> Result<ExitCode, CommandError> {
+) -> Result<(), CommandError> {
     let admin = database::open(settings, Missing::Refuse).await?;
     match command {
         TokenCommand::Create(options) => {
             let token = Token::generate()?;
-            admin
-                .add_token(options.row(&token)?, Agent::OPERATOR)
-                .await?;
-            if as_json {
-                print(&json!({"id": token.id(), "token": token.expose()}).to_string())?;
-            } else {
-                print(token.expose())?;
-            }
+            let row = options.row(&token)?;
+            admin.add_token(row, Agent::OPERATOR).await?;
+            let data = json!({"id": token.id(), "token": token.expose()});
+            print_either(as_json, data, token.expose())?;
         }
         TokenCommand::List => list(&admin.tokens().await?, as_json)?,
         TokenCommand::Revoke { id } => {
-            if !admin
-                .revoke_token(&id, Timestamp::from(Utc::now()), Agent::OPERATOR)
-                .await?
-            {
+            let now = Timestamp::from(Utc::now());
+            if !admin.revoke_token(&id, now, Agent::OPERATOR).await? {
                 return Err("no active token has this ID".into());
             }
         }
     }
     admin.close().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 impl CreateOptions {
@@ -111,7 +101,8 @@ impl CreateOptions {
             (Some(owner), _) => Grantee::Owner(owner),
             (None, Some(name)) => Grantee::Service {
                 name,
-                acts_for: acts_for(&self.act_for)?,
+                acts_for: ActsFor::parse(&self.act_for)
+                    .map_err(|error| format!("--act-for: an owner {error}"))?,
             },
             (None, None) => return Err("either --owner or --service must be given".into()),
         };
@@ -128,15 +119,10 @@ impl CreateOptions {
     }
 }
 
-/// Reads the values of `--act-for`.
-fn acts_for(list: &[String]) -> Result<ActsFor, CommandError> {
-    ActsFor::parse(list).map_err(|error| format!("--act-for: an owner {error}").into())
-}
-
 fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
     if as_json {
         let list: Vec<_> = tokens.iter().map(to_json).collect();
-        return print(&json!({"tokens": list}).to_string());
+        return print(json!({"tokens": list}));
     }
     for token in tokens {
         let grant = &token.grant;
@@ -153,7 +139,7 @@ fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
         };
         let scopes: Vec<_> = grant.scopes.iter().map(|scope| scope.as_str()).collect();
         let scopes = scopes.join(" ");
-        print(&format!(
+        print(format!(
             "{}  {whose}  [{scopes}]  {end}  {}",
             token.id, grant.label
         ))?;
@@ -186,18 +172,9 @@ mod tests {
     fn times_are_read() {
         assert_eq!(time("90d"), Ok(Duration::from_hours(90 * 24)));
         assert_eq!(time("1s"), Ok(Duration::from_secs(1)));
-        for bad in [
-            "",
-            "d",
-            "0d",
-            "-1d",
-            "1w",
-            "1.5h",
-            "99999999999999999999d",
-            "36601d",
-            "1é",
-        ] {
+        for bad in ["", "d", "0d", "-1d", "1w", "1.5h", "36601d", "1é"] {
             assert!(time(bad).is_err(), "{bad}");
         }
+        assert!(time("99999999999999999999d").is_err());
     }
 }

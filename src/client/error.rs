@@ -91,8 +91,7 @@ impl ClientError {
 }
 
 fn begins_after(first: Option<Cursor>) -> String {
-    match first {
-        Some(first) => format!("; the first event that it holds comes after {first}"),
-        None => String::new(),
-    }
+    first.map_or_else(String::new, |first| {
+        format!("; the first event that it holds comes after {first}")
+    })
 }

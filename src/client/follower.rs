@@ -71,11 +71,9 @@ impl LogFollower {
 
     async fn step(&mut self) -> Result<Option<StreamItem>, ClientError> {
         let first = self.stream.is_none();
-        let stream = if let Some(stream) = &mut self.stream {
-            stream
-        } else {
-            let stream = self.client.stream(self.log, self.cursor).await?;
-            self.stream.insert(stream)
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => none.insert(self.client.stream(self.log, self.cursor).await?),
         };
         let item = stream.next().await?;
         if let Some(item) = &item {

@@ -9,7 +9,6 @@
 mod answer;
 mod error;
 mod follower;
-mod health;
 mod sse;
 mod stream;
 
@@ -28,13 +27,13 @@ use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
 
 pub(crate) use answer::{EventPage, ResolvedValue, ResolvedValues};
 pub(crate) use error::ClientError;
-pub(crate) use follower::LONGEST_PAUSE;
-pub(crate) use follower::LogFollower;
-pub(crate) use health::check_health;
+pub(crate) use follower::{LONGEST_PAUSE, LogFollower};
 pub(crate) use stream::{EventStream, StreamItem};
 
 /// How long a connection may take to stand, and the body of an error to come.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long the service may take to say whether it is ready.
+const HEALTH: Duration = Duration::from_secs(5);
 /// How long a whole answer may take: longer than the service waits for its database.
 const ANSWER: Duration = Duration::from_secs(30);
 /// The longest body that is read: 100 values of 64 KiB, however they are escaped.
@@ -92,8 +91,7 @@ impl ApiClient {
     /// # Errors
     /// [`ClientError`], as every call here.
     pub(crate) async fn head(&self, log: Log) -> Result<Checkpoint, ClientError> {
-        let query = [("log", log.as_str())];
-        let request = self.get("/api/v1/events/head").query(&query);
+        let request = self.get("/api/v1/events/head", log);
         answer::checkpoint(&self.answered(request).await?, log)
     }
 
@@ -107,8 +105,7 @@ impl ApiClient {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<EventPage, ClientError> {
-        let mut request = self.get("/api/v1/events").query(&[("log", log.as_str())]);
-        request = request.query(&[("limit", limit)]);
+        let mut request = self.get("/api/v1/events", log).query(&[("limit", limit)]);
         if let Some(after) = after {
             request = request.query(&[("after", after.to_string())]);
         }
@@ -124,10 +121,8 @@ impl ApiClient {
         log: Log,
         after: Option<Cursor>,
     ) -> Result<EventStream, ClientError> {
-        let mut request = self
-            .get("/api/v1/events")
-            .query(&[("log", log.as_str())])
-            .header(ACCEPT, "text/event-stream");
+        let mut request = self.get("/api/v1/events", log);
+        request = request.header(ACCEPT, "text/event-stream");
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
         }
@@ -158,8 +153,9 @@ impl ApiClient {
         ResolvedValues::read(&self.answered(request).await?, names)
     }
 
-    fn get(&self, path: &str) -> RequestBuilder {
-        self.http.get(format!("{}{path}", self.base))
+    fn get(&self, path: &str, log: Log) -> RequestBuilder {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request.query(&[("log", log.as_str())])
     }
 
     /// The body of a 200. It may hold values: it is wiped when dropped.
@@ -168,6 +164,34 @@ impl ApiClient {
         let response = response.map_err(|error| ClientError::unreachable(&self.origin, error))?;
         body(accepted(response).await?, BODY_BYTES).await
     }
+}
+
+/// What the service says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthReport {
+    /// Whether it is ready.
+    pub ready: bool,
+    /// The body of its answer.
+    pub body: String,
+}
+
+/// Asks the service at this address whether it is ready; no token is needed.
+///
+/// # Errors
+/// [`ClientError::Address`], [`ClientError::Unreachable`], or [`ClientError::Silent`] when the answer takes
+/// longer than 5 s.
+pub(crate) async fn check_health(address: &str) -> Result<HealthReport, ClientError> {
+    let url = format!("{}/ready", address.trim_end_matches('/'));
+    let url = Url::parse(&url).map_err(|_why| ClientError::Address)?;
+    let origin = origin(&url);
+    let http = Client::builder().no_proxy().timeout(HEALTH).build();
+    let http = http.map_err(ClientError::Setup)?;
+    let unreachable = |error| ClientError::unreachable(&origin, error);
+    let answer = http.get(url).send().await.map_err(unreachable)?;
+    Ok(HealthReport {
+        ready: answer.status() == StatusCode::OK,
+        body: answer.text().await.map_err(unreachable)?,
+    })
 }
 
 /// An address without its path: `http://host:port`.

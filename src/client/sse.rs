@@ -68,10 +68,8 @@ impl SseParser {
 
     fn line(&mut self, line: &[u8], blocks: &mut VecDeque<SseBlock>) -> Result<(), SseError> {
         let line = std::str::from_utf8(line).map_err(|_at| SseError)?;
-        let line = match line.strip_prefix('\u{feff}') {
-            Some(rest) if !self.begun => rest,
-            Some(_) | None => line,
-        };
+        let bare = line.strip_prefix('\u{feff}').filter(|_| !self.begun);
+        let line = bare.unwrap_or(line);
         self.begun = true;
         if line.is_empty() {
             self.end(blocks);

@@ -36,7 +36,6 @@ pub(crate) struct StreamedEvent {
 #[derive(Debug)]
 pub(crate) struct EventStream {
     response: Response,
-    origin: String,
     parser: SseParser,
     blocks: VecDeque<SseBlock>,
     heard: Instant,
@@ -49,7 +48,6 @@ impl EventStream {
             return Err(ClientError::NotUnderstood("it is not a stream of events"));
         }
         Ok(Self {
-            origin: origin(response.url()),
             response,
             parser: SseParser::default(),
             blocks: VecDeque::new(),
@@ -68,12 +66,18 @@ impl EventStream {
     pub(crate) async fn next(&mut self) -> Result<Option<StreamItem>, ClientError> {
         loop {
             if let Some(block) = self.blocks.pop_front() {
-                return read(block).map(Some);
+                return Ok(Some(StreamItem {
+                    cursor: answer::cursor(&block.id)?,
+                    event: block.data.map(|body| StreamedEvent {
+                        kind: block.kind,
+                        body,
+                    }),
+                }));
             }
             let piece = timeout_at(self.heard + SILENCE, self.response.chunk())
                 .await
                 .map_err(|_elapsed| ClientError::Silent)?
-                .map_err(|error| ClientError::unreachable(&self.origin, error))?;
+                .map_err(|error| ClientError::unreachable(&origin(self.response.url()), error))?;
             self.heard = Instant::now();
             let Some(piece) = piece else {
                 return Ok(None);
@@ -84,14 +88,4 @@ impl EventStream {
             ))?;
         }
     }
-}
-
-fn read(block: SseBlock) -> Result<StreamItem, ClientError> {
-    Ok(StreamItem {
-        cursor: answer::cursor(&block.id)?,
-        event: block.data.map(|body| StreamedEvent {
-            kind: block.kind,
-            body,
-        }),
-    })
 }

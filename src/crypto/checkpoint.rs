@@ -9,6 +9,7 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
+use super::envelope::length_prefixed;
 use crate::domain::{Checkpoint, HASH_BYTES, Log, ParseError};
 
 const DOMAIN: &[u8] = b"rekey-checkpoint";
@@ -33,18 +34,26 @@ impl CheckpointSigner {
         Self::from_seed(&seed).unwrap()
     }
 
-    /// The signature of a log's state: its last event's epoch, position and hash (0, 0 and zeros when
-    /// the log is empty).
+    /// A log's state, signed: its last event's epoch, position and hash (0, 0 and zeros when the log is
+    /// empty).
     #[must_use]
     pub(crate) fn sign(
         &self,
         log: Log,
         epoch: u64,
         position: u64,
-        hash: &[u8; HASH_BYTES],
-    ) -> String {
-        let signature = self.pair.sign(&signed_bytes(log, epoch, position, hash));
-        STANDARD.encode(signature.as_ref())
+        hash: [u8; HASH_BYTES],
+    ) -> Checkpoint {
+        let mut checkpoint = Checkpoint {
+            log,
+            epoch,
+            position,
+            hash,
+            signature: String::new(),
+        };
+        let signature = self.pair.sign(&signed_bytes(&checkpoint));
+        checkpoint.signature = STANDARD.encode(signature.as_ref());
+        checkpoint
     }
 
     /// The public key as others get it: `ed25519:<base64>`.
@@ -88,14 +97,8 @@ impl CheckpointKey {
         let Ok(signature) = STANDARD.decode(&checkpoint.signature) else {
             return false;
         };
-        let signed = signed_bytes(
-            checkpoint.log,
-            checkpoint.epoch,
-            checkpoint.position,
-            &checkpoint.hash,
-        );
         UnparsedPublicKey::new(&ED25519, &self.0)
-            .verify(&signed, &signature)
+            .verify(&signed_bytes(checkpoint), &signature)
             .is_ok()
     }
 }
@@ -106,22 +109,14 @@ impl fmt::Display for CheckpointKey {
     }
 }
 
-fn signed_bytes(log: Log, epoch: u64, position: u64, hash: &[u8; HASH_BYTES]) -> Vec<u8> {
-    let fields: [&[u8]; 5] = [
+fn signed_bytes(checkpoint: &Checkpoint) -> Vec<u8> {
+    length_prefixed(&[
         DOMAIN,
-        log.as_str().as_bytes(),
-        &epoch.to_be_bytes(),
-        &position.to_be_bytes(),
-        hash,
-    ];
-    let mut bytes = Vec::with_capacity(96);
-    for field in fields {
-        #[expect(clippy::expect_used, reason = "no field is longer than 32 bytes")]
-        let length = u32::try_from(field.len()).expect("a short field");
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(field);
-    }
-    bytes
+        checkpoint.log.as_str().as_bytes(),
+        &checkpoint.epoch.to_be_bytes(),
+        &checkpoint.position.to_be_bytes(),
+        &checkpoint.hash,
+    ])
 }
 
 #[cfg(test)]
@@ -129,14 +124,7 @@ mod tests {
     use super::*;
 
     fn checkpoint(signer: &CheckpointSigner) -> Checkpoint {
-        let hash = [7; HASH_BYTES];
-        Checkpoint {
-            log: Log::Changes,
-            epoch: 1,
-            position: 10_234,
-            hash,
-            signature: signer.sign(Log::Changes, 1, 10_234, &hash),
-        }
+        signer.sign(Log::Changes, 1, 10_234, [7; HASH_BYTES])
     }
 
     #[test]

@@ -8,6 +8,8 @@ use orion::errors::UnknownCryptoError;
 use orion::hazardous::cae::xchacha20poly1305blake2b::{self as cae, Nonce, TAG_SIZE};
 use zeroize::Zeroizing;
 
+use crate::domain::KeyId;
+
 pub(super) use orion::hazardous::cae::xchacha20poly1305blake2b::SecretKey;
 
 const FORMAT: u8 = 1;
@@ -45,7 +47,7 @@ pub(crate) enum OpenError {
     Content,
     /// This process's keyring lacks the key.
     #[error("key {0} is not in the keyring")]
-    KeyMissing(crate::domain::KeyId),
+    KeyMissing(KeyId),
 }
 
 /// What is sealed.
@@ -80,37 +82,53 @@ impl Purpose {
 pub(super) struct AssociatedData<'a> {
     pub(super) purpose: Purpose,
     pub(super) owner: Option<&'a str>,
-    pub(super) secret_id: Option<&'a [u8; 16]>,
-    pub(super) version_id: Option<&'a [u8; 16]>,
+    pub(super) secret_id: Option<[u8; 16]>,
+    pub(super) version_id: Option<[u8; 16]>,
     pub(super) kek_id: Option<&'a str>,
     pub(super) name: Option<&'a str>,
 }
 
-impl AssociatedData<'_> {
+impl<'a> AssociatedData<'a> {
+    /// Of what belongs to a key-encryption key, and to no secret.
+    pub(super) fn of_key(purpose: Purpose, kek_id: &'a KeyId, name: Option<&'a str>) -> Self {
+        Self {
+            purpose,
+            owner: None,
+            secret_id: None,
+            version_id: None,
+            kek_id: Some(kek_id.as_str()),
+            name,
+        }
+    }
+
     fn to_bytes(self) -> Vec<u8> {
-        let fields: [&[u8]; 8] = [
+        length_prefixed(&[
             b"rekey",
             &[FORMAT],
             self.purpose.as_str().as_bytes(),
             // An absent field has length 0.
             self.owner.unwrap_or_default().as_bytes(),
-            self.secret_id.map_or(&[], <[u8; 16]>::as_slice),
-            self.version_id.map_or(&[], <[u8; 16]>::as_slice),
+            self.secret_id.as_ref().map_or(&[], <[u8; 16]>::as_slice),
+            self.version_id.as_ref().map_or(&[], <[u8; 16]>::as_slice),
             self.kek_id.unwrap_or_default().as_bytes(),
             self.name.unwrap_or_default().as_bytes(),
-        ];
-        let mut bytes = Vec::with_capacity(128);
-        for field in fields {
-            #[expect(
-                clippy::expect_used,
-                reason = "no field is longer than an owner's 64 bytes"
-            )]
-            let length = u32::try_from(field.len()).expect("a short field");
-            bytes.extend_from_slice(&length.to_be_bytes());
-            bytes.extend_from_slice(field);
-        }
-        bytes
+        ])
     }
+}
+
+/// For each field its length as u32 big-endian, then its bytes.
+pub(super) fn length_prefixed(fields: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(128);
+    for field in fields {
+        #[expect(
+            clippy::expect_used,
+            reason = "no field is longer than an owner's 64 bytes"
+        )]
+        let length = u32::try_from(field.len()).expect("a short field");
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    bytes
 }
 
 /// Seals `plaintext` (of any length, empty too), bound to the associated data.
@@ -120,21 +138,10 @@ pub(super) fn seal(
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let nonce = Nonce::generate()?;
-    let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE);
-    sealed.push(FORMAT);
-    sealed.extend_from_slice(nonce.as_ref());
-    sealed.resize(1 + NONCE_BYTES + plaintext.len() + TAG_SIZE, 0);
-    let (_, body) = sealed
-        .split_at_mut_checked(1 + NONCE_BYTES)
-        .ok_or(SealError::Cipher)?;
-    cae::seal(
-        key,
-        &nonce,
-        plaintext,
-        Some(&associated_data.to_bytes()),
-        body,
-    )?;
-    Ok(sealed)
+    let bound_to = associated_data.to_bytes();
+    let mut body = vec![0; plaintext.len() + TAG_SIZE];
+    cae::seal(key, &nonce, plaintext, Some(&bound_to), &mut body)?;
+    Ok([&[FORMAT], nonce.as_ref(), &body].concat())
 }
 
 /// Opens what [`seal`] made with the same key and associated data.
@@ -153,16 +160,11 @@ pub(super) fn open(
     }
     // orion's one error says nothing more.
     let nonce = Nonce::try_from(nonce).or(Err(OpenError::Format))?;
+    let bound_to = associated_data.to_bytes();
     let mut plaintext = Zeroizing::new(vec![0; length]);
+    let opened = cae::open(key, &nonce, body, Some(&bound_to), &mut plaintext);
     // As above.
-    cae::open(
-        key,
-        &nonce,
-        body,
-        Some(&associated_data.to_bytes()),
-        &mut plaintext,
-    )
-    .or(Err(OpenError::Refused))?;
+    opened.or(Err(OpenError::Refused))?;
     Ok(plaintext)
 }
 
@@ -176,8 +178,8 @@ mod tests {
         AssociatedData {
             purpose: Purpose::Value,
             owner: Some("alice"),
-            secret_id: Some(&[1; 16]),
-            version_id: Some(&[2; 16]),
+            secret_id: Some([1; 16]),
+            version_id: Some([2; 16]),
             kek_id: None,
             name: None,
         }
@@ -225,41 +227,19 @@ mod tests {
     fn another_place_or_key_is_refused() {
         let key = SecretKey::generate().unwrap();
         let sealed = seal(&key, data(), b"example").unwrap();
-        let others = [
-            AssociatedData {
-                purpose: Purpose::Mask,
-                ..data()
-            },
-            AssociatedData {
-                owner: Some("bob"),
-                ..data()
-            },
-            AssociatedData {
-                owner: Some("alic"),
-                ..data()
-            },
-            AssociatedData {
-                secret_id: Some(&[3; 16]),
-                ..data()
-            },
-            AssociatedData {
-                version_id: Some(&[3; 16]),
-                ..data()
-            },
-            AssociatedData {
-                secret_id: None,
-                ..data()
-            },
-            AssociatedData {
-                kek_id: Some("k"),
-                ..data()
-            },
-            AssociatedData {
-                name: Some("k"),
-                ..data()
-            },
+        let changes: [fn(&mut AssociatedData<'_>); 8] = [
+            |data| data.purpose = Purpose::Mask,
+            |data| data.owner = Some("bob"),
+            |data| data.owner = Some("alic"),
+            |data| data.secret_id = Some([3; 16]),
+            |data| data.version_id = Some([3; 16]),
+            |data| data.secret_id = None,
+            |data| data.kek_id = Some("k"),
+            |data| data.name = Some("k"),
         ];
-        for other in others {
+        for change in changes {
+            let mut other = data();
+            change(&mut other);
             assert_eq!(open(&key, other, &sealed).unwrap_err(), OpenError::Refused);
         }
         let other = SecretKey::generate().unwrap();

@@ -36,14 +36,9 @@ pub(crate) enum KeyringError {
     /// The file could not be read or written.
     #[error("the keyring {} can't be used", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// Someone other than its owner can read or write the file.
-    #[error("the keyring {} has mode {mode:04o}: it must be 0600 or stricter", path.display())]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// Someone other than its owner can read or write the file, as its permission bits say.
+    #[error("the keyring {} has mode {:04o}: it must be 0600 or stricter", .0.display(), .1)]
+    Mode(PathBuf, u32),
     /// The file is not of the documented form.
     #[error("the keyring {} is not of the form {{\"keys\":[{{\"id\",\"key\",\"created_at\"}}]}}", .0.display())]
     Form(PathBuf),
@@ -194,7 +189,8 @@ impl Keyring {
     /// # Errors
     /// [`SealError`] when the key is not in this keyring, or the cipher fails.
     pub(crate) fn check_value(&self, id: &KeyId) -> Result<Vec<u8>, SealError> {
-        envelope::seal(self.to_seal(id)?, check_data(id), &CHECKED)
+        let data = AssociatedData::of_key(Purpose::KeyCheck, id, None);
+        envelope::seal(self.to_seal(id)?, data, &CHECKED)
     }
 
     /// Whether this keyring's key of that ID is the one that made the check value.
@@ -202,7 +198,8 @@ impl Keyring {
     /// # Errors
     /// [`OpenError`] when the key is missing, or is another one under the same ID.
     pub(crate) fn verify(&self, id: &KeyId, check_value: &[u8]) -> Result<(), OpenError> {
-        let opened = envelope::open(self.to_open(id)?, check_data(id), check_value)?;
+        let data = AssociatedData::of_key(Purpose::KeyCheck, id, None);
+        let opened = envelope::open(self.to_open(id)?, data, check_value)?;
         if *opened == CHECKED {
             Ok(())
         } else {
@@ -214,17 +211,6 @@ impl Keyring {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.ids()).finish()
-    }
-}
-
-fn check_data(id: &KeyId) -> AssociatedData<'_> {
-    AssociatedData {
-        purpose: Purpose::KeyCheck,
-        owner: None,
-        secret_id: None,
-        version_id: None,
-        kek_id: Some(id.as_str()),
-        name: None,
     }
 }
 
@@ -257,10 +243,7 @@ fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
     };
     let mode = fs::metadata(path).map_err(fail)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(KeyringError::Mode {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyringError::Mode(path.to_owned(), mode));
     }
     let text = Zeroizing::new(fs::read(path).map_err(fail)?);
     // serde_json's message would quote the file: it is not passed on.
@@ -305,7 +288,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
             Keyring::read(&path),
-            Err(KeyringError::Mode { mode: 0o640, .. })
+            Err(KeyringError::Mode(_, 0o640))
         ));
     }
 

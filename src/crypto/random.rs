@@ -7,15 +7,11 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// The digit of `number` modulo 62: `0-9A-Za-z`.
 #[must_use]
 pub(crate) fn base62_digit(number: u32) -> char {
-    let index = usize::try_from(number % 62);
     #[expect(
         clippy::expect_used,
         reason = "a remainder below 62 is an index of 62 digits"
     )]
-    let digit = index
-        .ok()
-        .and_then(|index| BASE62.get(index))
-        .expect("a digit");
+    let digit = BASE62.get((number % 62) as usize).expect("a digit");
     char::from(*digit)
 }
 

@@ -22,6 +22,28 @@ pub(crate) struct SecretPlace<'a> {
     pub version_id: VersionId,
 }
 
+impl<'a> SecretPlace<'a> {
+    /// What value and mask are bound to: not to the key-encryption key, so that a new key-encryption key needs
+    /// no new ciphertext.
+    fn data(&self, purpose: Purpose) -> AssociatedData<'a> {
+        AssociatedData {
+            purpose,
+            owner: Some(self.owner.as_str()),
+            secret_id: Some(self.secret_id.get().into_bytes()),
+            version_id: Some(self.version_id.get().into_bytes()),
+            kek_id: None,
+            name: None,
+        }
+    }
+
+    fn data_key(&self, kek_id: &'a KeyId) -> AssociatedData<'a> {
+        AssociatedData {
+            kek_id: Some(kek_id.as_str()),
+            ..self.data(Purpose::DataKey)
+        }
+    }
+}
+
 /// Seals and opens under the keys of the keyring.
 #[derive(Debug)]
 pub(crate) struct Sealer {
@@ -48,22 +70,16 @@ impl Sealer {
         mask: &Mask,
     ) -> Result<SealedVersion, SealError> {
         let kek = self.keyring.to_seal(kek_id)?;
-        let SecretPlace {
-            owner,
-            secret_id,
-            version_id,
-        } = place;
-        let at = VersionData::new(owner, secret_id, version_id);
         let data_key = SecretKey::generate()?;
         let key_bytes: &[u8] = data_key.unprotected_as_ref();
-        let wrapped_key = envelope::seal(kek, at.data_key(kek_id), key_bytes)?;
+        let wrapped_key = envelope::seal(kek, place.data_key(kek_id), key_bytes)?;
         let value_bytes = value.expose().as_bytes();
-        let sealed_value = envelope::seal(&data_key, at.of(Purpose::Value), value_bytes)?;
+        let sealed_value = envelope::seal(&data_key, place.data(Purpose::Value), value_bytes)?;
         drop(value);
         let mask_bytes = mask.as_str().as_bytes();
-        let sealed_mask = envelope::seal(&data_key, at.of(Purpose::Mask), mask_bytes)?;
+        let sealed_mask = envelope::seal(&data_key, place.data(Purpose::Mask), mask_bytes)?;
         Ok(SealedVersion {
-            version_id,
+            version_id: place.version_id,
             kek_id: kek_id.clone(),
             wrapped_key,
             sealed_value,
@@ -81,9 +97,14 @@ impl Sealer {
         secret_id: SecretId,
         sealed: &SealedMask,
     ) -> Result<Mask, OpenError> {
-        let at = VersionData::new(owner, secret_id, sealed.version_id);
-        let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
-        let text = envelope::open(&data_key, at.of(Purpose::Mask), &sealed.sealed_mask)?;
+        let version_id = sealed.version_id;
+        let place = SecretPlace {
+            owner,
+            secret_id,
+            version_id,
+        };
+        let data_key = self.data_key(place, &sealed.kek_id, &sealed.wrapped_key)?;
+        let text = envelope::open(&data_key, place.data(Purpose::Mask), &sealed.sealed_mask)?;
         Ok(Mask::from_opened(into_text(text)?.to_string()))
     }
 
@@ -97,9 +118,14 @@ impl Sealer {
         secret_id: SecretId,
         sealed: &SealedVersion,
     ) -> Result<SecretValue, OpenError> {
-        let at = VersionData::new(owner, secret_id, sealed.version_id);
-        let data_key = self.data_key(&at, &sealed.kek_id, &sealed.wrapped_key)?;
-        let text = envelope::open(&data_key, at.of(Purpose::Value), &sealed.sealed_value)?;
+        let version_id = sealed.version_id;
+        let place = SecretPlace {
+            owner,
+            secret_id,
+            version_id,
+        };
+        let data_key = self.data_key(place, &sealed.kek_id, &sealed.wrapped_key)?;
+        let text = envelope::open(&data_key, place.data(Purpose::Value), &sealed.sealed_value)?;
         // Whichever rule the decrypted value breaks, the row is damaged.
         SecretValue::parse(into_text(text)?).or(Err(OpenError::Content))
     }
@@ -115,7 +141,8 @@ impl Sealer {
     ) -> Result<Vec<u8>, SealError> {
         let kek = self.keyring.to_seal(kek_id)?;
         let key = SecretKey::generate()?;
-        envelope::seal(kek, service_data(kek_id, name), key.unprotected_as_ref())
+        let data = AssociatedData::of_key(Purpose::ServiceKey, kek_id, Some(name.as_str()));
+        envelope::seal(kek, data, key.unprotected_as_ref())
     }
 
     /// The signer of checkpoints, from the sealed service key of that name.
@@ -128,32 +155,22 @@ impl Sealer {
         sealed: &[u8],
     ) -> Result<CheckpointSigner, OpenError> {
         let kek = self.keyring.to_open(kek_id)?;
-        let data = service_data(kek_id, ServiceKeyName::CheckpointSigning);
+        let name = ServiceKeyName::CheckpointSigning.as_str();
+        let data = AssociatedData::of_key(Purpose::ServiceKey, kek_id, Some(name));
         let seed = envelope::open(kek, data, sealed)?;
         CheckpointSigner::from_seed(&seed).ok_or(OpenError::Content)
     }
 
     fn data_key(
         &self,
-        at: &VersionData<'_>,
+        place: SecretPlace<'_>,
         kek_id: &KeyId,
         wrapped_key: &[u8],
     ) -> Result<SecretKey, OpenError> {
         let kek = self.keyring.to_open(kek_id)?;
-        let bytes = envelope::open(kek, at.data_key(kek_id), wrapped_key)?;
+        let bytes = envelope::open(kek, place.data_key(kek_id), wrapped_key)?;
         // orion's one error says nothing more.
         SecretKey::try_from(bytes.as_slice()).or(Err(OpenError::Content))
-    }
-}
-
-fn service_data(kek_id: &KeyId, name: ServiceKeyName) -> AssociatedData<'_> {
-    AssociatedData {
-        purpose: Purpose::ServiceKey,
-        owner: None,
-        secret_id: None,
-        version_id: None,
-        kek_id: Some(kek_id.as_str()),
-        name: Some(name.as_str()),
     }
 }
 
@@ -162,42 +179,6 @@ fn into_text(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, OpenErr
     String::from_utf8(std::mem::take(&mut *bytes))
         .map(Zeroizing::new)
         .or(Err(OpenError::Content))
-}
-
-/// What the sealed parts of one version are bound to.
-struct VersionData<'a> {
-    owner: &'a Owner,
-    secret_id: [u8; 16],
-    version_id: [u8; 16],
-}
-
-impl<'a> VersionData<'a> {
-    fn new(owner: &'a Owner, secret_id: SecretId, version_id: VersionId) -> Self {
-        Self {
-            owner,
-            secret_id: secret_id.get().into_bytes(),
-            version_id: version_id.get().into_bytes(),
-        }
-    }
-
-    /// Value and mask: not bound to the key-encryption key, so that a new key-encryption key needs no new ciphertext.
-    fn of(&self, purpose: Purpose) -> AssociatedData<'_> {
-        AssociatedData {
-            purpose,
-            owner: Some(self.owner.as_str()),
-            secret_id: Some(&self.secret_id),
-            version_id: Some(&self.version_id),
-            kek_id: None,
-            name: None,
-        }
-    }
-
-    fn data_key<'b>(&'b self, kek_id: &'b KeyId) -> AssociatedData<'b> {
-        AssociatedData {
-            kek_id: Some(kek_id.as_str()),
-            ..self.of(Purpose::DataKey)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -267,38 +248,19 @@ mod tests {
         let one = sealed("a", 1);
         let other = sealed("b", 2);
         assert_eq!(other.kek_id.as_str(), "b");
-        let swaps = [
-            SealedVersion {
-                version_id: other.version_id,
-                ..one.clone()
-            },
-            SealedVersion {
-                kek_id: other.kek_id.clone(),
-                ..one.clone()
-            },
-            SealedVersion {
-                wrapped_key: other.wrapped_key.clone(),
-                ..one.clone()
-            },
-            SealedVersion {
-                sealed_value: other.sealed_value.clone(),
-                ..one.clone()
-            },
-            SealedVersion {
-                sealed_mask: other.sealed_mask.clone(),
-                ..one.clone()
-            },
-            SealedVersion {
-                sealed_value: one.sealed_mask.clone(),
-                ..one.clone()
-            },
-            SealedVersion {
-                sealed_mask: one.sealed_value.clone(),
-                ..one.clone()
-            },
+        let swaps: [fn(&mut SealedVersion, SealedVersion); 7] = [
+            |one, other| one.version_id = other.version_id,
+            |one, other| one.kek_id = other.kek_id,
+            |one, other| one.wrapped_key = other.wrapped_key,
+            |one, other| one.sealed_value = other.sealed_value,
+            |one, other| one.sealed_mask = other.sealed_mask,
+            |one, _| one.sealed_value.clone_from(&one.sealed_mask),
+            |one, _| one.sealed_mask.clone_from(&one.sealed_value),
         ];
-        for swap in &swaps {
-            assert!(!opens(&sealer, "alice", 1, swap));
+        for swap in swaps {
+            let mut swapped = one.clone();
+            swap(&mut swapped, other.clone());
+            assert!(!opens(&sealer, "alice", 1, &swapped));
         }
     }
 

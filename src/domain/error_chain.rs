@@ -1,6 +1,6 @@
 //! An error and its causes as one line of text.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, iter::successors};
 
 /// Prints an error and its causes, each after `: `. A cause that the text already holds is left out, because
 /// some libraries repeat it in their own message.
@@ -10,14 +10,12 @@ pub(crate) struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
-        let mut next = self.0.source();
-        while let Some(error) = next {
+        for error in successors(self.0.source(), |error| (*error).source()) {
             let cause = error.to_string();
             if !text.contains(&cause) {
                 text.push_str(": ");
                 text.push_str(&cause);
             }
-            next = error.source();
         }
         f.write_str(&text)
     }

@@ -5,11 +5,11 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ParseError;
+use super::{ParseError, name::check};
 
-/// Defines a UUID newtype that prints as 36 lower-case characters.
-macro_rules! uuid_newtype {
-    ($(#[$doc:meta])* $name:ident) => {
+/// Defines UUID newtypes that print as 36 lower-case characters.
+macro_rules! uuid_newtypes {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
@@ -35,26 +35,19 @@ macro_rules! uuid_newtype {
                 self.0.hyphenated().fmt(f)
             }
         }
-    };
+    )*};
 }
 
-uuid_newtype!(
+uuid_newtypes! {
     /// The ID of a secret; it never changes.
-    SecretId
-);
-uuid_newtype!(
+    SecretId;
     /// The ID of one version of a secret: sealed data is bound to it.
-    VersionId
-);
-uuid_newtype!(
+    VersionId;
     /// The ID of an event, equal in each of its deliveries.
-    EventId
-);
-
-uuid_newtype!(
+    EventId;
     /// The ID of a change set: changes that are committed together or not at all.
-    ChangeSetId
-);
+    ChangeSetId;
+}
 
 impl SecretId {
     /// Reads the 36-character hyphenated form in any letter case (RFC 9562 section 4).
@@ -109,17 +102,9 @@ impl KeyId {
     /// # Errors
     /// [`ParseError`] when it is not `[a-z0-9-]{1,32}`.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
-        match text.len() {
-            0 => Err(ParseError::TooShort),
-            33.. => Err(ParseError::TooLong),
-            _ if text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') =>
-            {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err(ParseError::Pattern),
-        }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        check(text, 32, plain, plain)?;
+        Ok(Self(text.to_owned()))
     }
 
     /// The ID as text.
@@ -171,17 +156,9 @@ impl RequestId {
     /// # Errors
     /// [`ParseError`] when it is not `[A-Za-z0-9._:-]{1,128}`.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
-        match text.len() {
-            0 => Err(ParseError::TooShort),
-            129.. => Err(ParseError::TooLong),
-            _ if text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b)) =>
-            {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err(ParseError::Pattern),
-        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+        check(text, 128, plain, plain)?;
+        Ok(Self(text.to_owned()))
     }
 
     /// The ID that rekey gives a request which came without one.
@@ -209,30 +186,20 @@ impl TraceParent {
     /// [`ParseError`] when it is not `00-<32 hex>-<16 hex>-<2 hex>` in lower case, or one of its IDs is all
     /// zeros (section 3.2.2: such a header is ignored).
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut parts = text.split('-');
-        let (version, trace, parent, flags) =
-            (parts.next(), parts.next(), parts.next(), parts.next());
-        let hex = |part: Option<&str>, length| {
-            part.is_some_and(|part| {
-                part.len() == length
-                    && part
-                        .bytes()
-                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            })
+        let hex = |part: &str, length| {
+            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
-        let zeros = |part: Option<&str>| part.is_some_and(|part| part.bytes().all(|b| b == b'0'));
-        let good = version == Some("00")
-            && hex(trace, 32)
-            && hex(parent, 16)
-            && hex(flags, 2)
-            && parts.next().is_none();
-        if !good {
-            return Err(ParseError::Pattern);
+        let zeros = |part: &str| part.bytes().all(|b| b == b'0');
+        let parts: Vec<_> = text.splitn(5, '-').collect();
+        match parts[..] {
+            ["00", trace, parent, flags] if hex(trace, 32) && hex(parent, 16) && hex(flags, 2) => {
+                if zeros(trace) || zeros(parent) {
+                    return Err(ParseError::NotAllowed);
+                }
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(ParseError::Pattern),
         }
-        if zeros(trace) || zeros(parent) {
-            return Err(ParseError::NotAllowed);
-        }
-        Ok(Self(text.to_owned()))
     }
 
     /// The header's value.
@@ -312,12 +279,10 @@ impl Cursor {
     /// [`ParseError::Pattern`] for any other form.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         fn number(digits: &str) -> Option<u64> {
-            let sane = digits == "0"
-                || (!digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()));
             // i64, because that is what the databases hold.
-            sane.then(|| digits.parse::<i64>().ok())
-                .flatten()
-                .and_then(|n| u64::try_from(n).ok())
+            let number = digits.parse::<i64>().ok()?;
+            let number = u64::try_from(number).ok()?;
+            (number.to_string() == digits).then_some(number)
         }
         let (epoch, position) = text.split_once('-').ok_or(ParseError::Pattern)?;
         match (number(epoch), number(position)) {

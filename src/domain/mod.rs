@@ -8,10 +8,8 @@ mod error_chain;
 mod event;
 mod grant;
 mod identity;
-mod key;
 mod mask;
 mod name;
-mod scope;
 mod sealed;
 mod time;
 mod value;
@@ -23,16 +21,14 @@ pub(crate) use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, Event, EventKind, HASH_BYTES, Log, PlacedEvent,
     TokenEvent,
 };
-pub(crate) use grant::{ActsFor, Grant, Grantee};
+pub(crate) use grant::{ActsFor, Grant, Grantee, Scope};
 pub(crate) use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
     ServiceKeyName, TraceParent, VersionId,
 };
-pub(crate) use key::KeyState;
 pub(crate) use mask::Mask;
 pub(crate) use name::{Provider, SecretName};
-pub(crate) use scope::{Scope, UnknownScope};
-pub(crate) use sealed::{MOST_VERSIONS, SealedMask, SealedVersion};
+pub(crate) use sealed::{KeyState, MOST_VERSIONS, SealedMask, SealedVersion};
 pub(crate) use time::Timestamp;
 pub use value::SecretValue;
 pub(crate) use work::{

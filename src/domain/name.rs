@@ -58,7 +58,7 @@ impl Provider {
 
 /// Checks length and alphabet; a string of more than `longest` *characters* is too long before it is
 /// of the wrong pattern, as a JSON Schema validator would say.
-fn check(
+pub(super) fn check(
     text: &str,
     longest: usize,
     first: impl Fn(u8) -> bool,

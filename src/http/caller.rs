@@ -133,14 +133,11 @@ mod tests {
     use super::*;
 
     fn headers(name: &'static str, lines: &[&'static str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(line),
-            );
-        }
-        headers
+        let name = HeaderName::from_static(name);
+        let lines = lines
+            .iter()
+            .map(|line| (name.clone(), HeaderValue::from_static(line)));
+        lines.collect()
     }
 
     fn ip(text: &str) -> IpAddr {

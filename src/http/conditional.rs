@@ -48,9 +48,9 @@ fn parse(list: &[u8]) -> Option<IfMatch> {
         if rest.is_empty() {
             return (tags > 0).then_some(IfMatch::Versions(versions));
         }
-        let (tag, after) = entity_tag(rest)?;
+        let (version, after) = entity_tag(rest)?;
         tags += 1;
-        versions.extend(tag.version());
+        versions.extend(version);
         rest = after.trim_ascii_start();
         if !rest.is_empty() {
             rest = rest.strip_prefix(b",")?;
@@ -58,22 +58,9 @@ fn parse(list: &[u8]) -> Option<IfMatch> {
     }
 }
 
-struct EntityTag<'a> {
-    weak: bool,
-    opaque: &'a [u8],
-}
-
-impl EntityTag<'_> {
-    /// The version that the tag stands for. A weak tag never matches, and a version has one spelling.
-    fn version(&self) -> Option<u64> {
-        let text = std::str::from_utf8(self.opaque).ok()?;
-        let version = text.parse::<u64>().ok()?;
-        (!self.weak && version.to_string() == text).then_some(version)
-    }
-}
-
-/// `[ "W/" ] DQUOTE *etagc DQUOTE`
-fn entity_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+/// `[ "W/" ] DQUOTE *etagc DQUOTE`: the version that the tag stands for, and what comes after it. A weak tag
+/// never matches, and a version has one spelling.
+fn entity_tag(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
     let (weak, quoted) = match text.strip_prefix(b"W/") {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -83,10 +70,10 @@ fn entity_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (opaque, after) = inside.split_at_checked(end)?;
     let good = |b: &u8| matches!(b, 0x21 | 0x23..=0x7e | 0x80..);
     let after = after.strip_prefix(b"\"")?;
-    opaque
-        .iter()
-        .all(good)
-        .then_some((EntityTag { weak, opaque }, after))
+    let spelled = std::str::from_utf8(opaque).unwrap_or_default();
+    let version = spelled.parse::<u64>().ok();
+    let version = version.filter(|version| !weak && version.to_string() == spelled);
+    opaque.iter().all(good).then_some((version, after))
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use super::{
     conditional::etag,
     envelope::{ErrorEnvelope, ErrorItem, ItemKind, Location},
     json,
-    limit::Refill,
 };
 use crate::{
     auth::AuthError,
@@ -66,7 +65,10 @@ pub(super) enum ApiError {
         upgrade: header::HeaderValue,
     },
     /// A bucket is empty.
-    RateLimited(Refill),
+    RateLimited {
+        /// When there will be something in it again: at least one second.
+        wait_seconds: u64,
+    },
     /// The service sheds load.
     Overloaded,
     /// A bug. Once a change was handed in, [`ApiError::or_unknown`] makes it an unknown outcome.
@@ -109,18 +111,16 @@ impl MalformedRequest {
     }
 }
 
-/// The fixed part of an answer with an error.
-struct Row {
-    status: StatusCode,
-    kind: &'static str,
-    detail: &'static str,
-}
-
 impl ApiError {
-    /// The table of the contract.
+    /// A request with one fault.
+    pub(super) fn fault<const N: usize>(place: [Location; N], kind: ItemKind) -> Self {
+        Self::Validation(vec![ErrorItem::new(place, kind)])
+    }
+
+    /// The table of the contract: status, `type` and `detail`.
     #[expect(clippy::too_many_lines, reason = "a table of one row for each error")]
-    fn row(&self) -> Row {
-        let (status, kind, detail) = match self {
+    pub(super) fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
             Self::InvalidRequest(why) => (
                 StatusCode::BAD_REQUEST,
                 "invalid_request_error",
@@ -174,7 +174,7 @@ impl ApiError {
                 "upgrade_required_error",
                 "Upgrade required",
             ),
-            Self::RateLimited(_) => (
+            Self::RateLimited { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
                 "Too many requests",
@@ -204,131 +204,73 @@ impl ApiError {
                 "outcome_unknown_error",
                 "It is not known whether the change was made",
             ),
-        };
-        Row {
-            status,
-            kind,
-            detail,
         }
     }
 
-    /// The status.
-    pub(super) fn status(&self) -> StatusCode {
-        self.row().status
-    }
-
-    /// The `type`.
-    pub(super) fn kind(&self) -> &'static str {
-        self.row().kind
-    }
-
-    /// What the log says beyond the type.
+    /// What the log says beyond the type: the errors of the service itself (5xx) have a cause, and no others.
     pub(super) fn cause(&self) -> Option<&Cause> {
-        match self {
-            Self::Internal(cause)
-            | Self::BadGateway(cause)
-            | Self::GatewayTimeout(cause)
-            | Self::OutcomeUnknown(cause) => Some(cause),
-            Self::InvalidRequest(_)
-            | Self::Unauthenticated
-            | Self::Forbidden
-            | Self::NotFound
-            | Self::EntryNotFound { .. }
-            | Self::PositionGone(_)
-            | Self::MethodNotAllowed { .. }
-            | Self::AlreadyExists
-            | Self::PreconditionFailed { .. }
-            | Self::PayloadTooLarge
-            | Self::Validation(_)
-            | Self::UpgradeRequired { .. }
-            | Self::RateLimited(_)
-            | Self::Overloaded => None,
+        if let Self::Internal(cause)
+        | Self::BadGateway(cause)
+        | Self::GatewayTimeout(cause)
+        | Self::OutcomeUnknown(cause) = self
+        {
+            Some(cause)
+        } else {
+            None
         }
     }
 
     /// What a bug is once a change was handed in and no refusal came back: the change may stand.
     pub(super) fn or_unknown(self) -> Self {
-        match self {
-            Self::Internal(cause) => Self::OutcomeUnknown(cause),
-            Self::InvalidRequest(_)
-            | Self::Unauthenticated
-            | Self::Forbidden
-            | Self::NotFound
-            | Self::EntryNotFound { .. }
-            | Self::PositionGone(_)
-            | Self::MethodNotAllowed { .. }
-            | Self::AlreadyExists
-            | Self::PreconditionFailed { .. }
-            | Self::PayloadTooLarge
-            | Self::Validation(_)
-            | Self::UpgradeRequired { .. }
-            | Self::RateLimited(_)
-            | Self::Overloaded
-            | Self::BadGateway(_)
-            | Self::GatewayTimeout(_)
-            | Self::OutcomeUnknown(_) => self,
+        if let Self::Internal(cause) = self {
+            Self::OutcomeUnknown(cause)
+        } else {
+            self
         }
     }
 
     /// The answer, without what every answer has.
-    #[expect(clippy::too_many_lines, reason = "what each error adds, row by row")]
     pub(super) fn into_response(self) -> HttpResponse {
-        let Row {
-            status,
-            kind,
-            detail,
-        } = self.row();
-        let mut answer = HttpResponse::build(status);
+        let (status, kind, detail) = self.row();
+        let mut builder = HttpResponse::build(status);
         let mut errors = Vec::new();
-        match self {
-            Self::Unauthenticated => {
-                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
-            }
-            Self::MethodNotAllowed { allow } => {
-                answer.insert_header((header::ALLOW, allow));
-            }
+        let answer = match self {
+            Self::Unauthenticated => builder.insert_header((header::WWW_AUTHENTICATE, "Bearer")),
+            Self::MethodNotAllowed { allow } => builder.insert_header((header::ALLOW, allow)),
             Self::PreconditionFailed { version } => {
-                answer.insert_header((header::ETAG, etag(version)));
+                builder.insert_header((header::ETAG, etag(version)))
             }
-            Self::UpgradeRequired { upgrade } => {
-                // actix-http adds `Connection: upgrade` itself when it sees this header (and drops a
-                // hand-set one); its `upgrade()` would also end the connection.
-                answer.insert_header((header::UPGRADE, upgrade));
-            }
-            Self::RateLimited(refill) => {
-                answer.insert_header((header::RETRY_AFTER, refill.wait_seconds));
+            // actix-http adds `Connection: upgrade` itself when it sees this header (and drops a hand-set one);
+            // its `upgrade()` would also end the connection.
+            Self::UpgradeRequired { upgrade } => builder.insert_header((header::UPGRADE, upgrade)),
+            Self::RateLimited { wait_seconds } => {
+                builder.insert_header((header::RETRY_AFTER, wait_seconds))
             }
             Self::Overloaded
             | Self::BadGateway(_)
             | Self::GatewayTimeout(_)
-            | Self::OutcomeUnknown(_) => {
-                answer.insert_header((header::RETRY_AFTER, 1));
+            | Self::OutcomeUnknown(_) => builder.insert_header((header::RETRY_AFTER, 1)),
+            Self::InvalidRequest(MalformedRequest::Incomplete) => builder.force_close(),
+            Self::Validation(items) => {
+                errors = items;
+                &mut builder
             }
-            Self::InvalidRequest(MalformedRequest::Incomplete) => {
-                answer.force_close();
-            }
-            Self::Validation(items) => errors = items,
             Self::EntryNotFound { index } => {
-                let entry = Location::Index(index);
-                let place = [
-                    Location::BODY,
-                    Location::Name("updates"),
-                    entry,
-                    Location::Name("id"),
-                ];
+                let (list, id) = (Location::Name("updates"), Location::Name("id"));
+                let place = [Location::BODY, list, Location::Index(index), id];
                 errors.push(ErrorItem::new(place, ItemKind::NotFound));
+                &mut builder
             }
-            Self::PositionGone(Gone { first, head }) => {
-                answer.insert_header(("Rekey-Log-First", first.to_string()));
-                answer.insert_header(("Rekey-Log-Head", head.to_string()));
-            }
+            Self::PositionGone(Gone { first, head }) => builder
+                .insert_header(("Rekey-Log-First", first.to_string()))
+                .insert_header(("Rekey-Log-Head", head.to_string())),
             Self::InvalidRequest(_)
             | Self::Forbidden
             | Self::NotFound
             | Self::AlreadyExists
             | Self::PayloadTooLarge
-            | Self::Internal(_) => {}
-        }
+            | Self::Internal(_) => &mut builder,
+        };
         let envelope = ErrorEnvelope {
             code: status.as_u16(),
             detail,
@@ -336,7 +278,7 @@ impl ApiError {
             errors,
         };
         // Strings and numbers only: `serde_json` cannot fail on it.
-        json(&mut answer, &envelope).unwrap_or_else(|_impossible| answer.finish())
+        json(answer, &envelope).unwrap_or_else(|_impossible| answer.finish())
     }
 }
 
@@ -374,10 +316,7 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::NotFound => Self::NotFound,
             Refusal::NameTaken => Self::AlreadyExists,
-            Refusal::LimitReached => Self::Validation(vec![ErrorItem::new(
-                [Location::BODY],
-                ItemKind::LimitReached,
-            )]),
+            Refusal::LimitReached => Self::fault([Location::BODY], ItemKind::LimitReached),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
             refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),
         }

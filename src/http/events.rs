@@ -1,4 +1,4 @@
-//! The committed log: page by page, as a stream, and its head.
+//! The committed log: page by page, as a stream, and its head; and a secret's own events.
 
 use actix_web::{
     HttpResponse,
@@ -9,15 +9,16 @@ use actix_web::{
 };
 
 use super::{
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::ApiError,
-    history, json, json_bytes,
+    json, json_bytes,
     query::Query,
     request::{Call, HandlerResult},
+    single_line,
     stream::{self, Follower},
 };
 use crate::{
-    domain::{ActsFor, Checkpoint, Cursor, EventKind, Grantee, Log, Owner},
+    domain::{ActsFor, Cursor, EventKind, Grantee, Log, Owner},
     store::{Check, Filter, StoreError},
 };
 
@@ -46,7 +47,22 @@ pub(super) async fn list(call: Call<'_, ()>) -> HandlerResult {
     let events = page.events.iter().map(|event| event.body.as_slice());
     Ok(json_bytes(
         &mut HttpResponse::Ok(),
-        history::page(events, Some(page.next)),
+        page_body(events, Some(page.next)),
+    ))
+}
+
+/// `GET /api/v1/user/secrets/{secret_id}/events?before=&limit=`
+pub(super) async fn history(call: Call<'_>) -> HandlerResult {
+    let id = call.secret_id()?;
+    let mut query = Query::parse(call.request.query_string());
+    let (before, limit) = (query.cursor("before"), query.limit());
+    query.finish()?;
+    let history = call.state.reader.history(&call.owner, id, before, limit);
+    let history = history.await?.ok_or(ApiError::NotFound)?;
+    let events = history.events.iter().map(Vec::as_slice);
+    Ok(json_bytes(
+        &mut HttpResponse::Ok(),
+        page_body(events, history.next),
     ))
 }
 
@@ -60,15 +76,19 @@ pub(super) async fn head(call: Call<'_, ()>) -> HandlerResult {
     }
     let head = call.state.reader.log_head(log).await?;
     let signer = &call.state.signer;
-    let (epoch, position) = (head.last_epoch, head.position);
-    let checkpoint = Checkpoint {
-        log,
-        epoch,
-        position,
-        hash: head.hash,
-        signature: signer.sign(log, epoch, position, &head.hash),
-    };
-    Ok(json(&mut HttpResponse::Ok(), &checkpoint)?)
+    let checkpoint = signer.sign(log, head.last_epoch, head.position, head.hash);
+    json(&mut HttpResponse::Ok(), &checkpoint)
+}
+
+/// A page of events. They are JSON already: the log's own bytes, so that their hashes can be verified.
+fn page_body<'a>(events: impl Iterator<Item = &'a [u8]>, next: Option<Cursor>) -> Vec<u8> {
+    let mut body = b"{\"events\":[".to_vec();
+    body.extend_from_slice(&events.collect::<Vec<_>>().join(&b','));
+    let next = next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
+    body.extend_from_slice(b"],\"next\":");
+    body.extend_from_slice(next.as_bytes());
+    body.push(b'}');
+    body
 }
 
 fn log(query: &mut Query) -> Log {
@@ -108,18 +128,14 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
-    let mut lines = headers.get_all(LAST_EVENT_ID);
-    let Some(line) = lines.next() else {
+    if !headers.contains_key(LAST_EVENT_ID) {
         return Ok(None);
-    };
-    let cursor = Some(line)
-        .filter(|_| lines.next().is_none())
-        .and_then(|line| Cursor::parse(line.to_str().ok()?).ok())
-        .ok_or_else(|| {
-            let place = [Location::HEADER, Location::Name("Last-Event-ID")];
-            ApiError::Validation(vec![ErrorItem::new(place, ItemKind::ValueError)])
-        })?;
-    Ok(Some(cursor))
+    }
+    let cursor = single_line(headers, LAST_EVENT_ID).and_then(|text| Cursor::parse(text).ok());
+    cursor.map(Some).ok_or_else(|| {
+        let place = [Location::HEADER, Location::Name("Last-Event-ID")];
+        ApiError::fault(place, ItemKind::ValueError)
+    })
 }
 
 /// Opens a stream after a cursor that the log knows, or at the head.
@@ -155,4 +171,25 @@ async fn follow(
         cursor: start,
     };
     Ok(answer.streaming(stream::events(follower)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_served_byte_for_byte() {
+        let render = |events: &[&'static str], next| {
+            page_body(events.iter().map(|event| event.as_bytes()), next)
+        };
+        assert_eq!(render(&[], None), b"{\"events\":[],\"next\":null}");
+        let next = Cursor {
+            epoch: 1,
+            position: 7,
+        };
+        assert_eq!(
+            render(&["{\"b\":1}", "{}"], Some(next)),
+            b"{\"events\":[{\"b\":1},{}],\"next\":\"1-7\"}"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use std::{
     fmt,
 };
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     error::{ApiError, MalformedRequest},
 };
 
-/// A value of the body's top-level object, as far as anybody asks for it.
+/// A value of the body, as far as anybody asks for it.
 pub(super) enum Field {
     /// `null`
     Null,
@@ -24,7 +24,7 @@ pub(super) enum Field {
     Text(Zeroizing<String>),
     /// A list: of strings and objects, and not more of them than [`KEPT`].
     List(Vec<Field>),
-    /// An object in a list: with its strings; nothing when it holds a key more than once.
+    /// The top-level object, or one in a list with its strings; nothing when it holds a key more than once.
     Object(Option<Fields>),
     /// Anything else.
     Other,
@@ -33,15 +33,9 @@ pub(super) enum Field {
 /// So many entries of a list are kept: one more than any call takes.
 const KEPT: usize = 101;
 
-/// The top-level object of a body. Its `Debug` shows no value.
+/// The top-level object of a body.
 #[derive(Default)]
 pub(super) struct Fields(HashMap<String, Field>);
-
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fields([REDACTED])")
-    }
-}
 
 impl Fields {
     /// Takes a string that must be there, and reads it.
@@ -89,8 +83,7 @@ impl Fields {
         let mut values = Vec::with_capacity(entries.len());
         for (index, field) in entries.into_iter().enumerate() {
             let mut entry = ListEntry {
-                list: name,
-                index,
+                place: [Location::BODY, Location::Name(name), Location::Index(index)],
                 faults: &mut *faults,
             };
             values.extend(read(field, &mut entry));
@@ -117,26 +110,20 @@ impl Fields {
     }
 }
 
-/// The faults of one body, to be answered together.
+/// The faults of one request, to be answered together.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<ErrorItem>);
 
 /// An entry of a list that is being read.
 pub(super) struct ListEntry<'a> {
-    list: &'static str,
-    index: usize,
+    place: [Location; 3],
     faults: &'a mut Faults,
 }
 
 impl ListEntry<'_> {
     /// Notes what is wrong with the entry itself.
     pub(super) fn note<T>(&mut self, value: Result<T, ItemKind>) -> Option<T> {
-        let place = [
-            Location::BODY,
-            Location::Name(self.list),
-            Location::Index(self.index),
-        ];
-        self.faults.at(place, value)
+        self.faults.at(self.place, value)
     }
 
     /// Takes a string of the entry's object, and reads it.
@@ -146,12 +133,8 @@ impl ListEntry<'_> {
         name: &'static str,
         read: impl FnOnce(Zeroizing<String>) -> Result<T, E>,
     ) -> Option<T> {
-        let place = [
-            Location::BODY,
-            Location::Name(self.list),
-            Location::Index(self.index),
-            Location::Name(name),
-        ];
+        let [body, list, index] = self.place;
+        let place = [body, list, index, Location::Name(name)];
         self.faults.at(place, fields.take(name, read))
     }
 }
@@ -168,7 +151,7 @@ impl Faults {
     }
 
     /// Notes what is wrong at a place of the request.
-    fn at<T, const N: usize>(
+    pub(super) fn at<T, const N: usize>(
         &mut self,
         place: [Location; N],
         value: Result<T, ItemKind>,
@@ -194,44 +177,13 @@ impl From<Faults> for ApiError {
 pub(super) fn parse_object(bytes: &[u8]) -> Result<Fields, MalformedRequest> {
     let text = std::str::from_utf8(bytes).or(Err(MalformedRequest::Body))?;
     let mut parser = serde_json::Deserializer::from_str(text);
-    let top = Top::deserialize(&mut parser).or(Err(MalformedRequest::Body))?;
+    let top = Depth::Top.deserialize(&mut parser);
+    let top = top.or(Err(MalformedRequest::Body))?;
     parser.end().or(Err(MalformedRequest::Body))?;
     match top {
-        Top::Object(fields) => Ok(fields),
-        Top::Repeats => Err(MalformedRequest::RepeatedKey),
-        Top::Other => Err(MalformedRequest::Body),
-    }
-}
-
-enum Top {
-    Object(Fields),
-    Repeats,
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Top {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TopVisitor)
-    }
-}
-
-struct TopVisitor;
-
-impl<'de> Visitor<'de> for TopVisitor {
-    type Value = Top;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Top, A::Error> {
-        Ok(fields(map, Depth::Field)?.map_or(Top::Repeats, Top::Object))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Top, A::Error> {
-        FieldVisitor(Depth::Dropped)
-            .visit_seq(seq)
-            .map(|_| Top::Other)
+        Field::Object(Some(fields)) => Ok(fields),
+        Field::Object(None) => Err(MalformedRequest::RepeatedKey),
+        Field::Null | Field::Text(_) | Field::List(_) | Field::Other => Err(MalformedRequest::Body),
     }
 }
 
@@ -251,6 +203,8 @@ fn fields<'de, A: MapAccess<'de>>(mut map: A, depth: Depth) -> Result<Option<Fie
 /// How deep a value stands: what of it is kept. Of all else it is enough to know that it was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Depth {
+    /// The top level: an object.
+    Top,
     /// In the top-level object: strings and lists.
     Field,
     /// In such a list: strings and objects.
@@ -265,15 +219,13 @@ impl<'de> DeserializeSeed<'de> for Depth {
     type Value = Field;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
-        deserializer.deserialize_any(FieldVisitor(self))
+        deserializer.deserialize_any(self)
     }
 }
 
-/// Reads any value. Unlike serde's `IgnoredAny`, for which serde_json neither counts the nesting nor
+/// It reads any value. Unlike serde's `IgnoredAny`, for which serde_json neither counts the nesting nor
 /// checks surrogates, it is as strict with what it drops as with what it keeps.
-struct FieldVisitor(Depth);
-
-impl<'de> Visitor<'de> for FieldVisitor {
+impl<'de> Visitor<'de> for Depth {
     type Value = Field;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -285,8 +237,8 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Field, E> {
-        Ok(match self.0 {
-            Depth::Dropped => Field::Other,
+        Ok(match self {
+            Depth::Top | Depth::Dropped => Field::Other,
             Depth::Field | Depth::ListEntry | Depth::EntryField => {
                 Field::Text(Zeroizing::new(text.to_owned()))
             }
@@ -310,7 +262,7 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
-        if self.0 == Depth::Field {
+        if self == Depth::Field {
             let mut kept = Vec::new();
             while kept.len() < KEPT
                 && let Some(entry) = seq.next_element_seed(Depth::ListEntry)?
@@ -325,13 +277,16 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
-        if self.0 == Depth::ListEntry {
-            return Ok(Field::Object(fields(map, Depth::EntryField)?));
+        match self {
+            Depth::Top => fields(map, Depth::Field).map(Field::Object),
+            Depth::ListEntry => fields(map, Depth::EntryField).map(Field::Object),
+            Depth::Field | Depth::EntryField | Depth::Dropped => {
+                while map.next_key::<String>()?.is_some() {
+                    map.next_value_seed(Depth::Dropped)?;
+                }
+                Ok(Field::Other)
+            }
         }
-        while map.next_key::<String>()?.is_some() {
-            map.next_value_seed(Depth::Dropped)?;
-        }
-        Ok(Field::Other)
     }
 }
 

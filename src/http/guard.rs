@@ -6,8 +6,7 @@ use actix_web::{
     HttpRequest,
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::{
     caller::{self, Network},
@@ -16,41 +15,10 @@ use super::{
 };
 use crate::{
     auth::{AuthError, Principal},
-    domain::{Grantee, Owner, Scope},
     settings::HttpSettings,
 };
 
-/// A credential that was good, kept to be looked at again. Its `Debug` shows nothing.
-#[derive(Clone)]
-pub(super) struct Credential(Arc<SecretString>);
-
-impl Credential {
-    /// The credential's text.
-    pub(super) fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-
-/// Whose bucket a call is taken from: all tokens of an owner share one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Caller {
-    /// An owner.
-    Owner(Owner),
-    /// A service, by its name.
-    Service(String),
-}
-
-impl Caller {
-    /// Who a principal is.
-    pub(super) fn of(principal: &Principal) -> Self {
-        match &principal.grantee {
-            Grantee::Owner(owner) => Self::Owner(owner.clone()),
-            Grantee::Service { name, .. } => Self::Service(name.clone()),
-        }
-    }
-}
 
 /// Refuses plain HTTP where TLS is required, then a client below its least version. Both rules are for the
 /// API alone: what is not under `/api/` answers everybody.
@@ -95,7 +63,7 @@ pub(super) async fn authenticate(
     edge: &Edge,
     request: &HttpRequest,
     progress: &RequestState,
-) -> Result<(Arc<Principal>, Credential), ApiError> {
+) -> Result<(Arc<Principal>, Arc<SecretString>), ApiError> {
     let headers = request.headers();
     let network = request.peer_addr().map(|peer| {
         Network::of(caller::caller(
@@ -105,10 +73,12 @@ pub(super) async fn authenticate(
         ))
     });
     if let Some(network) = network {
-        edge.failed.check(network).map_err(|(level, refill)| {
-            progress.level.set(Some(level));
-            ApiError::RateLimited(refill)
-        })?;
+        edge.failed
+            .check(network)
+            .map_err(|(level, wait_seconds)| {
+                progress.level.set(Some(level));
+                ApiError::RateLimited { wait_seconds }
+            })?;
     }
     let failed = || {
         if let Some(network) = network {
@@ -121,7 +91,7 @@ pub(super) async fn authenticate(
         Presented::Nothing => Err(ApiError::Unauthenticated),
         Presented::Malformed => Err(failed()),
         Presented::Token(token) => match edge.state.authenticator.authenticate(token).await {
-            Ok(principal) => Ok((principal, Credential(Arc::new(token.into())))),
+            Ok(principal) => Ok((principal, Arc::new(token.into()))),
             Err(AuthError::Refused) => Err(failed()),
             Err(error @ AuthError::Store(_)) => Err(error.into()),
         },
@@ -164,39 +134,18 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Sees that a principal has a scope.
-///
-/// # Errors
-/// [`ApiError::Forbidden`] without it.
-pub(super) fn permit(principal: &Principal, scope: Scope) -> Result<(), ApiError> {
-    if principal.scopes.contains(&scope) {
-        Ok(())
-    } else {
-        Err(ApiError::Forbidden)
-    }
-}
-
-/// The owner that a principal is.
-///
-/// # Errors
-/// [`ApiError::Forbidden`] for a service's token, whatever its scopes.
-pub(super) fn owner(principal: &Principal) -> Result<&Owner, ApiError> {
-    principal.grantee.owner().ok_or(ApiError::Forbidden)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(
+        let lines = lines.iter().map(|(name, value)| {
+            (
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
-            );
-        }
-        headers
+            )
+        });
+        lines.collect()
     }
 
     #[test]

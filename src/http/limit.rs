@@ -24,21 +24,6 @@ use super::caller::Network;
 /// How often full buckets are swept out.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// When there will be something in a bucket again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refill {
-    /// Whole seconds, at least one.
-    pub(super) wait_seconds: u64,
-}
-
-impl Refill {
-    fn after(wait: Duration) -> Self {
-        Self {
-            wait_seconds: whole_seconds(wait).max(1),
-        }
-    }
-}
-
 /// How full a bucket is: the `RateLimit` and `RateLimit-Policy` of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Level {
@@ -94,14 +79,14 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         }
     }
 
-    /// Takes a token, and says how many are left; or when to come again.
-    pub(super) fn take(&self, key: &K) -> (Level, Result<(), Refill>) {
+    /// Takes a token, and says how many are left; or in how many seconds to come again.
+    pub(super) fn take(&self, key: &K) -> (Level, Result<(), u64>) {
         self.sweep();
         match self.limiter.check_key(key) {
             Ok(state) => (self.level(state.remaining_burst_capacity()), Ok(())),
             Err(not_until) => {
                 let wait = not_until.wait_time_from(self.limiter.clock().now());
-                (self.level(0), Err(Refill::after(wait)))
+                (self.level(0), Err(whole_seconds(wait).max(1)))
             }
         }
     }
@@ -145,8 +130,9 @@ impl FailedCredentials {
         }
     }
 
-    /// Whether a network may present a credential; if not, the bucket and when to come again.
-    pub(super) fn check(&self, network: Network) -> Result<(), (Level, Refill)> {
+    /// Whether a network may present a credential; if not, the bucket and in how many seconds to come
+    /// again.
+    pub(super) fn check(&self, network: Network) -> Result<(), (Level, u64)> {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(until) = closed.get(&network) else {
             return Ok(());
@@ -156,7 +142,7 @@ impl FailedCredentials {
             closed.remove(&network);
             return Ok(());
         }
-        Err((self.buckets.level(0), Refill::after(wait)))
+        Err((self.buckets.level(0), whole_seconds(wait).max(1)))
     }
 
     /// Counts a failure.
@@ -165,10 +151,9 @@ impl FailedCredentials {
         if level.left > 0 {
             return;
         }
-        let wait = verdict.err().map_or(
-            self.buckets.quota.replenish_interval(),
-            |Refill { wait_seconds }| Duration::from_secs(wait_seconds),
-        );
+        let wait = verdict
+            .err()
+            .map_or(self.buckets.quota.replenish_interval(), Duration::from_secs);
         let now = Instant::now();
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         closed.retain(|_, until| *until > now);
@@ -195,7 +180,7 @@ mod tests {
         assert_eq!(level.state(), "\"caller\";r=1;t=1");
         assert_eq!(buckets.take(&"alice").1, Ok(()));
         let (level, verdict) = buckets.take(&"alice");
-        assert_eq!(verdict, Err(Refill { wait_seconds: 1 }));
+        assert_eq!(verdict, Err(1));
         assert_eq!(level.state(), "\"caller\";r=0;t=1");
         assert_eq!(buckets.take(&"bob").1, Ok(()));
     }
@@ -216,9 +201,9 @@ mod tests {
             assert_eq!(failed.check(network(1)), Ok(()));
             failed.record(network(1));
         }
-        let (level, refill) = failed.check(network(1)).unwrap_err();
+        let (level, wait_seconds) = failed.check(network(1)).unwrap_err();
         assert_eq!(level.policy(), "\"failed-credentials\";q=3;w=60");
-        assert!((19..=20).contains(&refill.wait_seconds));
+        assert!((19..=20).contains(&wait_seconds));
         assert_eq!(failed.check(network(2)), Ok(()));
     }
 

@@ -2,7 +2,7 @@
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
-use super::error::MalformedRequest;
+use super::{error::MalformedRequest, single_line};
 
 /// Checks the headers that say what the body is.
 ///
@@ -13,9 +13,8 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), MalformedRequest> {
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(MalformedRequest::ContentEncoding);
     }
-    let mut lines = headers.get_all(CONTENT_TYPE);
-    match (lines.next().map(|line| line.to_str()), lines.next()) {
-        (Some(Ok(line)), None) if is_json(line) => Ok(()),
+    match single_line(headers, CONTENT_TYPE) {
+        Some(line) if is_json(line) => Ok(()),
         _ => Err(MalformedRequest::ContentType),
     }
 }

@@ -20,7 +20,6 @@ mod events;
 mod fields;
 mod guard;
 mod health;
-mod history;
 mod limit;
 mod media;
 mod metrics;
@@ -39,7 +38,7 @@ use std::{any::Any, net::TcpListener, sync::Arc, time::Duration};
 use actix_web::{
     App, HttpResponse, HttpResponseBuilder, HttpServer,
     dev::Server,
-    http::header::{self, HeaderValue},
+    http::header::{self, AsHeaderName, HeaderMap, HeaderValue},
     rt::net::TcpStream,
     web,
 };
@@ -160,11 +159,18 @@ fn give_up_on_the_dead(connection: &dyn Any) {
     }
 }
 
+/// The text of a header that has one line; nothing when it has none or several, or when it is not ASCII.
+fn single_line(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    let mut lines = headers.get_all(name);
+    lines
+        .next()
+        .filter(|_| lines.next().is_none())?
+        .to_str()
+        .ok()
+}
+
 /// Completes an answer with a JSON body.
-fn json(
-    answer: &mut HttpResponseBuilder,
-    body: &impl Serialize,
-) -> Result<HttpResponse, serde_json::Error> {
+fn json(answer: &mut HttpResponseBuilder, body: &impl Serialize) -> request::HandlerResult {
     let body = serde_json::to_vec(body)?;
     Ok(json_bytes(answer, body))
 }

@@ -29,7 +29,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
         })
         .collect();
     let list = ProviderPresetList { presets };
-    Ok(json(&mut HttpResponse::Ok(), &list)?)
+    json(&mut HttpResponse::Ok(), &list)
 }
 
 /// `POST /api/v1/user/secrets/preset`
@@ -37,10 +37,7 @@ pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
     let fields = call.object().await?;
     let presets = &call.state.settings.presets;
-    let CreateSecretFromPresetRequest {
-        provider: (provider, name),
-        value,
-    } = CreateSecretFromPresetRequest::read(fields, presets)?;
+    let ((provider, name), value) = new_secret(fields, presets)?;
     secrets::create_as(&call, name, Some(provider), value).await
 }
 
@@ -62,24 +59,15 @@ pub(super) struct ProviderPresetList<'a> {
     presets: Vec<ProviderPreset<'a>>,
 }
 
-/// The body of `create_secret_from_preset`.
-#[derive(Debug)]
-pub(super) struct CreateSecretFromPresetRequest {
-    /// With the name that goes with it.
-    provider: (Provider, SecretName),
-    value: SecretValue,
-}
-
-impl CreateSecretFromPresetRequest {
-    fn read(mut fields: Fields, presets: &[Preset]) -> Result<Self, ApiError> {
-        let mut faults = Faults::default();
-        let provider = fields.required("provider", &mut faults, |text| preset(&text, presets));
-        let value = fields.required("value", &mut faults, SecretValue::parse);
-        match (provider, value) {
-            (Some(provider), Some(value)) => Ok(Self { provider, value }),
-            _ => Err(faults.into()),
-        }
-    }
+/// Reads the body of `create_secret_from_preset`: the provider with the name that goes with it, and the value.
+fn new_secret(
+    mut fields: Fields,
+    presets: &[Preset],
+) -> Result<((Provider, SecretName), SecretValue), ApiError> {
+    let mut faults = Faults::default();
+    let provider = fields.required("provider", &mut faults, |text| preset(&text, presets));
+    let value = fields.required("value", &mut faults, SecretValue::parse);
+    provider.zip(value).ok_or_else(|| faults.into())
 }
 
 /// The preset of a provider.

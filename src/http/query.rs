@@ -3,8 +3,9 @@
 use url::form_urlencoded;
 
 use super::{
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::ApiError,
+    fields::Faults,
 };
 use crate::domain::Cursor;
 
@@ -15,7 +16,7 @@ pub(super) const USUAL: u32 = 100;
 /// The parameters of a query. Parameters that no handler reads are ignored.
 pub(super) struct Query {
     parameters: Vec<(String, String)>,
-    faults: Vec<ErrorItem>,
+    faults: Faults,
 }
 
 impl Query {
@@ -25,7 +26,7 @@ impl Query {
         let parameters = form_urlencoded::parse(query.as_bytes()).into_owned();
         Self {
             parameters: parameters.collect(),
-            faults: Vec::new(),
+            faults: Faults::default(),
         }
     }
 
@@ -35,18 +36,10 @@ impl Query {
         name: &'static str,
         read: impl Fn(&str) -> Result<T, ItemKind>,
     ) -> Vec<T> {
-        let mut values = Vec::new();
-        for (_, text) in self.parameters.iter().filter(|(key, _)| key == name) {
-            match read(text) {
-                Ok(value) => values.push(value),
-                Err(kind) => {
-                    let item = ErrorItem::new([Location::QUERY, Location::Name(name)], kind);
-                    self.faults.push(item);
-                    break;
-                }
-            }
-        }
-        values
+        let texts = self.parameters.iter().filter(|(key, _)| key == name);
+        let values = texts.map(|(_, text)| read(text)).collect();
+        let place = [Location::QUERY, Location::Name(name)];
+        self.faults.at(place, values).unwrap_or_default()
     }
 
     /// Reads a parameter that may be given once.
@@ -55,19 +48,16 @@ impl Query {
         name: &'static str,
         read: impl Fn(&str) -> Result<T, ItemKind>,
     ) -> Option<T> {
-        if self
-            .parameters
-            .iter()
-            .filter(|(key, _)| key == name)
-            .count()
-            > 1
-        {
-            let place = [Location::QUERY, Location::Name(name)];
-            self.faults
-                .push(ErrorItem::new(place, ItemKind::ValueError));
-            return None;
-        }
-        self.all(name, read).pop()
+        let mut given = self.parameters.iter().filter(|(key, _)| key == name);
+        let repeats = given.nth(1).is_some();
+        let read_once = |text: &str| {
+            if repeats {
+                Err(ItemKind::ValueError)
+            } else {
+                read(text)
+            }
+        };
+        self.all(name, read_once).pop()
     }
 
     /// Reads a cursor.
@@ -90,7 +80,7 @@ impl Query {
         if self.faults.is_empty() {
             Ok(())
         } else {
-            Err(ApiError::Validation(self.faults))
+            Err(self.faults.into())
         }
     }
 }
@@ -109,7 +99,7 @@ fn read_limit(text: &str) -> Result<u32, ItemKind> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::envelope::ErrorItem, *};
 
     fn page(query: &str) -> Result<(Option<String>, u32), Vec<ErrorItem>> {
         let mut query = Query::parse(query);

@@ -4,24 +4,25 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::future::LocalBoxFuture;
+use secrecy::SecretString;
 
 use super::{
     AppState,
     body::Incoming,
     conditional,
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Fields, parse_object},
-    guard::{self, Credential},
     media,
     serve::RequestState,
+    single_line,
 };
 use crate::{
     actor::{ChangeRequest, RequestedChange},
     auth::Principal,
     domain::{
         Applied, ChangeSetId, Failure, IfMatch, Outcome, Owner, Refusal, Refused, RequestContext,
-        SecretId, TraceParent,
+        Scope, SecretId, TraceParent,
     },
     faults,
     store::Pending,
@@ -49,7 +50,7 @@ pub(super) struct Call<'a, W = Owner> {
     /// The caller.
     pub(super) principal: Arc<Principal>,
     /// What the caller has shown.
-    pub(super) credential: Credential,
+    pub(super) credential: Arc<SecretString>,
     /// What is known of the request.
     pub(super) progress: &'a RequestState,
     /// The body.
@@ -64,8 +65,7 @@ impl<W> Call<'_, W> {
     pub(super) fn secret_id(&self) -> Result<SecretId, ApiError> {
         SecretId::parse(self.secret_id.unwrap_or_default()).map_err(|_malformed| {
             let place = [Location::PATH, Location::Name("secret_id")];
-            let item = ErrorItem::new(place, ItemKind::UuidParsing);
-            ApiError::Validation(vec![item])
+            ApiError::fault(place, ItemKind::UuidParsing)
         })
     }
 
@@ -120,26 +120,33 @@ impl<W> Call<'_, W> {
     /// Who asks, for events.
     pub(super) fn context(&self) -> RequestContext {
         // Two of them are as good as none: nobody could say which is the parent.
-        let mut lines = self.request.headers().get_all("traceparent");
-        let traceparent = lines.next().filter(|_| lines.next().is_none());
+        let traceparent = single_line(self.request.headers(), "traceparent");
         RequestContext {
             agent: self.principal.agent.clone(),
             request_id: Some(self.progress.request_id.clone()),
-            traceparent: traceparent
-                .and_then(|line| line.to_str().ok())
-                .and_then(|text| TraceParent::parse(text).ok()),
+            traceparent: traceparent.and_then(|text| TraceParent::parse(text).ok()),
         }
     }
 }
 
 impl<'a> Call<'a, ()> {
+    /// The call of a caller whose token has a scope.
+    ///
+    /// # Errors
+    /// [`ApiError::Forbidden`] without it.
+    pub(super) fn permitted(self, scope: Scope) -> Result<Self, ApiError> {
+        let has_scope = self.principal.scopes.contains(&scope);
+        has_scope.then_some(self).ok_or(ApiError::Forbidden)
+    }
+
     /// The call as its owner's.
     ///
     /// # Errors
-    /// [`ApiError::Forbidden`] when a service calls.
+    /// [`ApiError::Forbidden`] when a service calls, whatever its scopes.
     pub(super) fn of_owner(self) -> Result<Call<'a>, ApiError> {
+        let owner = self.principal.grantee.owner().cloned();
         Ok(Call {
-            owner: guard::owner(&self.principal)?.clone(),
+            owner: owner.ok_or(ApiError::Forbidden)?,
             state: self.state,
             request: self.request,
             secret_id: self.secret_id,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    envelope::{ErrorItem, ItemKind, Location},
+    envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Faults, Field, Fields, ListEntry},
     json_bytes,
@@ -65,8 +65,7 @@ fn acting_for(call: &Call<'_, ()>, named: Option<Owner>) -> Result<Owner, ApiErr
         (Grantee::Owner(_), Some(_)) => Err(ApiError::NotFound),
         (Grantee::Service { .. }, None) => {
             let place = [Location::BODY, Location::Name("owner")];
-            let item = ErrorItem::new(place, ItemKind::Missing);
-            Err(ApiError::Validation(vec![item]))
+            Err(ApiError::fault(place, ItemKind::Missing))
         }
         (Grantee::Service { acts_for, .. }, Some(named)) => {
             let granted = acts_for.covers(&named);
@@ -146,19 +145,9 @@ fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> H
         serde_json::to_writer(&mut *body, &resolved)?;
     }
     body.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
-    Ok(json_bytes(
-        &mut HttpResponse::Ok(),
-        Bytes::from_owner(Wiped(body)),
-    ))
-}
-
-/// An answer's bytes that are wiped once they are sent.
-struct Wiped(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Wiped {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
+    // Wiped once it is sent.
+    let body = Bytes::from_owner(body);
+    Ok(json_bytes(&mut HttpResponse::Ok(), body))
 }
 
 /// The body of `resolve_secrets`.

@@ -6,7 +6,7 @@ use futures_util::future::ready;
 use super::{
     documents,
     error::ApiError,
-    events, health, history, metrics, presets,
+    events, health, metrics, presets,
     request::{Answering, Call},
     resolve, secrets,
     serve::Edge,
@@ -14,65 +14,38 @@ use super::{
 };
 use crate::domain::Scope;
 
-/// A path and what can be done there.
-pub(super) struct Route {
+/// What can be done at a path.
+pub(super) struct Operation {
     /// The whole path; one segment may be `{secret_id}`.
     pub(super) path: &'static str,
-    /// Its operations.
-    pub(super) operations: Operations,
-}
-
-impl Route {
-    /// The operations, where they need a credential.
-    pub(super) fn guarded(&self) -> Option<&'static [Operation<Guarded>]> {
-        match self.operations {
-            Operations::Guarded(operations) => Some(operations),
-            Operations::Public(_) => None,
-        }
-    }
-}
-
-/// What can be done at a path, by who may do it.
-#[derive(Clone, Copy)]
-pub(super) enum Operations {
-    /// For anybody, without a credential.
-    Public(&'static [Operation<PublicHandler>]),
-    /// For callers whose token has the scope.
-    Guarded(&'static [Operation<Guarded>]),
-}
-
-/// A method of a path.
-pub(super) struct Operation<H> {
     /// The method.
-    pub(super) verb: Verb,
+    verb: Verb,
     /// What answers.
-    pub(super) handler: H,
+    pub(super) run: Run,
     /// Its `operationId` in the OpenAPI document.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "a test compares it with the document")
     )]
-    pub(super) id: &'static str,
+    id: &'static str,
 }
 
-/// Answers anybody.
-pub(super) type PublicHandler = for<'a> fn(&'a Edge) -> Answering<'a>;
-
-/// Answers callers with a scope.
-pub(super) struct Guarded {
-    /// What the token must be good for.
-    pub(super) scope: Scope,
-    /// What answers.
-    pub(super) run: Run,
+impl Operation {
+    /// Whether it needs no credential. It is so for all operations of a path, or for none.
+    pub(super) fn is_public(&self) -> bool {
+        matches!(self.run, Run::Public(_))
+    }
 }
 
-/// What answers a caller.
+/// What answers, and whom.
 #[derive(Clone, Copy)]
 pub(super) enum Run {
-    /// Owners alone.
-    Owner(for<'a> fn(Call<'a>) -> Answering<'a>),
-    /// Services, too.
-    Anyone(for<'a> fn(Call<'a, ()>) -> Answering<'a>),
+    /// Anybody, without a credential.
+    Public(for<'a> fn(&'a Edge) -> Answering<'a>),
+    /// Owners alone, whose token has the scope.
+    Owner(Scope, for<'a> fn(Call<'a>) -> Answering<'a>),
+    /// Owners and services, whose token has the scope.
+    Anyone(Scope, for<'a> fn(Call<'a, ()>) -> Answering<'a>),
 }
 
 /// The methods that there are.
@@ -110,12 +83,11 @@ impl Verb {
         }
     }
 
-    const fn allowed(self) -> &'static str {
-        match self {
-            Self::Get => "GET, HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
+    fn allowed(self) -> &'static str {
+        if self == Self::Get {
+            "GET, HEAD"
+        } else {
+            self.name()
         }
     }
 }
@@ -123,16 +95,20 @@ impl Verb {
 /// The operation of a path for a method.
 ///
 /// # Errors
-/// [`ApiError::MethodNotAllowed`] with those that there are.
-pub(super) fn operation<'a, H>(
-    operations: &'a [Operation<H>],
+/// [`ApiError::NotFound`] when the path has no operation, [`ApiError::MethodNotAllowed`] with those that it
+/// has.
+pub(super) fn operation<'a>(
+    operations: &'a [Operation],
     method: &Method,
-) -> Result<&'a Operation<H>, ApiError> {
+) -> Result<&'a Operation, ApiError> {
     let verb = Verb::of(method);
     let found = operations
         .iter()
         .find(|operation| Some(operation.verb) == verb);
     found.ok_or_else(|| {
+        if operations.is_empty() {
+            return ApiError::NotFound;
+        }
         let verbs = operations.iter().map(|operation| operation.verb.allowed());
         ApiError::MethodNotAllowed {
             allow: verbs.collect::<Vec<_>>().join(", "),
@@ -140,17 +116,18 @@ pub(super) fn operation<'a, H>(
     })
 }
 
-/// The route of a path, with the segment that stands for `{secret_id}`.
+/// The operations of a path, with the segment that stands for `{secret_id}`.
 ///
 /// actix-web has decoded what was percent-encoded in the path, but for `%`, `/` and `+`.
-pub(super) fn find(path: &str) -> Option<(&'static Route, Option<&str>)> {
-    ROUTES.iter().find_map(|route| {
-        let mut wanted = route.path.split('/');
+pub(super) fn find(path: &str) -> Option<(&'static [Operation], Option<&str>)> {
+    let mut routes = ROUTES.chunk_by(|one, next| one.path == next.path);
+    routes.find_map(|operations| {
+        let mut wanted = operations.first()?.path.split('/');
         let mut given = path.split('/');
         let mut secret_id = None;
         loop {
             match (wanted.next(), given.next()) {
-                (None, None) => return Some((route, secret_id)),
+                (None, None) => return Some((operations, secret_id)),
                 (Some(SECRET_ID), Some(segment)) if !segment.is_empty() => {
                     secret_id = Some(segment);
                 }
@@ -164,182 +141,118 @@ pub(super) fn find(path: &str) -> Option<(&'static Route, Option<&str>)> {
 /// The segment that stands for any.
 pub(super) const SECRET_ID: &str = "{secret_id}";
 
-/// All routes. The first that fits a path is the one, so the fixed segments come first.
-pub(super) static ROUTES: [Route; 15] = [
-    Route {
+/// All routes. The first path that fits is the one, so the fixed segments come first; the operations of a path
+/// stand together.
+pub(super) static ROUTES: [Operation; 18] = [
+    Operation {
         path: "/api/v1/user/secrets",
-        operations: Operations::Guarded(&[
-            Operation {
-                verb: Verb::Get,
-                handler: Guarded {
-                    scope: Scope::SecretsRead,
-                    run: Run::Owner(|call| Box::pin(secrets::list(call))),
-                },
-                id: "list_secrets",
-            },
-            Operation {
-                verb: Verb::Post,
-                handler: Guarded {
-                    scope: Scope::SecretsWrite,
-                    run: Run::Owner(|call| Box::pin(secrets::create(call))),
-                },
-                id: "create_secret",
-            },
-        ]),
+        verb: Verb::Get,
+        run: Run::Owner(Scope::SecretsRead, |call| Box::pin(secrets::list(call))),
+        id: "list_secrets",
     },
-    Route {
+    Operation {
+        path: "/api/v1/user/secrets",
+        verb: Verb::Post,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(secrets::create(call))),
+        id: "create_secret",
+    },
+    Operation {
         path: "/api/v1/user/secrets/presets",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Get,
-            handler: Guarded {
-                scope: Scope::SecretsRead,
-                run: Run::Owner(|call| Box::pin(presets::list(call))),
-            },
-            id: "list_secret_presets",
-        }]),
+        verb: Verb::Get,
+        run: Run::Owner(Scope::SecretsRead, |call| Box::pin(presets::list(call))),
+        id: "list_secret_presets",
     },
-    Route {
+    Operation {
         path: "/api/v1/user/secrets/preset",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Post,
-            handler: Guarded {
-                scope: Scope::SecretsWrite,
-                run: Run::Owner(|call| Box::pin(presets::create(call))),
-            },
-            id: "create_secret_from_preset",
-        }]),
+        verb: Verb::Post,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(presets::create(call))),
+        id: "create_secret_from_preset",
     },
-    Route {
+    Operation {
         path: "/api/v1/user/secrets/batch",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Post,
-            handler: Guarded {
-                scope: Scope::SecretsWrite,
-                run: Run::Owner(|call| Box::pin(sets::update(call))),
-            },
-            id: "update_secrets",
-        }]),
+        verb: Verb::Post,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(sets::update(call))),
+        id: "update_secrets",
     },
-    Route {
+    Operation {
         path: "/api/v1/secrets/resolve",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Post,
-            handler: Guarded {
-                scope: Scope::SecretsResolve,
-                run: Run::Anyone(|call| Box::pin(resolve::resolve(call))),
-            },
-            id: "resolve_secrets",
-        }]),
+        verb: Verb::Post,
+        run: Run::Anyone(Scope::SecretsResolve, |call| {
+            Box::pin(resolve::resolve(call))
+        }),
+        id: "resolve_secrets",
     },
-    Route {
+    Operation {
         path: "/api/v1/events",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Get,
-            handler: Guarded {
-                scope: Scope::EventsRead,
-                run: Run::Anyone(|call| Box::pin(events::list(call))),
-            },
-            id: "list_events",
-        }]),
+        verb: Verb::Get,
+        run: Run::Anyone(Scope::EventsRead, |call| Box::pin(events::list(call))),
+        id: "list_events",
     },
-    Route {
+    Operation {
         path: "/api/v1/events/head",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Get,
-            handler: Guarded {
-                scope: Scope::EventsRead,
-                run: Run::Anyone(|call| Box::pin(events::head(call))),
-            },
-            id: "get_log_head",
-        }]),
+        verb: Verb::Get,
+        run: Run::Anyone(Scope::EventsRead, |call| Box::pin(events::head(call))),
+        id: "get_log_head",
     },
-    Route {
+    Operation {
         path: "/schemas/secret-event.v1.json",
-        operations: Operations::Public(&[Operation {
-            verb: Verb::Get,
-            handler: |_| Box::pin(ready(Ok(documents::secret_event_schema()))),
-            id: "get_secret_event_schema",
-        }]),
+        verb: Verb::Get,
+        run: Run::Public(|_| Box::pin(ready(Ok(documents::serve(documents::SECRET_EVENT))))),
+        id: "get_secret_event_schema",
     },
-    Route {
+    Operation {
         path: "/schemas/activity-event.v1.json",
-        operations: Operations::Public(&[Operation {
-            verb: Verb::Get,
-            handler: |_| Box::pin(ready(Ok(documents::activity_event_schema()))),
-            id: "get_activity_event_schema",
-        }]),
+        verb: Verb::Get,
+        run: Run::Public(|_| Box::pin(ready(Ok(documents::serve(documents::ACTIVITY_EVENT))))),
+        id: "get_activity_event_schema",
     },
-    Route {
+    Operation {
         path: "/api/v1/user/secrets/{secret_id}",
-        operations: Operations::Guarded(&[
-            Operation {
-                verb: Verb::Get,
-                handler: Guarded {
-                    scope: Scope::SecretsRead,
-                    run: Run::Owner(|call| Box::pin(secrets::get(call))),
-                },
-                id: "get_secret",
-            },
-            Operation {
-                verb: Verb::Put,
-                handler: Guarded {
-                    scope: Scope::SecretsWrite,
-                    run: Run::Owner(|call| Box::pin(secrets::update(call))),
-                },
-                id: "update_secret",
-            },
-            Operation {
-                verb: Verb::Delete,
-                handler: Guarded {
-                    scope: Scope::SecretsWrite,
-                    run: Run::Owner(|call| Box::pin(secrets::delete(call))),
-                },
-                id: "delete_secret",
-            },
-        ]),
+        verb: Verb::Get,
+        run: Run::Owner(Scope::SecretsRead, |call| Box::pin(secrets::get(call))),
+        id: "get_secret",
     },
-    Route {
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}",
+        verb: Verb::Put,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(secrets::update(call))),
+        id: "update_secret",
+    },
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}",
+        verb: Verb::Delete,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(secrets::delete(call))),
+        id: "delete_secret",
+    },
+    Operation {
         path: "/api/v1/user/secrets/{secret_id}/events",
-        operations: Operations::Guarded(&[Operation {
-            verb: Verb::Get,
-            handler: Guarded {
-                scope: Scope::EventsRead,
-                run: Run::Owner(|call| Box::pin(history::list(call))),
-            },
-            id: "list_secret_events",
-        }]),
+        verb: Verb::Get,
+        run: Run::Owner(Scope::EventsRead, |call| Box::pin(events::history(call))),
+        id: "list_secret_events",
     },
-    Route {
+    Operation {
         path: "/health",
-        operations: Operations::Public(&[Operation {
-            verb: Verb::Get,
-            handler: |_| Box::pin(ready(health::alive())),
-            id: "health_check",
-        }]),
+        verb: Verb::Get,
+        run: Run::Public(|_| Box::pin(ready(Ok(health::alive())))),
+        id: "health_check",
     },
-    Route {
+    Operation {
         path: "/ready",
-        operations: Operations::Public(&[Operation {
-            verb: Verb::Get,
-            handler: |edge| Box::pin(health::ready(edge)),
-            id: "readiness_check",
-        }]),
+        verb: Verb::Get,
+        run: Run::Public(|edge| Box::pin(health::ready(edge))),
+        id: "readiness_check",
     },
-    Route {
+    Operation {
         path: "/metrics",
-        operations: Operations::Public(&[Operation {
-            verb: Verb::Get,
-            handler: |edge| Box::pin(metrics::serve(edge)),
-            id: "get_metrics",
-        }]),
+        verb: Verb::Get,
+        run: Run::Public(|edge| Box::pin(metrics::serve(edge))),
+        id: "get_metrics",
     },
-    Route {
+    Operation {
         path: "/openapi.json",
-        operations: Operations::Public(&[Operation {
-            verb: Verb::Get,
-            handler: |_| Box::pin(ready(Ok(documents::openapi()))),
-            id: "get_openapi",
-        }]),
+        verb: Verb::Get,
+        run: Run::Public(|_| Box::pin(ready(Ok(documents::serve(documents::OPENAPI))))),
+        id: "get_openapi",
     },
 ];
 

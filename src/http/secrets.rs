@@ -33,7 +33,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
         .collect::<Result<Vec<_>, ApiError>>()?;
     let total = secrets.len();
     let list = UserSecretList { secrets, total };
-    Ok(json(&mut HttpResponse::Ok(), &list)?)
+    json(&mut HttpResponse::Ok(), &list)
 }
 
 /// `GET /api/v1/user/secrets/{secret_id}`
@@ -50,11 +50,7 @@ pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
     let fields = call.object().await?;
     let reserved = &call.state.settings.limits.reserved_names;
-    let CreateSecretRequest {
-        name,
-        value,
-        provider,
-    } = CreateSecretRequest::read(fields, reserved)?;
+    let (name, provider, value) = new_secret(fields, reserved)?;
     create_as(&call, name, provider, value).await
 }
 
@@ -84,7 +80,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     call.json_only()?;
     let if_match = call.if_match()?;
-    let UpdateSecretRequest { value } = UpdateSecretRequest::read(call.object().await?)?;
+    let value = new_value(call.object().await?)?;
     let mask = Mask::of(&value);
     let change = RequestedChange::Update {
         value,
@@ -123,7 +119,7 @@ fn show(status: StatusCode, secret: Secret, mask: &Mask) -> HandlerResult {
         let location = format!("/api/v1/user/secrets/{}", secret.id);
         answer.insert_header((header::LOCATION, location));
     }
-    Ok(json(&mut answer, &UserSecret::new(secret, mask))?)
+    json(&mut answer, &UserSecret::new(secret, mask))
 }
 
 /// A secret as it is shown: never its value.
@@ -178,28 +174,18 @@ pub(super) struct UserSecretList {
     total: usize,
 }
 
-/// The body of `create_secret`.
-#[derive(Debug)]
-pub(super) struct CreateSecretRequest {
-    name: SecretName,
-    value: SecretValue,
-    provider: Option<Provider>,
-}
-
-impl CreateSecretRequest {
-    fn read(mut fields: Fields, reserved: &[ReservedName]) -> Result<Self, ApiError> {
-        let mut faults = Faults::default();
-        let name = fields.required("name", &mut faults, |text| free_name(&text, reserved));
-        let value = fields.required("value", &mut faults, SecretValue::parse);
-        let provider = fields.optional("provider", &mut faults, |text| Provider::parse(&text));
-        match (name, value, provider) {
-            (Some(name), Some(value), Some(provider)) => Ok(Self {
-                name,
-                value,
-                provider,
-            }),
-            _ => Err(faults.into()),
-        }
+/// Reads the body of `create_secret`.
+fn new_secret(
+    mut fields: Fields,
+    reserved: &[ReservedName],
+) -> Result<(SecretName, Option<Provider>, SecretValue), ApiError> {
+    let mut faults = Faults::default();
+    let name = fields.required("name", &mut faults, |text| free_name(&text, reserved));
+    let value = fields.required("value", &mut faults, SecretValue::parse);
+    let provider = fields.optional("provider", &mut faults, |text| Provider::parse(&text));
+    match (name, provider, value) {
+        (Some(name), Some(provider), Some(value)) => Ok((name, provider, value)),
+        _ => Err(faults.into()),
     }
 }
 
@@ -212,18 +198,9 @@ fn free_name(text: &str, reserved: &[ReservedName]) -> Result<SecretName, ItemKi
     Ok(name)
 }
 
-/// The body of `update_secret`.
-#[derive(Debug)]
-pub(super) struct UpdateSecretRequest {
-    value: SecretValue,
-}
-
-impl UpdateSecretRequest {
-    fn read(mut fields: Fields) -> Result<Self, ApiError> {
-        let mut faults = Faults::default();
-        let value = fields.required("value", &mut faults, SecretValue::parse);
-        value
-            .map(|value| Self { value })
-            .ok_or_else(|| faults.into())
-    }
+/// Reads the body of `update_secret`.
+fn new_value(mut fields: Fields) -> Result<SecretValue, ApiError> {
+    let mut faults = Faults::default();
+    let value = fields.required("value", &mut faults, SecretValue::parse);
+    value.ok_or_else(|| faults.into())
 }

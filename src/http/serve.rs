@@ -25,7 +25,8 @@ use super::{
     guard,
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
-    routes::{self, Guarded, Operations, Run, Verb},
+    routes::{self, Operation, Run, Verb},
+    single_line,
 };
 use crate::domain::{ErrorChain, RequestId};
 
@@ -37,8 +38,8 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 pub(super) struct Edge {
     /// The rooms below.
     pub(super) state: AppState,
-    /// The callers' buckets, by owner or service.
-    pub(super) callers: Buckets<guard::Caller>,
+    /// The callers' buckets, by kind and name: all tokens of an owner share one.
+    pub(super) callers: Buckets<(&'static str, String)>,
     /// The addresses' buckets.
     pub(super) failed: FailedCredentials,
 }
@@ -87,10 +88,8 @@ pub(super) async fn entry(
     let mut incoming = Incoming::new(&request, payload.into_inner());
     let work = answer(&edge, &request, &progress, &mut incoming);
     // The panic's own line, without its message, comes from the hook.
-    let result = match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(result) => result,
-        Err(_panic) => Err(Bug::Panicked.into()),
-    };
+    let result = AssertUnwindSafe(work).catch_unwind().await;
+    let result = result.unwrap_or_else(|_panic| Err(Bug::Panicked.into()));
     let mut response = result.unwrap_or_else(|error| {
         let error = if progress.may_stand.get() {
             error.or_unknown()
@@ -127,26 +126,25 @@ async fn answer(
     if let Some(preflight) = cors::preflight(http, request) {
         return Ok(preflight);
     }
-    let found = routes::find(path);
+    let (operations, secret_id) = routes::find(path).unwrap_or_default();
     progress
         .route
-        .set(found.map_or("", |(route, _)| route.path));
-    if let Some((route, _)) = found
-        && let Operations::Public(operations) = route.operations
+        .set(operations.first().map_or("", |first| first.path));
+    let operation = || routes::operation(operations, request.method());
+    if operations.iter().any(Operation::is_public)
+        && let Run::Public(run) = operation()?.run
     {
-        return (routes::operation(operations, request.method())?.handler)(edge).await;
+        return run(edge).await;
     }
 
     let (principal, credential) = guard::authenticate(edge, request, progress).await?;
     progress.authenticated.set(true);
-    let (level, within_limit) = edge.callers.take(&guard::Caller::of(&principal));
+    let grantee = &principal.grantee;
+    let caller = (grantee.kind(), grantee.name().to_owned());
+    let (level, within_limit) = edge.callers.take(&caller);
     progress.level.set(Some(level));
-    let (operations, secret_id) = found
-        .and_then(|(route, secret_id)| route.guarded().map(|guarded| (guarded, secret_id)))
-        .ok_or(ApiError::NotFound)?;
-    let Guarded { scope, run } = routes::operation(operations, request.method())?.handler;
-    within_limit.map_err(ApiError::RateLimited)?;
-    guard::permit(&principal, scope)?;
+    let run = operation()?.run;
+    within_limit.map_err(|wait_seconds| ApiError::RateLimited { wait_seconds })?;
     let call = Call {
         state: &edge.state,
         request,
@@ -158,22 +156,17 @@ async fn answer(
         incoming,
     };
     match run {
-        Run::Owner(run) => run(call.of_owner()?).await,
-        Run::Anyone(run) => run(call).await,
+        Run::Public(run) => run(edge).await,
+        Run::Owner(scope, run) => run(call.permitted(scope)?.of_owner()?).await,
+        Run::Anyone(scope, run) => run(call.permitted(scope)?).await,
     }
 }
 
 /// The caller's ID when it is sane and the only one, else a new one.
 fn request_id(headers: &HeaderMap) -> RequestId {
-    let mut lines = headers.get_all(REQUEST_ID);
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => line
-            .to_str()
-            .ok()
-            .and_then(|text| RequestId::parse(text).ok()),
-        _ => None,
-    }
-    .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+    single_line(headers, &REQUEST_ID)
+        .and_then(|text| RequestId::parse(text).ok())
+        .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
 }
 
 /// What every answer has.
@@ -212,19 +205,17 @@ fn measure(request: &HttpRequest, progress: &RequestState, (status, began): (Sta
 
 /// One line for each request that fails: where it went wrong, never what was in it.
 fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
-    let status = error.status();
+    let (status, kind, _) = error.row();
     // A method may be any word: one that is not ours is the caller's text.
     let method = Verb::of(request.method()).map_or("", |_| request.method().as_str());
-    if status.is_server_error() {
+    if let Some(cause) = error.cause() {
         tracing::error!(
             request.id = progress.request_id.as_str(),
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),
-            error.r#type = error.kind(),
-            error.cause = error
-                .cause()
-                .map(|cause| ErrorChain(cause.as_ref()).to_string()),
+            error.r#type = kind,
+            error.cause = ErrorChain(cause.as_ref()).to_string(),
             "request failed"
         );
     } else {
@@ -233,7 +224,7 @@ fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),
-            error.r#type = error.kind(),
+            error.r#type = kind,
             "request refused"
         );
     }

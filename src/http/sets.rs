@@ -25,7 +25,7 @@ const BODY_BYTES: usize = 4 << 20;
 /// `POST /api/v1/user/secrets/batch`
 pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
-    let BatchRequest { updates } = BatchRequest::read(call.object_within(BODY_BYTES).await?)?;
+    let updates = new_values(call.object_within(BODY_BYTES).await?)?;
     let id = ChangeSetId::new(Uuid::now_v7());
     let masks: Vec<Mask> = updates.iter().map(|(_, value)| Mask::of(value)).collect();
     let changes = updates.into_iter().zip(&masks).map(|((id, value), mask)| {
@@ -50,7 +50,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
         secrets,
         change_set: id,
     };
-    Ok(json(&mut HttpResponse::Ok(), &answer)?)
+    json(&mut HttpResponse::Ok(), &answer)
 }
 
 /// A set that was applied.
@@ -61,36 +61,30 @@ struct BatchAnswer {
     change_set: ChangeSetId,
 }
 
-/// The body of `update_secrets`.
-struct BatchRequest {
-    updates: Vec<(SecretId, SecretValue)>,
-}
-
-impl BatchRequest {
-    fn read(mut fields: Fields) -> Result<Self, ApiError> {
-        let mut faults = Faults::default();
-        let mut seen = Vec::new();
-        let updates = fields.list("updates", MOST, &mut faults, |field, entry| {
-            let Field::Object(Some(mut fields)) = field else {
-                return entry.note(Err(ItemKind::ValueError));
-            };
-            let id = entry.required(&mut fields, "id", |text| {
-                let id = SecretId::parse(&text).or(Err(ItemKind::UuidParsing))?;
-                if seen.contains(&id) {
-                    return Err(ItemKind::ValueError);
-                }
-                seen.push(id);
-                Ok(id)
-            });
-            let value = entry.required(&mut fields, "value", SecretValue::parse);
-            Some((id?, value?))
+/// Reads the body of `update_secrets`.
+fn new_values(mut fields: Fields) -> Result<Vec<(SecretId, SecretValue)>, ApiError> {
+    let mut faults = Faults::default();
+    let mut seen = Vec::new();
+    let updates = fields.list("updates", MOST, &mut faults, |field, entry| {
+        let Field::Object(Some(mut fields)) = field else {
+            return entry.note(Err(ItemKind::ValueError));
+        };
+        let id = entry.required(&mut fields, "id", |text| {
+            let id = SecretId::parse(&text).or(Err(ItemKind::UuidParsing))?;
+            if seen.contains(&id) {
+                return Err(ItemKind::ValueError);
+            }
+            seen.push(id);
+            Ok(id)
         });
-        if matches!(updates, Some(None)) {
-            faults.note::<()>("updates", Err(ItemKind::Missing));
-        }
-        match updates {
-            Some(Some(updates)) if faults.is_empty() => Ok(Self { updates }),
-            _ => Err(faults.into()),
-        }
+        let value = entry.required(&mut fields, "value", SecretValue::parse);
+        Some((id?, value?))
+    });
+    if matches!(updates, Some(None)) {
+        faults.note::<()>("updates", Err(ItemKind::Missing));
+    }
+    match updates {
+        Some(Some(updates)) if faults.is_empty() => Ok(updates),
+        _ => Err(faults.into()),
     }
 }

@@ -4,13 +4,14 @@
 //! reads it then from the shared ring, or from the database when it lags behind that. So there is no buffer
 //! that a slow reader could fill; one that takes nothing for [`SLOW`] is disconnected, and resumes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::web::Bytes;
 use futures_util::{Stream, stream::unfold};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
 
-use super::{AppState, guard::Credential};
+use super::AppState;
 use crate::{
     domain::{Cursor, ErrorChain, Log},
     store::{CursorError, Filter, LoggedEvent},
@@ -30,7 +31,7 @@ pub(super) struct Follower {
     /// The rooms below.
     pub(super) state: AppState,
     /// What the caller has shown.
-    pub(super) credential: Credential,
+    pub(super) credential: Arc<SecretString>,
     /// The log.
     pub(super) log: Log,
     /// What of it.
@@ -68,10 +69,10 @@ impl Drop for Open {
 struct Streaming {
     _open: Open,
     follower: Follower,
-    began: bool,
+    /// When the last blocks were handed over; none before the first.
+    handed: Option<Instant>,
     beat: Instant,
     check: Instant,
-    handed: Instant,
 }
 
 /// The blocks of a stream. The first, at once, is its start.
@@ -82,10 +83,9 @@ pub(super) fn events(
     let streaming = Streaming {
         _open: Open::count(),
         follower,
-        began: false,
+        handed: None,
         beat: now + HEARTBEAT,
         check: now + RECHECK,
-        handed: now,
     };
     unfold(streaming, |mut streaming| async move {
         let blocks = streaming.next().await?;
@@ -96,18 +96,17 @@ pub(super) fn events(
 impl Streaming {
     async fn next(&mut self) -> Option<Vec<u8>> {
         // Between handing blocks over and being asked for more, the connection took what it was given.
-        if self.began && self.handed.elapsed() >= SLOW {
+        if self.handed.is_some_and(|handed| handed.elapsed() >= SLOW) {
             tracing::info!("a slow reader of events is disconnected");
             return None;
         }
-        let blocks = if self.began {
-            self.more().await?
-        } else {
-            self.began = true;
-            position(self.follower.cursor)
+        let blocks = match self.handed {
+            Some(_) => self.more().await?,
+            None => position(self.follower.cursor),
         };
-        self.handed = Instant::now();
-        self.beat = self.handed + HEARTBEAT;
+        let now = Instant::now();
+        self.handed = Some(now);
+        self.beat = now + HEARTBEAT;
         Some(blocks)
     }
 
@@ -122,7 +121,7 @@ impl Streaming {
             if Instant::now() >= self.check {
                 self.check = Instant::now() + RECHECK;
                 let authenticator = &self.follower.state.authenticator;
-                let credential = self.follower.credential.expose();
+                let credential = self.follower.credential.expose_secret();
                 // In a box, so that a stream that waits has no room for it.
                 Box::pin(authenticator.authenticate(credential))
                     .await
@@ -157,11 +156,9 @@ impl Follower {
                 return Step::Wait;
             };
             self.cursor = last.cursor();
-            let mut wanted = events.iter().filter(|event| self.filter.passes(event));
-            if let Some(first) = wanted.next() {
-                let mut blocks = Vec::new();
-                block(&mut blocks, first);
-                wanted.for_each(|event| block(&mut blocks, event));
+            let wanted = events.iter().filter(|event| self.filter.passes(event));
+            let blocks = blocks(wanted.map(AsRef::as_ref));
+            if !blocks.is_empty() {
                 return Step::Send(blocks);
             }
         }
@@ -178,10 +175,7 @@ impl Follower {
         match page.await {
             Ok(page) => {
                 self.cursor = page.next;
-                let mut blocks = Vec::new();
-                for event in &page.events {
-                    block(&mut blocks, event);
-                }
+                let mut blocks = blocks(&page.events);
                 if blocks.is_empty() {
                     blocks = position(self.cursor);
                 }
@@ -204,10 +198,14 @@ fn position(cursor: Cursor) -> Vec<u8> {
     format!("id: {cursor}\n\n").into_bytes()
 }
 
-/// An event's block. Its body is canonical JSON: one line.
-fn block(blocks: &mut Vec<u8>, event: &LoggedEvent) {
-    let head = format!("id: {}\nevent: {}\ndata: ", event.cursor(), event.kind);
-    blocks.extend_from_slice(head.as_bytes());
-    blocks.extend_from_slice(&event.body);
-    blocks.extend_from_slice(b"\n\n");
+/// The blocks of events. A body is canonical JSON: one line.
+fn blocks<'a>(events: impl IntoIterator<Item = &'a LoggedEvent>) -> Vec<u8> {
+    let mut blocks = Vec::new();
+    for event in events {
+        let head = format!("id: {}\nevent: {}\ndata: ", event.cursor(), event.kind);
+        blocks.extend_from_slice(head.as_bytes());
+        blocks.extend_from_slice(&event.body);
+        blocks.extend_from_slice(b"\n\n");
+    }
+    blocks
 }

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::{
     crypto::{CheckpointSigner, Keyring, OpenError, SealError, Sealer},
     domain::{KeyId, KeyState, ServiceKeyName, Timestamp},
-    store::{Admin, Reader, StoreError, StoredKey, StoredServiceKey, Target},
+    store::{Admin, Reader, StoreError, StoredServiceKey, Target},
 };
 
 /// Keyring and database don't match.
@@ -48,24 +48,15 @@ pub(crate) async fn verify(
         let first = keyring.last().ok_or(KeysError::NoPrimary)?;
         let admin = Admin::open(target, &Handle::current()).await?;
         let now = Timestamp::from(Utc::now());
-        admin
-            .add_first_key(first, keyring.check_value(first)?, now)
-            .await?;
+        let check_value = keyring.check_value(first)?;
+        admin.add_first_key(first, check_value, now).await?;
         admin.close().await;
         known = reader.keys().await?;
     }
-    for StoredKey {
-        id,
-        state,
-        check_value,
-        primary: _,
-    } in &known
-    {
-        if *state != KeyState::Retired {
-            keyring
-                .verify(id, check_value)
-                .map_err(|error| KeysError::Key(id.clone(), error))?;
-        }
+    for key in known.iter().filter(|key| key.state != KeyState::Retired) {
+        keyring
+            .verify(&key.id, &key.check_value)
+            .map_err(|error| KeysError::Key(key.id.clone(), error))?;
     }
     let primary = known.into_iter().find(|key| key.primary);
     primary.map(|key| key.id).ok_or(KeysError::NoPrimary)

@@ -1,13 +1,11 @@
 //! Typed settings. In: the embedded `config/default.toml`, files, environment variables.
 //! Out: [`Settings`], every value of it checked, or [`SettingsError`] with all faults at once.
 //!
-//! Promise: no fault, no `Debug` and no error of a parser shows a value that was given. That is why `config`
-//! only layers the sources, and the values are read key by key: deserialising a struct stops at the first
-//! fault, and its message quotes the value.
+//! Promise: no fault, no `Debug` and no error of a parser shows a value that was given. That is why the values
+//! are read key by key: deserialising a struct stops at the first fault, and its message quotes the value.
 //!
 //! What it does not do: check whether a path, a host or a database exists.
 
-mod error;
 mod layers;
 mod parse;
 mod reader;
@@ -15,10 +13,9 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub(crate) use error::SettingsError;
-pub(crate) use layers::Sources;
+use layers::Sources;
 pub(crate) use sections::{
     ActivityRecord, ActivitySettings, AuditSettings, BrokerSettings, ClientVersion, CommitSettings,
     DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings, LogFormat,
@@ -59,26 +56,36 @@ pub(crate) struct Settings {
     pub embedded: bool,
 }
 
+/// The service does not start: all faults of all sources, one on each line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", faults.join("\n"))]
+pub(crate) struct SettingsError {
+    /// Each names the setting, its source and what must hold, and none the value; at least one.
+    faults: Vec<String>,
+}
+
 impl Settings {
     /// Reads the settings of this process; `config_file` is the argument `--config`.
     ///
     /// # Errors
     /// All faults of all sources together.
     pub(crate) fn load(config_file: Option<&Path>) -> Result<Self, SettingsError> {
-        Self::read(&Sources::of_process(config_file))
+        Self::read(&Sources {
+            environment: std::env::vars_os().collect(),
+            config_file: config_file.map(Path::to_owned),
+            folder: PathBuf::new(),
+        })
     }
 
     /// Reads the settings from the sources given, and from nothing else.
-    ///
-    /// # Errors
-    /// All faults of all sources together.
-    pub(crate) fn read(sources: &Sources) -> Result<Self, SettingsError> {
-        let mut reader = reader::SettingReader::new(layers::collect(sources));
-        let settings = sections::read(&mut reader);
-        let faults = reader.into_faults();
-        match settings {
-            Some(settings) if faults.is_empty() => Ok(settings),
-            Some(_) | None => Err(SettingsError { faults }),
+    fn read(sources: &Sources) -> Result<Self, SettingsError> {
+        let mut reader = layers::collect(sources);
+        let settings = Self::take(&mut reader);
+        let faults = [reader.faults, reader.unknown].concat();
+        if faults.is_empty() {
+            Ok(settings)
+        } else {
+            Err(SettingsError { faults })
         }
     }
 }

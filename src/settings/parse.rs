@@ -1,21 +1,20 @@
 //! What a text must be to be a setting. In: the text. Out: the typed value, or none; the rule in words is in
-//! `sections.rs`, where the setting is read.
+//! `config/default.toml`, above the setting.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
+use serde::de::{self, DeserializeOwned, IntoDeserializer as _, value::StrDeserializer};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{ActivityRecord, ClientVersion, LogFormat, ReservedName};
+use super::{ClientVersion, ReservedName};
 use crate::domain::{KeyId, SecretName};
-
-const KEY_BYTES: usize = 32;
 
 fn is_made_of(text: &str, longest: usize, letter: impl Fn(u8) -> bool) -> bool {
     (1..=longest).contains(&text.len()) && text.bytes().all(letter)
@@ -23,11 +22,9 @@ fn is_made_of(text: &str, longest: usize, letter: impl Fn(u8) -> bool) -> bool {
 
 /// An IP address, IPv6 with or without brackets, or a host name (RFC 1123).
 pub(super) fn host(text: &str) -> Option<String> {
-    let bracketed = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    if let Some(address) = bracketed {
-        return Some(address.parse::<Ipv6Addr>().ok()?.to_string());
+    if let Some(rest) = text.strip_prefix('[') {
+        let address: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;
+        return Some(address.to_string());
     }
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_string());
@@ -37,12 +34,13 @@ pub(super) fn host(text: &str) -> Option<String> {
         is_made_of(label, 63, letter) && !label.starts_with('-') && !label.ends_with('-')
     };
     // A name that ends in a number is a misspelt address.
-    let named = text
-        .rsplit('.')
-        .next()?
-        .bytes()
-        .any(|byte| !byte.is_ascii_digit());
+    let last = text.rsplit('.').next()?;
+    let named = last.bytes().any(|byte| !byte.is_ascii_digit());
     (named && text.len() <= 253 && text.split('.').all(label)).then(|| text.to_owned())
+}
+
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| text.into())
 }
 
 const SQLITE: &str = "sqlite://";
@@ -59,26 +57,21 @@ pub(super) fn database_url(text: &str) -> Option<SecretString> {
         let plain = !path.is_empty() && !path.contains(['?', '%', '\0']);
         plain && !path.starts_with("//") && !path.ends_with('/') && path != ":memory:"
     } else {
-        has_scheme(text, &["postgres", "postgresql"])
+        parse_url(text, &["postgres", "postgresql"]).is_some()
     };
     good.then(|| SecretString::from(text))
 }
 
 pub(super) fn broker_url(text: &str) -> Option<SecretString> {
-    let host = || Url::parse(text).is_ok_and(|url| url.has_host());
-    let good = has_scheme(text, &["amqp", "amqps"]) && host();
+    let good = parse_url(text, &["amqp", "amqps"])?.has_host();
     good.then(|| SecretString::from(text))
 }
 
 /// Without credentials: those would be printed.
 pub(super) fn service_url(text: &str) -> Option<String> {
-    let plain = || {
-        Url::parse(text).is_ok_and(|url| {
-            url.has_host() && url.username().is_empty() && url.password().is_none()
-        })
-    };
-    let whole = !text.contains(['?', '#']);
-    let good = has_scheme(text, &["http", "https"]) && plain() && whole;
+    let url = parse_url(text, &["http", "https"])?;
+    let plain = url.has_host() && url.username().is_empty() && url.password().is_none();
+    let good = plain && !text.contains(['?', '#']);
     good.then(|| text.trim_end_matches('/').to_owned())
 }
 
@@ -90,17 +83,14 @@ pub(super) fn token(text: &str) -> Option<SecretString> {
 
 /// `ed25519:` and a key.
 pub(super) fn public_key(text: &str) -> Option<String> {
-    let key = STANDARD.decode(text.strip_prefix("ed25519:")?).ok()?;
-    (key.len() == KEY_BYTES).then(|| text.to_owned())
+    is_key(text.strip_prefix("ed25519:")?).then(|| text.to_owned())
 }
 
-fn has_scheme(text: &str, schemes: &[&str]) -> bool {
+fn parse_url(text: &str, schemes: &[&str]) -> Option<Url> {
     // The parser accepts space around the address and a single slash; the libraries do not.
-    let begins = |scheme: &&str| {
-        text.strip_prefix(*scheme)
-            .is_some_and(|rest| rest.starts_with("://"))
-    };
-    !text.contains(char::is_whitespace) && schemes.iter().any(begins) && Url::parse(text).is_ok()
+    let (scheme, _) = text.split_once("://")?;
+    let good = !text.contains(char::is_whitespace) && schemes.contains(&scheme);
+    good.then(|| Url::parse(text).ok())?
 }
 
 /// AMQP 0-9-1's exchange names; the broker's own are not for events.
@@ -111,16 +101,15 @@ pub(super) fn exchange(text: &str) -> Option<String> {
 
 /// `id:base64` of 32 bytes, whole.
 pub(super) fn key_entry(text: &str) -> Option<SecretString> {
-    let (id, encoded) = text.split_once(':')?;
-    let key = Zeroizing::new(STANDARD.decode(encoded).ok()?);
-    let good = KeyId::parse(id).is_ok() && key.len() == KEY_BYTES;
+    let (id, key) = text.split_once(':')?;
+    let good = KeyId::parse(id).is_ok() && is_key(key);
     good.then(|| SecretString::from(text))
 }
 
-/// The ID of such an entry.
-pub(super) fn id_of_entry(entry: &SecretString) -> String {
-    let id = entry.expose_secret().split(':').next();
-    id.map_or_else(String::new, str::to_owned)
+/// Whether it is 32 bytes in padded standard base64.
+fn is_key(encoded: &str) -> bool {
+    let key = STANDARD.decode(encoded).map(Zeroizing::new);
+    key.is_ok_and(|key| key.len() == 32)
 }
 
 pub(super) fn reserved_name(text: &str) -> Option<ReservedName> {
@@ -149,9 +138,9 @@ pub(super) fn client_version(text: &str) -> Option<ClientVersion> {
 
 /// A network, or an address as the network of itself.
 pub(super) fn network(text: &str) -> Option<IpNet> {
-    let network: Result<IpNet, _> = text.parse();
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    network.ok().or_else(address).map(|network| network.trunc())
+    let network = text.parse::<IpNet>().ok();
+    let network = network.or_else(|| Some(text.parse::<IpAddr>().ok()?.into()))?;
+    Some(network.trunc())
 }
 
 /// An origin as browsers write it, so that comparing bytes is correct.
@@ -161,20 +150,8 @@ pub(super) fn origin(text: &str) -> Option<String> {
     (web && url.origin().ascii_serialization() == text).then(|| text.to_owned())
 }
 
-pub(super) fn activity_record(text: &str) -> Option<ActivityRecord> {
-    match text {
-        "commit" => Some(ActivityRecord::Commit),
-        "async" => Some(ActivityRecord::Async),
-        "off" => Some(ActivityRecord::Off),
-        _ => None,
-    }
-}
-
-pub(super) fn log_format(text: &str) -> Option<LogFormat> {
-    match text {
-        "auto" => Some(LogFormat::Auto),
-        "pretty" => Some(LogFormat::Pretty),
-        "json" => Some(LogFormat::Json),
-        _ => None,
-    }
+/// One of an enum's names.
+pub(super) fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let text: StrDeserializer<'_, de::value::Error> = text.into_deserializer();
+    T::deserialize(text).ok()
 }

@@ -1,262 +1,173 @@
-//! Takes settings by name from the layers, each with its rule, and collects the faults.
+//! Takes settings by name from the layers, each with its parser. A fault is noted, and the default stands in for
+//! the value: so reading goes on, and no fault hides another.
 
-use std::{
-    collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, time::Duration,
-};
+use std::{collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
-use config::{Value, ValueKind};
-use secrecy::SecretString;
+use serde_json::Value;
 
-use super::{
-    error::{Source, fault},
-    layers::{Layers, PRESETS},
-    parse,
-};
+use super::layers::{BUILT_IN, DEFAULT, PRESETS, SettingReader, fault};
 
-pub(super) struct SettingReader(Layers);
-
-/// A value as its source gave it.
-enum Given<'a> {
-    /// From a file, with TOML's type.
-    Typed(&'a ValueKind),
-    /// From the environment.
-    Text(&'a str),
-}
+/// The parser of a text.
+type Parse<T> = fn(&str) -> Option<T>;
 
 impl SettingReader {
-    pub(super) fn new(layers: Layers) -> Self {
-        Self(layers)
-    }
-
-    /// All faults; what is no setting comes last.
-    pub(super) fn into_faults(self) -> Vec<String> {
-        self.0.faults.into_iter().chain(self.0.unknown).collect()
-    }
-
-    fn value(&self, key: &str) -> Option<&Value> {
-        let (section, name) = key.split_once('.')?;
-        table(table(&self.0.values.cache)?.get(section)?)?.get(name)
-    }
-
     /// Where the value that wins came from.
-    pub(super) fn source(&self, key: &str) -> Source {
-        let origin = self.value(key).and_then(Value::origin);
-        let source = origin.and_then(|index| self.0.sources.get(index.parse::<usize>().ok()?));
-        // A setting without a value is one that the default lacks.
-        source.cloned().unwrap_or(Source::Default)
-    }
-
-    fn given(&self, key: &str) -> Option<Given<'_>> {
-        Some(match (self.source(key), &self.value(key)?.kind) {
-            (Source::Variable(_), ValueKind::String(text)) => Given::Text(text),
-            (_, kind) => Given::Typed(kind),
-        })
+    pub(super) fn source(&self, key: &str) -> &str {
+        let setting = self.settings.get(key);
+        setting.map_or(BUILT_IN, |setting| &setting.source)
     }
 
     /// A file or a variable gives this setting.
     pub(super) fn is_set(&self, key: &str) -> bool {
-        self.source(key) != Source::Default || self.is_refused(key)
+        self.source(key) != BUILT_IN
     }
 
-    /// The setting has a fault already.
-    fn is_refused(&self, key: &str) -> bool {
-        self.0.refused.iter().any(|other| other == key)
+    /// The value that wins, unless there is a fault of it.
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.settings.get(key)?.value.as_ref()
     }
 
     /// Notes that the value given for `key` breaks its rule.
     pub(super) fn refuse(&mut self, key: &str, rule: &str) {
-        let what = format!("must be {rule}");
-        self.0.faults.push(fault(key, &self.source(key), what));
-        self.0.refused.push(key.to_owned());
+        if let Some(setting) = self.settings.get_mut(key) {
+            setting.value = None;
+            let what = format!("must be {rule}");
+            self.faults.push(fault(key, &setting.source, what));
+        }
     }
 
-    /// The value that wins, parsed; else a fault and none.
-    fn take<T>(
+    /// The value that wins, parsed. None if there is a fault of it, which is noted now unless it was before.
+    pub(super) fn given<T>(
         &mut self,
         key: &str,
         rule: &str,
-        parse: impl FnOnce(Given<'_>) -> Option<T>,
+        parse: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
-        if self.is_refused(key) {
-            return None;
-        }
-        let parsed = self.given(key).and_then(parse);
+        let parsed = parse(self.value(key)?);
         if parsed.is_none() {
             self.refuse(key, rule);
         }
         parsed
     }
 
-    pub(super) fn text<T>(
-        &mut self,
-        key: &str,
-        rule: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        self.take(key, rule, |given| parse(text_of(&given)?))
+    /// The value that wins, parsed, or the default in place of one with a fault.
+    fn take<T>(&mut self, key: &str, rule: &str, parse: impl Fn(&Value) -> Option<T>) -> T {
+        let given = self.given(key, rule, &parse);
+        let value = given.or_else(|| self.defaults.get(key).and_then(parse));
+        #[expect(clippy::expect_used, reason = "each start reads all defaults")]
+        value.expect("the default has this setting and obeys its rule")
+    }
+
+    pub(super) fn text<T>(&mut self, key: &str, parse: Parse<T>) -> T {
+        self.take(key, rule_of(key), |value| parse(value.as_str()?))
     }
 
     /// A text that may be empty.
-    #[expect(
-        clippy::option_option,
-        reason = "a fault, empty, and a value are three things"
-    )]
-    pub(super) fn optional<T>(
-        &mut self,
-        key: &str,
-        rule: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<Option<T>> {
-        self.text(key, rule, |text| match text {
+    pub(super) fn optional<T>(&mut self, key: &str, parse: Parse<T>) -> Option<T> {
+        self.take(key, rule_of(key), |value| match value.as_str()? {
             "" => Some(None),
             text => parse(text).map(Some),
         })
     }
 
-    pub(super) fn list<T>(
-        &mut self,
-        key: &str,
-        rule: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        self.take(key, &format!("a list of {rule}"), |given| {
-            items_of(&given)?.into_iter().map(parse).collect()
+    pub(super) fn list<T>(&mut self, key: &str, parse: Parse<T>) -> Vec<T> {
+        self.take(key, rule_of(key), |value| {
+            items_of(value)?.into_iter().map(parse).collect()
         })
     }
 
-    /// A list in which `name_of` is another one for each item.
-    pub(super) fn distinct<T>(
-        &mut self,
-        key: &str,
-        rule: &str,
-        parse: impl Fn(&str) -> Option<T>,
-        name_of: impl Fn(&T) -> String,
-    ) -> Option<Vec<T>> {
-        self.take(key, &format!("a list of {rule}"), |given| {
-            let items: Option<Vec<T>> = items_of(&given)?.into_iter().map(parse).collect();
-            let mut names = BTreeSet::new();
-            items.filter(|items| items.iter().all(|item| names.insert(name_of(item))))
+    /// A list in which what stands before `divider` is another name in each item.
+    pub(super) fn distinct<T>(&mut self, key: &str, divider: char, parse: Parse<T>) -> Vec<T> {
+        self.take(key, rule_of(key), |value| {
+            let items = items_of(value)?;
+            let names = items.iter().map(|item| item.split(divider).next());
+            if names.collect::<BTreeSet<_>>().len() < items.len() {
+                return None;
+            }
+            items.into_iter().map(parse).collect()
         })
     }
 
-    pub(super) fn number<N: TryFrom<u64>>(
-        &mut self,
-        key: &str,
-        range: RangeInclusive<u64>,
-    ) -> Option<N> {
+    /// The items of a list without a fault; else none.
+    pub(super) fn items(&self, key: &str) -> Vec<&str> {
+        self.value(key).and_then(items_of).unwrap_or_default()
+    }
+
+    pub(super) fn number<N: TryFrom<u64>>(&mut self, key: &str, range: RangeInclusive<u64>) -> N {
         let rule = format!("a whole number from {} to {}", range.start(), range.end());
-        self.take(key, &rule, |given| {
-            let number = whole_of(&given).filter(|number| range.contains(number))?;
+        self.take(key, &rule, |value| {
+            let number = value.as_u64().filter(|number| range.contains(number))?;
             N::try_from(number).ok()
         })
     }
 
-    pub(super) fn positive(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<NonZeroU32> {
-        self.number::<u32>(key, range).and_then(NonZeroU32::new)
+    /// A number whose range begins at 1 or later.
+    pub(super) fn positive(&mut self, key: &str, range: RangeInclusive<u64>) -> NonZeroU32 {
+        NonZeroU32::new(self.number(key, range)).unwrap_or(NonZeroU32::MIN)
     }
 
-    pub(super) fn millis(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<Duration> {
-        self.number(key, range).map(Duration::from_millis)
+    pub(super) fn millis(&mut self, key: &str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.number(key, range))
     }
 
-    pub(super) fn seconds(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<Duration> {
-        self.number(key, range).map(Duration::from_secs)
+    pub(super) fn seconds(&mut self, key: &str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_secs(self.number(key, range))
     }
 
     /// Days that something is kept; 0 means for ever.
-    #[expect(
-        clippy::option_option,
-        reason = "a fault, for ever, and so long are three things"
-    )]
-    pub(super) fn days(&mut self, key: &str) -> Option<Option<Duration>> {
-        let days: u64 = self.number(key, 0..=36_500)?;
-        Some((days > 0).then(|| Duration::from_secs(days * 86_400)))
+    pub(super) fn days(&mut self, key: &str) -> Option<Duration> {
+        let days: u64 = self.number(key, 0..=36_500);
+        (days > 0).then(|| Duration::from_secs(days * 86_400))
     }
 
-    pub(super) fn switch(&mut self, key: &str) -> Option<bool> {
-        self.take(key, "true or false", |given| match given {
-            Given::Text(text) => text.parse().ok(),
-            Given::Typed(ValueKind::Boolean(switch)) => Some(*switch),
-            Given::Typed(_) => None,
-        })
+    pub(super) fn switch(&mut self, key: &str) -> bool {
+        self.take(key, rule_of(key), Value::as_bool)
     }
 
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        let plain = |text: &str| !text.is_empty() && !text.contains('\0');
-        self.text(key, "a path", |text| plain(text).then(|| text.into()))
-    }
-
-    pub(super) fn database_url(&mut self, key: &str) -> Option<SecretString> {
-        let rule =
-            "sqlite://PATH (a plain path, without parameters), postgres://… or postgresql://…";
-        self.text(key, rule, parse::database_url)
-    }
-
-    /// The presets' keys, in the order of their declaration.
+    /// The names of the presets, in the order of their declaration. The default declares some; they can't be
+    /// removed, only emptied.
     pub(super) fn presets(&self) -> Vec<String> {
-        let presets = table(&self.0.values.cache).and_then(|root| table(root.get(PRESETS)?));
-        // The default declares some; they can't be removed, only emptied.
-        presets.map_or_else(Vec::new, |presets| presets.keys().cloned().collect())
+        let keys = self.settings.keys();
+        let names = keys.filter_map(|key| key.strip_prefix(PRESETS));
+        names.map(str::to_owned).collect()
     }
 
     /// A fault if both numbers obey their own rules but not this order. It is reported of the one that was
     /// set.
     pub(super) fn compare(&mut self, smaller: &str, larger: &str, or_equal: bool) {
-        let number = |key| self.given(key).and_then(|given| whole_of(&given));
-        let good = [smaller, larger].iter().all(|key| !self.is_refused(key));
-        let (Some(small), Some(large), true) = (number(smaller), number(larger), good) else {
+        let number = |key| self.value(key).and_then(Value::as_u64);
+        let (Some(small), Some(large)) = (number(smaller), number(larger)) else {
             return;
         };
-        if small < large || (or_equal && small == large) {
-            return;
-        }
-        let (relation, inverse) = if or_equal {
-            ("at most", "at least")
+        let (holds, relation, inverse) = if or_equal {
+            (small <= large, "at most", "at least")
         } else {
-            ("less than", "more than")
+            (small < large, "less than", "more than")
         };
-        let (key, relation, other) = if self.is_set(smaller) {
-            (smaller, relation, larger)
+        let (key, rule) = if self.is_set(smaller) {
+            let source = self.source(larger);
+            (smaller, format!("{relation} {larger} ({source})"))
         } else {
-            (larger, inverse, smaller)
+            let source = self.source(smaller);
+            (larger, format!("{inverse} {smaller} ({source})"))
         };
-        let source = self.source(other);
-        self.refuse(key, &format!("{relation} {other} ({source})"));
-    }
-}
-
-fn table(value: &Value) -> Option<&config::Map<String, Value>> {
-    let ValueKind::Table(table) = &value.kind else {
-        return None;
-    };
-    Some(table)
-}
-
-fn text_of<'a>(given: &Given<'a>) -> Option<&'a str> {
-    match given {
-        Given::Text(text) => Some(text),
-        Given::Typed(ValueKind::String(text)) => Some(text),
-        Given::Typed(_) => None,
-    }
-}
-
-fn whole_of(given: &Given<'_>) -> Option<u64> {
-    match given {
-        // `parse` takes a plus sign, which no file does.
-        Given::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-        Given::Typed(ValueKind::I64(number)) => u64::try_from(*number).ok(),
-        Given::Text(_) | Given::Typed(_) => None,
-    }
-}
-
-fn items_of<'a>(given: &Given<'a>) -> Option<Vec<&'a str>> {
-    match given {
-        Given::Text("") => Some(Vec::new()),
-        Given::Text(text) => Some(text.split(',').map(str::trim).collect()),
-        Given::Typed(ValueKind::Array(items)) => {
-            let text = |item: &'a Value| text_of(&Given::Typed(&item.kind));
-            items.iter().map(text).collect()
+        if !holds {
+            self.refuse(key, &rule);
         }
-        Given::Typed(_) => None,
     }
+}
+
+/// The rule of a setting, as the comment above it in `config/default.toml` ends.
+fn rule_of(key: &str) -> &'static str {
+    let rule = key.split_once('.').and_then(|(section, name)| {
+        let (_, section) = DEFAULT.split_once(&format!("\n[{section}]\n"))?;
+        let (comment, _) = section.split_once(&format!("\n{name} = "))?;
+        let last = comment.lines().last()?;
+        last.strip_prefix("# Must be ")?.strip_suffix('.')
+    });
+    rule.unwrap_or_default()
+}
+
+fn items_of(value: &Value) -> Option<Vec<&str>> {
+    value.as_array()?.iter().map(Value::as_str).collect()
 }

@@ -1,5 +1,4 @@
-//! The settings one by one: each section's type, with the rule of every setting, and the rules between them.
-//! All of a section is read before any of it is missed, so that no fault hides another.
+//! The settings one by one: each section's type, with the parser of every setting, and the rules between them.
 
 use std::{
     net::IpAddr,
@@ -11,8 +10,13 @@ use std::{
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
 
-use super::{Settings, parse, reader::SettingReader};
+use super::{
+    Settings,
+    layers::{PRESETS, SettingReader},
+    parse,
+};
 use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
 /// The range of all deadlines: none can be switched off, and none is longer than ten minutes.
@@ -25,60 +29,47 @@ const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
 /// Any of these set: not the embedded default.
 const EMBEDDED: [&str; 3] = ["database.url", "keyring.path", "keyring.keys"];
 
-pub(super) fn read(reader: &mut SettingReader) -> Option<Settings> {
-    let server = ServerSettings::read(reader);
-    let database = DatabaseSettings::read(reader);
-    let broker = BrokerSettings::read(reader);
-    let keyring = KeyringSettings::read(reader);
-    let limits = LimitSettings::read(reader);
-    let reserved = limits
-        .as_ref()
-        .map(|limits| limits.reserved_names.as_slice());
-    // Without a good list of reserved names only the form of presets is checked.
-    let presets = presets(reader, reserved.unwrap_or_default());
-    let commit = CommitSettings::read(reader);
-    let http = HttpSettings::read(reader);
-    let activity = ActivitySettings::read(reader);
-    let events = EventSettings::read(reader);
-    let metrics = MetricsSettings::read(reader);
-    let audit = AuditSettings::read(reader);
-    let log = LogSettings::read(reader);
-    one_key_source(reader);
-    // Each deadline ends what the next one waits for (docs/architecture.md).
-    reader.compare(
-        "database.idle_in_transaction_ms",
-        "database.timeout_ms",
-        true,
-    );
-    reader.compare("database.timeout_ms", "commit.watchdog_ms", false);
-    reader.compare("commit.timeout_ms", "commit.watchdog_ms", false);
-    reader.compare("commit.watchdog_ms", "http.timeout_ms", false);
-    Some(Settings {
-        server: server?,
-        database: database?,
-        broker: broker?,
-        keyring: keyring?,
-        limits: limits?,
-        presets: presets?,
-        commit: commit?,
-        http: http?,
-        activity: activity?,
-        events: events?,
-        metrics: metrics?,
-        audit: audit?,
-        log: log?,
-        embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
-    })
+impl Settings {
+    pub(super) fn take(reader: &mut SettingReader) -> Self {
+        let settings = Self {
+            server: ServerSettings::take(reader),
+            database: DatabaseSettings::take(reader),
+            broker: BrokerSettings::take(reader),
+            keyring: KeyringSettings::take(reader),
+            limits: LimitSettings::take(reader),
+            presets: presets(reader),
+            commit: CommitSettings::take(reader),
+            http: HttpSettings::take(reader),
+            activity: ActivitySettings::take(reader),
+            events: EventSettings::take(reader),
+            metrics: MetricsSettings::take(reader),
+            audit: AuditSettings::take(reader),
+            log: LogSettings::take(reader),
+            embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
+        };
+        if !reader.items("keyring.keys").is_empty() && reader.is_set("keyring.path") {
+            let other = reader.source("keyring.path");
+            let rule = format!("empty where keyring.path is set ({other})");
+            reader.refuse("keyring.keys", &rule);
+        }
+        // Each deadline ends what the next one waits for (docs/architecture.md).
+        let idle = "database.idle_in_transaction_ms";
+        reader.compare(idle, "database.timeout_ms", true);
+        reader.compare("database.timeout_ms", "commit.watchdog_ms", false);
+        reader.compare("commit.timeout_ms", "commit.watchdog_ms", false);
+        reader.compare("commit.watchdog_ms", "http.timeout_ms", false);
+        settings
+    }
 }
 
-/// Defines a section: its type, and how each field is read: `field: Type = "key" by method(arguments)`.
-macro_rules! section {
-    (
+/// Defines sections: each type, and how each field of it is read: `field: Type = "key" by method(arguments)`.
+macro_rules! sections {
+    ($(
         $(#[$doc:meta])*
         $name:ident {
             $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal $how:ident($($rule:expr),*);)*
         }
-    ) => {
+    )*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub(crate) struct $name {
@@ -86,31 +77,28 @@ macro_rules! section {
         }
 
         impl $name {
-            fn read(reader: &mut SettingReader) -> Option<Self> {
-                $(let $field = reader.$how($key $(, $rule)*);)*
-                Some(Self { $($field: $field?,)* })
+            fn take(reader: &mut SettingReader) -> Self {
+                Self { $($field: reader.$how($key $(, $rule)*),)* }
             }
         }
-    };
+    )*};
 }
 
-section!(
+sections! {
     /// `server.*`
     ServerSettings {
         /// IP address (IPv6 without brackets) or host name.
-        host: String = "server.host" text("an IP address or a host name", parse::host);
+        host: String = "server.host" text(parse::host);
         /// 0 takes a free one.
         port: u16 = "server.port" number(0..=65_535);
         /// How long `/ready` says 503 before the listener closes.
         drain_delay: Duration = "server.drain_delay_ms" millis(0..=60_000);
     }
-);
 
-section!(
     /// `database.*`
     DatabaseSettings {
         /// May hold a password.
-        url: SecretString = "database.url" database_url();
+        url: SecretString = "database.url" text(parse::database_url);
         /// Of the readers; the writer has one of its own.
         max_connections: u32 = "database.max_connections" number(1..=1_000);
         /// Statement and lock timeout, SQLite's busy timeout.
@@ -118,35 +106,23 @@ section!(
         /// At most `timeout`.
         idle_in_transaction: Duration = "database.idle_in_transaction_ms" millis(DEADLINE_MS);
     }
-);
 
-section!(
     /// `broker.*`
     BrokerSettings {
         /// None: no relay. May hold a password.
-        url: Option<SecretString> = "broker.url"
-            optional("empty, amqp://HOST… or amqps://HOST…", parse::broker_url);
+        url: Option<SecretString> = "broker.url" optional(parse::broker_url);
         /// The topic exchange.
-        exchange: String = "broker.exchange"
-            text("1 to 127 of A-Z a-z 0-9 . _ : -, not beginning with \"amq.\"", parse::exchange);
+        exchange: String = "broker.exchange" text(parse::exchange);
     }
-);
 
-section!(
     /// `keyring.*`
     KeyringSettings {
         /// The file; not read where there are `keys`.
-        path: PathBuf = "keyring.path" path();
+        path: PathBuf = "keyring.path" text(parse::path);
         /// `id:base64` entries, checked for their form, each ID once; none: the file.
-        keys: Vec<SecretString> = "keyring.keys" distinct(
-            "ID:KEY, each ID once (1 to 32 of a-z 0-9 -), KEY 32 bytes in padded standard base64",
-            parse::key_entry,
-            parse::id_of_entry
-        );
+        keys: Vec<SecretString> = "keyring.keys" distinct(':', parse::key_entry);
     }
-);
 
-section!(
     /// `limits.*`
     LimitSettings {
         /// Secrets of one owner.
@@ -166,15 +142,9 @@ section!(
         /// How long a body may take to arrive.
         body_time: Duration = "limits.body_seconds" seconds(1..=600);
         /// Names that no secret may have.
-        reserved_names: Vec<ReservedName> = "limits.reserved_names" list(
-            "names of letters, digits and _ (not beginning with a digit), \
-             each with or without a * at its end",
-            parse::reserved_name
-        );
+        reserved_names: Vec<ReservedName> = "limits.reserved_names" list(parse::reserved_name);
     }
-);
 
-section!(
     /// `commit.*`
     CommitSettings {
         /// Changes in one transaction.
@@ -188,9 +158,7 @@ section!(
         /// A batch's longest life; less than `http.timeout`.
         watchdog: Duration = "commit.watchdog_ms" millis(DEADLINE_MS);
     }
-);
 
-section!(
     /// `http.*`
     HttpSettings {
         /// When a request without an answer gets one.
@@ -198,84 +166,51 @@ section!(
         /// Plain HTTP under `/api/` gets 426.
         require_tls: bool = "http.require_tls" switch();
         /// The oldest version of each client that is served; each name once.
-        min_client_versions: Vec<ClientVersion> = "http.min_client_versions" distinct(
-            "NAME/X.Y.Z, each NAME once (1 to 64 of A-Z a-z 0-9 . _ -)",
-            parse::client_version,
-            |one| one.name.clone()
-        );
+        min_client_versions: Vec<ClientVersion> = "http.min_client_versions" distinct('/', parse::client_version);
         /// The peers whose forwarding headers are believed.
-        trusted_proxies: Vec<IpNet> = "http.trusted_proxies"
-            list("IP addresses and networks (10.0.0.0/8)", parse::network);
+        trusted_proxies: Vec<IpNet> = "http.trusted_proxies" list(parse::network);
         /// Serialized origins, as a browser sends them in `Origin`.
-        cors_origins: Vec<String> = "http.cors_origins" list(
-            "origins: http:// or https://, a host, a port where it is not the usual one, and no more",
-            parse::origin
-        );
+        cors_origins: Vec<String> = "http.cors_origins" list(parse::origin);
     }
-);
 
-section!(
     /// `activity.*`
     ActivitySettings {
         /// How it is recorded that a value was handed out.
-        record: ActivityRecord = "activity.record" text("commit, async or off", parse::activity_record);
+        record: ActivityRecord = "activity.record" text(parse::word);
         /// How long the log `activity` is kept; none means for ever.
         retain: Option<Duration> = "activity.retain_days" days();
     }
-);
 
-section!(
     /// `events.*`
     EventSettings {
         /// How long the log `changes` is kept; none means for ever.
         retain: Option<Duration> = "events.retain_days" days();
     }
-);
 
-section!(
     /// `metrics.*`
     MetricsSettings {
         /// The port of a listener of their own, on the same host; 0 takes a free one.
-        port: Option<u16> = "metrics.port"
-            optional("empty, or a whole number from 0 to 65535", |text| text.parse().ok());
+        port: Option<u16> = "metrics.port" optional(|text| text.parse().ok());
     }
-);
 
-section!(
     /// `audit.*`
     AuditSettings {
         /// May hold a password.
-        database_url: SecretString = "audit.database_url" database_url();
+        database_url: SecretString = "audit.database_url" text(parse::database_url);
         /// The service's address, without a slash at its end.
-        url: Option<String> = "audit.url"
-            optional("empty, http://HOST… or https://HOST…", parse::service_url);
+        url: Option<String> = "audit.url" optional(parse::service_url);
         /// The token for the service's log.
-        token: Option<SecretString> = "audit.token"
-            optional("empty, or at most 4096 visible ASCII characters", parse::token);
+        token: Option<SecretString> = "audit.token" optional(parse::token);
         /// `ed25519:<base64>`, checked for its form.
-        public_key: Option<String> = "audit.public_key" optional(
-            "empty, or ed25519:KEY, KEY 32 bytes in padded standard base64",
-            parse::public_key
-        );
+        public_key: Option<String> = "audit.public_key" optional(parse::public_key);
         /// How often the heads are compared.
         compare: Duration = "audit.compare_seconds" seconds(1..=3_600);
     }
-);
 
-section!(
     /// `log.*`
     LogSettings {
         /// How lines look.
-        format: LogFormat = "log.format" text("auto, pretty or json", parse::log_format);
-    }
-);
-
-fn one_key_source(reader: &mut SettingReader) {
-    let keys = reader.list("keyring.keys", "", |text| Some(text.len()));
-    if keys.is_some_and(|keys| !keys.is_empty()) && reader.is_set("keyring.path") {
-        let other = reader.source("keyring.path");
-        let rule = format!("empty where keyring.path is set ({other})");
-        reader.refuse("keyring.keys", &rule);
+        format: LogFormat = "log.format" text(parse::word);
     }
 }
 
@@ -288,29 +223,29 @@ pub(crate) struct Preset {
     pub name: SecretName,
 }
 
-fn presets(reader: &mut SettingReader, reserved: &[ReservedName]) -> Option<Vec<Preset>> {
+fn presets(reader: &mut SettingReader) -> Vec<Preset> {
+    // Without a good list of reserved names only the form of presets is checked.
+    let reserved = reader.items("limits.reserved_names").into_iter();
+    let reserved: Vec<ReservedName> = reserved.filter_map(parse::reserved_name).collect();
+    let free = |name: &SecretName| !reserved.iter().any(|one| one.covers(name.as_str()));
     let mut presets = Vec::new();
-    let mut complete = true;
-    for key in reader.presets() {
-        let setting = format!("presets.{key}");
-        let Ok(provider) = Provider::parse(&key) else {
+    for provider in reader.presets() {
+        let setting = format!("{PRESETS}{provider}");
+        let Ok(provider) = Provider::parse(&provider) else {
             let rule = "a provider of 1 to 64 of a-z 0-9 _ -, beginning with a letter or a digit";
             reader.refuse(&setting, rule);
-            complete = false;
             continue;
         };
         let rule = "empty, or 1 to 255 letters, digits and _ (not beginning with a digit) \
                     that limits.reserved_names does not cover";
-        let free = |name: &SecretName| !reserved.iter().any(|one| one.covers(name.as_str()));
-        let parse = |text: &str| SecretName::parse(text).ok().filter(free);
-        match reader.optional(&setting, rule, parse) {
-            Some(Some(name)) => presets.push(Preset { provider, name }),
+        let name = reader.given(&setting, rule, |value| match value.as_str()? {
             // Emptied, which removes it.
-            Some(None) => {}
-            None => complete = false,
-        }
+            "" => Some(None),
+            text => SecretName::parse(text).ok().filter(free).map(Some),
+        });
+        presets.extend(name.flatten().map(|name| Preset { provider, name }));
     }
-    complete.then_some(presets)
+    presets
 }
 
 impl DatabaseSettings {
@@ -369,7 +304,8 @@ pub(crate) struct ClientVersion {
 }
 
 /// `activity.record`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum ActivityRecord {
     /// Committed before the value leaves.
     Commit,
@@ -380,7 +316,8 @@ pub(crate) enum ActivityRecord {
 }
 
 /// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// `Pretty` on a terminal, else `Json`.
     Auto,

@@ -41,7 +41,6 @@ pub(crate) use connection::{
 };
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
-pub(crate) use keys::StoredKey;
 pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};
 pub(crate) use reader::{Check, Reader, Readiness};
 pub(crate) use retention::RetentionPolicy;

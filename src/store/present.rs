@@ -1,12 +1,12 @@
 //! What the database holds of what a batch is about: one read, under the lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sea_orm::{FromQueryResult, prelude::Uuid};
 
 use super::{
     StoreError,
-    apply::{Limits, Present},
+    apply::Limits,
     chain::{Head, Heads},
     dialect::{Bulk, Rows},
     rows::{corrupt, signed, unsigned},
@@ -16,6 +16,23 @@ use crate::domain::{
     Action, Change, Cursor, KeyId, Log, Owner, Provider, Secret, SecretId, SecretName, Timestamp,
     VersionId, Work,
 };
+
+/// What was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Present {
+    /// The end of each log that the batch appends to.
+    pub(super) heads: Heads,
+    /// The keys that may seal.
+    pub(super) active_keys: HashSet<KeyId>,
+    /// The secrets that the batch names (with the right owner), by ID.
+    pub(super) secrets: HashMap<SecretId, Secret>,
+    /// Those of them that have more versions than are kept: the limit was higher before.
+    pub(super) surplus: HashSet<SecretId>,
+    /// Which of the names that the batch would create are taken.
+    pub(super) names: HashSet<(Owner, SecretName)>,
+    /// How many secrets the owners who create something have.
+    pub(super) counts: HashMap<Owner, u64>,
+}
 
 /// A row of that read. What its columns hold depends on its kind.
 #[derive(Debug, FromQueryResult)]

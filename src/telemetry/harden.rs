@@ -15,7 +15,7 @@ pub(crate) fn harden_process() -> io::Result<()> {
         maximum: Some(0),
     };
     setrlimit(Resource::Core, none)?;
-    hide()
+    harden_parent()
 }
 
 /// As [`harden_process`], for a process whose child runs somebody's command: nothing is changed that
@@ -24,11 +24,7 @@ pub(crate) fn harden_process() -> io::Result<()> {
 /// # Errors
 /// The operating system refuses.
 pub(crate) fn harden_parent() -> io::Result<()> {
-    hide()
-}
-
-/// Undone in a child by its `execve`.
-fn hide() -> io::Result<()> {
+    // Undone in a child by its `execve`.
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -51,10 +47,7 @@ mod tests {
         #[cfg(target_os = "linux")]
         {
             use rustix::process::{DumpableBehavior, dumpable_behavior};
-            assert!(matches!(
-                dumpable_behavior(),
-                Ok(DumpableBehavior::NotDumpable)
-            ));
+            assert_eq!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
         }
     }
 }

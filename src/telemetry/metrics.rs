@@ -95,15 +95,13 @@ mod tests {
         metrics::histogram!("rekey_commit_batch_size").record(3.0);
         metrics::histogram!("rekey_commit_duration_seconds").record(0.002);
         let text = render();
-        assert!(
-            text.contains("rekey_commit_batch_size_bucket{le=\"4\"}"),
-            "{text}"
-        );
-        assert!(
-            text.contains("rekey_commit_duration_seconds_bucket{le=\"0.0025\"}"),
-            "{text}"
-        );
-        assert!(text.contains("rekey_build_info{version="), "{text}");
+        for part in [
+            "rekey_commit_batch_size_bucket{le=\"4\"}",
+            "rekey_commit_duration_seconds_bucket{le=\"0.0025\"}",
+            "rekey_build_info{version=",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
         // A second one changes nothing.
         install().unwrap();
     }

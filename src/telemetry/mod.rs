@@ -9,9 +9,9 @@
 
 mod harden;
 pub(crate) mod metrics;
-mod panic;
 
 use std::io::{self, IsTerminal as _};
+use std::panic;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
@@ -50,7 +50,7 @@ enum Look {
 /// Starts the log on stderr and sets the panic hook. Later calls change nothing.
 ///
 /// Not for tests in the process: a failed assertion would show its place only. They take
-/// `subscriber`.
+/// `lines`.
 pub(crate) fn init(format: LogFormat) {
     let coloured = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let look = match (format, io::stderr().is_terminal()) {
@@ -62,22 +62,16 @@ pub(crate) fn init(format: LogFormat) {
     let writer = BoxMakeWriter::new(io::stderr);
     // An error means that the log was started before.
     let _ = lines(look, &directives, writer).try_init();
-    panic::set_hook();
+    set_panic_hook();
 }
 
-/// What [`init`] starts, with `RUST_LOG`'s text and a writer that is no terminal;
-/// [`LogFormat::Auto`] is [`LogFormat::Json`] here.
-#[cfg(test)]
-fn subscriber(
-    format: LogFormat,
-    directives: &str,
-    writer: BoxMakeWriter,
-) -> impl Subscriber + Send + Sync + use<> {
-    let look = match format {
-        LogFormat::Pretty => Look::Plain,
-        LogFormat::Auto | LogFormat::Json => Look::Json,
-    };
-    lines(look, directives, writer)
+/// The hook of the process shows the place of a panic, never its message.
+fn set_panic_hook() {
+    panic::set_hook(Box::new(|panicked| {
+        if let Some(place) = panicked.location() {
+            tracing::error!(%place, "panicked");
+        }
+    }));
 }
 
 fn lines(
@@ -143,14 +137,12 @@ mod tests {
         }
     }
 
-    fn logged(format: LogFormat, directives: &str, log: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let writer = {
-            let lines = lines.clone();
-            BoxMakeWriter::new(move || lines.clone())
-        };
-        with_default(subscriber(format, directives, writer), log);
-        let bytes = lines.0.lock().unwrap().clone();
+    fn logged(look: Look, directives: &str, log: impl FnOnce()) -> String {
+        let written = Lines::default();
+        let writer = written.clone();
+        let writer = BoxMakeWriter::new(move || writer.clone());
+        with_default(lines(look, directives, writer), log);
+        let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -172,46 +164,35 @@ mod tests {
     #[test]
     fn no_directive_lets_a_library_log_what_it_carries() {
         for directives in ["trace", "sqlx=trace,lapin=trace,rekey=trace,rekeyed=trace"] {
-            let log = logged(LogFormat::Pretty, directives, log_everywhere);
+            let log = logged(Look::Plain, directives, log_everywhere);
             for shown in ["own-trace", "own-info", "in-span"] {
                 assert!(log.contains(shown), "{shown} in {log}");
             }
-            let hidden = [
-                "stranger-info",
-                "sqlx-info",
-                "sqlx-span",
-                "parameter-warn",
-                "lapin-warn",
-                "lapin-panic",
-            ];
-            for hidden in hidden {
+            let hidden = "stranger-info sqlx-info sqlx-span parameter-warn lapin-warn lapin-panic";
+            for hidden in hidden.split(' ') {
                 assert!(!log.contains(hidden), "{hidden} in {log}");
             }
         }
-        let log = logged(LogFormat::Pretty, "trace", log_everywhere);
-        assert!(
-            log.contains("sqlx-warn") && log.contains("lapin-error"),
-            "{log}"
-        );
+        let log = logged(Look::Plain, "trace", log_everywhere);
+        let shown = log.contains("sqlx-warn") && log.contains("lapin-error");
+        assert!(shown, "{log}");
     }
 
     #[test]
     fn without_a_directive_it_is_info() {
-        let log = logged(LogFormat::Pretty, "", log_everywhere);
-        assert!(
-            log.contains("own-info") && !log.contains("own-trace"),
-            "{log}"
-        );
+        let log = logged(Look::Plain, "", log_everywhere);
+        let is_info = log.contains("own-info") && !log.contains("own-trace");
+        assert!(is_info, "{log}");
     }
 
     #[test]
     fn a_directive_can_silence_rekey() {
-        assert_eq!(logged(LogFormat::Pretty, "off", log_everywhere), "");
+        assert_eq!(logged(Look::Plain, "off", log_everywhere), "");
     }
 
     #[test]
     fn json_is_one_flat_object_a_line() {
-        let log = logged(LogFormat::Json, "", || {
+        let log = logged(Look::Json, "", || {
             tracing::info!(secret.id = "a\nb", "two\nlines");
         });
         let line: serde_json::Value = serde_json::from_str(&log).unwrap();
@@ -224,11 +205,11 @@ mod tests {
 
     #[test]
     fn a_panic_shows_its_place_only() {
-        let log = logged(LogFormat::Pretty, "", || {
-            let before = std::panic::take_hook();
-            panic::set_hook();
-            let caught = std::panic::catch_unwind(|| panic!("hunter2"));
-            std::panic::set_hook(before);
+        let log = logged(Look::Plain, "", || {
+            let before = panic::take_hook();
+            set_panic_hook();
+            let caught = panic::catch_unwind(|| panic!("hunter2"));
+            panic::set_hook(before);
             assert!(caught.is_err());
         });
         assert!(log.contains(concat!("place=", file!(), ":")), "{log}");

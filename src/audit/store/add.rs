@@ -1,20 +1,20 @@
 //! The writes: adds events and checkpoints, and moves the marks.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::collections::{HashMap, hash_map::Entry};
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::OnConflict,
+    QuerySelect,
 };
 
 use super::{
-    Mark, PAGE, Stored, hash_at,
-    rows::{event_row, hash_of, mark_of, signed, unsigned},
+    PAGE, Stored,
+    rows::{cursor_of, event_row, hash_of, link_of, signed},
 };
 use crate::{
     audit::{
         entity::{alarms, checkpoints, events, marks},
-        event::AuditEvent,
+        event::{AuditEvent, Link},
     },
     domain::{Checkpoint, HASH_BYTES, Log, Timestamp},
     store::{StoreError, Transaction},
@@ -22,23 +22,18 @@ use crate::{
 
 pub(super) async fn add(
     transaction: &Transaction,
-    events: Vec<AuditEvent>,
+    mut events: Vec<AuditEvent>,
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
-    let mut locked = lock_marks(transaction).await?;
-    let mut by_log: BTreeMap<&'static str, (Log, Vec<AuditEvent>)> = BTreeMap::new();
-    for event in events {
-        let (_, list) = by_log
-            .entry(event.log.as_str())
-            .or_insert((event.log, Vec::new()));
-        list.push(event);
-    }
+    let locked = lock_marks(transaction).await?;
     let mut stored = Stored::default();
-    for (name, (log, events)) in by_log {
-        let mark = locked
-            .remove(name)
-            .ok_or(StoreError::Corrupt("audit_marks"))?;
-        let mut rest = events;
+    for log in Log::ALL {
+        let mut rest: Vec<_> = events.extract_if(.., |event| event.log == log).collect();
+        if rest.is_empty() {
+            continue;
+        }
+        let mark = locked.get(log.as_str());
+        let mark = *mark.ok_or(StoreError::Corrupt("audit_marks"))?;
         while !rest.is_empty() {
             let page = rest.drain(..rest.len().min(PAGE)).collect();
             add_page(transaction, log, page, now, &mut stored).await?;
@@ -59,7 +54,7 @@ async fn add_page(
     now: Timestamp,
     stored: &mut Stored,
 ) -> Result<(), StoreError> {
-    let positions = page.iter().map(|event| signed(event.position));
+    let positions = page.iter().map(|event| signed(event.link.cursor.position));
     let rows = events::Entity::find()
         .select_only()
         .columns([
@@ -78,55 +73,47 @@ async fn add_page(
         .collect();
     let (mut fresh, mut contradicting) = (Vec::new(), Vec::new());
     for event in page {
-        match known.entry((signed(event.epoch), signed(event.position))) {
+        let Link { cursor, hash } = event.link;
+        match known.entry((signed(cursor.epoch), signed(cursor.position))) {
             Entry::Vacant(vacant) => {
-                vacant.insert(event.hash.to_vec());
+                vacant.insert(hash.to_vec());
                 fresh.push(event_row(event).into_active_model());
             }
-            Entry::Occupied(first) if *first.get() == event.hash => stored.repeats += 1,
+            Entry::Occupied(first) if *first.get() == hash => stored.repeats += 1,
             Entry::Occupied(_) => {
                 tracing::error!(
                     log = event.log.as_str(),
-                    event.epoch = event.epoch,
-                    event.position = event.position,
+                    event.epoch = cursor.epoch,
+                    event.position = cursor.position,
                     "an event contradicts the stored one; both are kept"
                 );
-                contradicting.push(alarms::Model {
-                    log: log.as_str().to_owned(),
-                    epoch: signed(event.epoch),
-                    position: signed(event.position),
-                    hash: event.hash.to_vec(),
-                    body: event.body,
-                    received_at: now.micros(),
-                });
+                let alarm = alarm(log, event.link, event.body, now);
+                contradicting.push(alarm.into_active_model());
             }
         }
     }
     stored.new += fresh.len() as u64;
     stored.alarms += contradicting.len() as u64;
-    if !fresh.is_empty() {
-        events::Entity::insert_many(fresh)
-            .exec_without_returning(transaction)
-            .await?;
-    }
-    for alarm in contradicting {
-        insert_alarm(transaction, alarm).await?;
-    }
-    Ok(())
-}
-
-async fn insert_alarm(transaction: &Transaction, alarm: alarms::Model) -> Result<(), StoreError> {
-    let key = [
-        alarms::Column::Log,
-        alarms::Column::Epoch,
-        alarms::Column::Position,
-        alarms::Column::Hash,
-    ];
-    alarms::Entity::insert(alarm.into_active_model())
-        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+    events::Entity::insert_many(fresh)
+        .exec_without_returning(transaction)
+        .await?;
+    alarms::Entity::insert_many(contradicting)
+        .on_conflict_do_nothing()
         .exec_without_returning(transaction)
         .await?;
     Ok(())
+}
+
+/// What contradicts the event that is stored there.
+fn alarm(log: Log, link: Link, body: Vec<u8>, now: Timestamp) -> alarms::Model {
+    alarms::Model {
+        log: log.as_str().to_owned(),
+        epoch: signed(link.cursor.epoch),
+        position: signed(link.cursor.position),
+        hash: link.hash.to_vec(),
+        body,
+        received_at: now.micros(),
+    }
 }
 
 pub(super) async fn add_checkpoint(
@@ -135,38 +122,36 @@ pub(super) async fn add_checkpoint(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     lock_marks(transaction).await?;
+    let log = checkpoint.log;
     let (epoch, position) = (signed(checkpoint.epoch), signed(checkpoint.position));
     let row = checkpoints::Model {
-        log: checkpoint.log.as_str().to_owned(),
+        log: log.as_str().to_owned(),
         epoch,
         position,
         hash: checkpoint.hash.to_vec(),
         signature: checkpoint.signature.clone(),
         received_at: now.micros(),
     };
-    let key = [
-        checkpoints::Column::Log,
-        checkpoints::Column::Epoch,
-        checkpoints::Column::Position,
-        checkpoints::Column::Hash,
-    ];
     checkpoints::Entity::insert(row.into_active_model())
-        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+        .on_conflict_do_nothing()
         .exec_without_returning(transaction)
         .await?;
-    let stored = hash_at(transaction, checkpoint.log, checkpoint.cursor()).await?;
+    let event = events::Entity::find_by_id((log.as_str().to_owned(), epoch, position))
+        .one(transaction)
+        .await?;
+    let stored = event.map(|row| hash_of(row.hash)).transpose()?;
     if stored.is_none_or(|hash| hash == checkpoint.hash) {
         return Ok(true);
     }
-    let alarm = alarms::Model {
-        log: checkpoint.log.as_str().to_owned(),
-        epoch,
-        position,
-        hash: checkpoint.hash.to_vec(),
-        body: checkpoint.to_json(),
-        received_at: now.micros(),
+    let link = Link {
+        cursor: checkpoint.cursor(),
+        hash: checkpoint.hash,
     };
-    insert_alarm(transaction, alarm).await?;
+    let alarm = alarm(log, link, checkpoint.to_json(), now);
+    alarms::Entity::insert(alarm.into_active_model())
+        .on_conflict_do_nothing()
+        .exec_without_returning(transaction)
+        .await?;
     Ok(false)
 }
 
@@ -175,11 +160,11 @@ pub(super) async fn add_checkpoint(
 pub(super) async fn advance(
     transaction: &Transaction,
     log: Log,
-    mut mark: Mark,
-) -> Result<Mark, StoreError> {
+    mut mark: Link,
+) -> Result<Link, StoreError> {
     loop {
         let before = mark;
-        if let Some(branch) = branch_off(transaction, log, &mark).await? {
+        if let Some(branch) = branch_off(transaction, log, mark).await? {
             mark = branch;
         }
         let rows = events::Entity::find()
@@ -191,8 +176,8 @@ pub(super) async fn advance(
                 events::Column::PrevHash,
             ])
             .filter(events::Column::Log.eq(log.as_str()))
-            .filter(events::Column::Position.gt(signed(mark.position)))
-            .filter(events::Column::Epoch.gte(signed(mark.epoch)))
+            .filter(events::Column::Position.gt(signed(mark.cursor.position)))
+            .filter(events::Column::Epoch.gte(signed(mark.cursor.epoch)))
             .order_by_asc(events::Column::Position)
             .order_by_asc(events::Column::Epoch)
             .limit(PAGE as u64)
@@ -200,16 +185,13 @@ pub(super) async fn advance(
             .all(transaction)
             .await?;
         for (epoch, position, hash, prev_hash) in rows {
-            let (epoch, position) = (unsigned(epoch)?, unsigned(position)?);
-            if position > mark.position + 1 {
+            let (cursor, last) = (cursor_of((epoch, position))?, mark.cursor);
+            if cursor.position > last.position + 1 {
                 break;
             }
-            if position == mark.position + 1 && epoch >= mark.epoch && prev_hash == mark.hash {
-                mark = Mark {
-                    epoch,
-                    position,
-                    hash: hash_of(hash)?,
-                };
+            let next = cursor.position == last.position + 1 && cursor.epoch >= last.epoch;
+            if next && prev_hash == mark.hash {
+                mark = link_of(epoch, position, hash)?;
             }
         }
         if mark == before {
@@ -222,12 +204,12 @@ pub(super) async fn advance(
 async fn branch_off(
     transaction: &Transaction,
     log: Log,
-    mark: &Mark,
-) -> Result<Option<Mark>, StoreError> {
+    mark: Link,
+) -> Result<Option<Link>, StoreError> {
     let first = events::Entity::find()
         .filter(events::Column::Log.eq(log.as_str()))
-        .filter(events::Column::Epoch.gt(signed(mark.epoch)))
-        .filter(events::Column::Position.lte(signed(mark.position)))
+        .filter(events::Column::Epoch.gt(signed(mark.cursor.epoch)))
+        .filter(events::Column::Position.lte(signed(mark.cursor.position)))
         .order_by_asc(events::Column::Epoch)
         .order_by_asc(events::Column::Position)
         .one(transaction)
@@ -241,7 +223,7 @@ async fn branch_off(
         let before = events::Entity::find()
             .filter(events::Column::Log.eq(log.as_str()))
             .filter(events::Column::Position.eq(first.position - 1))
-            .filter(events::Column::Epoch.lte(signed(mark.epoch)))
+            .filter(events::Column::Epoch.lte(signed(mark.cursor.epoch)))
             .filter(events::Column::Hash.eq(first.prev_hash))
             .one(transaction)
             .await?;
@@ -250,35 +232,31 @@ async fn branch_off(
     if !follows {
         return Ok(None);
     }
-    Ok(Some(Mark {
-        epoch: unsigned(first.epoch)?,
-        position: unsigned(first.position)?,
-        hash: hash_of(first.hash)?,
-    }))
+    link_of(first.epoch, first.position, first.hash).map(Some)
 }
 
 pub(super) async fn lock_marks(
     transaction: &Transaction,
-) -> Result<HashMap<String, Mark>, StoreError> {
+) -> Result<HashMap<String, Link>, StoreError> {
     let rows = marks::Entity::find()
         .order_by_asc(marks::Column::Log)
         .lock_exclusive()
         .all(transaction)
         .await?;
     rows.into_iter()
-        .map(|row| Ok((row.log.clone(), mark_of(row)?)))
+        .map(|row| Ok((row.log, link_of(row.epoch, row.position, row.hash)?)))
         .collect()
 }
 
 pub(super) async fn write_mark(
     transaction: &Transaction,
     log: Log,
-    mark: Mark,
+    mark: Link,
 ) -> Result<(), StoreError> {
     marks::Entity::update_many()
         .set(marks::ActiveModel {
-            epoch: Set(signed(mark.epoch)),
-            position: Set(signed(mark.position)),
+            epoch: Set(signed(mark.cursor.epoch)),
+            position: Set(signed(mark.cursor.position)),
             hash: Set(mark.hash.to_vec()),
             ..Default::default()
         })

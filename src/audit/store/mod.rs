@@ -12,18 +12,18 @@ use std::{sync::Arc, time::Duration};
 
 use migration::AuditMigrator;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait,
-    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
+    ActiveValue::Set, ColumnTrait, DatabaseConnection, EntityTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QuerySelect, Statement,
 };
 use tokio::runtime::Handle;
 
 use add::{add, add_checkpoint, advance, lock_marks, write_mark};
-use rows::{CheckedRow, base_of, hash_of, mark_of, signed, unsigned};
+use rows::{CheckedRow, cursor_of, link_of, signed, unsigned};
 pub(super) use walk::Walk;
 
 use super::{
-    entity::{checkpoints, events, marks},
-    event::AuditEvent,
+    entity::{alarms, checkpoints, events, marks},
+    event::{AuditEvent, Link},
 };
 use crate::{
     domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
@@ -38,31 +38,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How many rows a statement writes or a page has.
 const PAGE: usize = 256;
 
-/// A log's contiguous low-water mark: every event up to it is stored, each following the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) epoch: u64,
-    pub(super) position: u64,
-    pub(super) hash: [u8; HASH_BYTES],
-}
-
-impl Mark {
-    pub(super) fn cursor(&self) -> Cursor {
-        Cursor {
-            epoch: self.epoch,
-            position: self.position,
-        }
-    }
-}
-
 /// Where a log stands in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LogState {
     /// The copy begins after this: before the log's first event, or where the service's log was cut before
     /// the consumer first ran.
-    pub(super) base: Mark,
-    /// No event through this one is missing.
-    pub(super) mark: Mark,
+    pub(super) base: Link,
+    /// The low-water mark: every event through this one is stored, each following the one before it.
+    pub(super) mark: Link,
     /// The highest epoch's last event that is stored; something is missing before it unless it is the mark.
     pub(super) highest: Cursor,
 }
@@ -184,18 +167,18 @@ impl AuditStore {
     ///
     /// # Errors
     /// [`StoreError`], as in [`AuditStore::add`].
-    pub(super) async fn begin_after(&self, log: Log, base: Mark) -> Result<(), StoreError> {
+    pub(super) async fn begin_after(&self, log: Log, base: Link) -> Result<(), StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             let locked = lock_marks(&transaction).await?;
             if locked
                 .get(log.as_str())
-                .is_some_and(|mark| mark.position == 0)
+                .is_some_and(|mark| mark.cursor.position == 0)
             {
                 marks::Entity::update_many()
                     .set(marks::ActiveModel {
-                        base_epoch: Set(signed(base.epoch)),
-                        base_position: Set(signed(base.position)),
+                        base_epoch: Set(signed(base.cursor.epoch)),
+                        base_position: Set(signed(base.cursor.position)),
                         base_hash: Set(base.hash.to_vec()),
                         ..Default::default()
                     })
@@ -216,11 +199,20 @@ impl AuditStore {
         self.run(async move |db| {
             let row = marks::Entity::find_by_id(log.as_str()).one(&db).await?;
             let row = row.ok_or(StoreError::Corrupt("audit_marks"))?;
-            let highest = highest(&db, log).await?;
+            let highest = events::Entity::find()
+                .select_only()
+                .columns([events::Column::Epoch, events::Column::Position])
+                .filter(events::Column::Log.eq(log.as_str()))
+                .order_by_desc(events::Column::Epoch)
+                .order_by_desc(events::Column::Position)
+                .into_tuple()
+                .one(&db)
+                .await?;
             Ok(LogState {
-                base: base_of(&row)?,
-                mark: mark_of(row)?,
-                highest,
+                base: link_of(row.base_epoch, row.base_position, row.base_hash)?,
+                mark: link_of(row.epoch, row.position, row.hash)?,
+                // Perhaps nothing is stored.
+                highest: highest.map_or(Ok(Cursor::START), cursor_of)?,
             })
         })
         .await
@@ -247,20 +239,19 @@ impl AuditStore {
 
     /// How many alarms a log has, and the lowest position of one.
     pub(super) async fn alarms(&self, log: Log) -> Result<Option<(u64, u64)>, StoreError> {
-        #[derive(FromQueryResult)]
-        struct AlarmRow {
-            count: i64,
-            position: Option<i64>,
-        }
         self.run(async move |db| {
-            let sql = "SELECT count(*) AS count, min(position) AS position FROM audit_alarms \
-                       WHERE log = $1";
-            let values = [log.as_str().into()];
-            let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-            let row = AlarmRow::find_by_statement(statement).one(&db).await?;
-            row.and_then(|row| row.position.map(|position| (row.count, position)))
-                .map(|(count, position)| Ok((unsigned(count)?, unsigned(position)?)))
-                .transpose()
+            let row = alarms::Entity::find()
+                .select_only()
+                .column_as(alarms::Column::Position.count(), "count")
+                .column_as(alarms::Column::Position.min(), "lowest")
+                .filter(alarms::Column::Log.eq(log.as_str()))
+                .into_tuple::<(i64, Option<i64>)>()
+                .one(&db)
+                .await?;
+            let Some((count, Some(lowest))) = row else {
+                return Ok(None);
+            };
+            Ok(Some((unsigned(count)?, unsigned(lowest)?)))
         })
         .await
     }
@@ -292,7 +283,7 @@ impl AuditStore {
             ];
             let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
             let rows = CheckedRow::find_by_statement(statement).all(&db).await?;
-            rows.into_iter().map(Checked::try_from).collect()
+            rows.into_iter().map(CheckedRow::read).collect()
         })
         .await
     }
@@ -300,19 +291,15 @@ impl AuditStore {
     /// The cursor of the newest checkpoint of a log.
     pub(super) async fn newest_checkpoint(&self, log: Log) -> Result<Option<Cursor>, StoreError> {
         self.run(async move |db| {
-            let row = checkpoints::Entity::find()
+            let newest = checkpoints::Entity::find()
                 .filter(checkpoints::Column::Log.eq(log.as_str()))
                 .order_by_desc(checkpoints::Column::Epoch)
                 .order_by_desc(checkpoints::Column::Position)
                 .one(&db)
                 .await?;
-            row.map(|row| {
-                Ok(Cursor {
-                    epoch: unsigned(row.epoch)?,
-                    position: unsigned(row.position)?,
-                })
-            })
-            .transpose()
+            newest
+                .map(|row| cursor_of((row.epoch, row.position)))
+                .transpose()
         })
         .await
     }
@@ -331,40 +318,6 @@ impl AuditStore {
     {
         self.pool.run(work).await
     }
-}
-
-async fn highest(db: &impl ConnectionTrait, log: Log) -> Result<Cursor, StoreError> {
-    let row = events::Entity::find()
-        .select_only()
-        .columns([events::Column::Epoch, events::Column::Position])
-        .filter(events::Column::Log.eq(log.as_str()))
-        .order_by_desc(events::Column::Epoch)
-        .order_by_desc(events::Column::Position)
-        .into_tuple::<(i64, i64)>()
-        .one(db)
-        .await?;
-    match row {
-        Some((epoch, position)) => Ok(Cursor {
-            epoch: unsigned(epoch)?,
-            position: unsigned(position)?,
-        }),
-        // Nothing is stored.
-        None => Ok(Cursor::START),
-    }
-}
-
-async fn hash_at(
-    db: &impl ConnectionTrait,
-    log: Log,
-    at: Cursor,
-) -> Result<Option<[u8; HASH_BYTES]>, StoreError> {
-    let key = (
-        log.as_str().to_owned(),
-        signed(at.epoch),
-        signed(at.position),
-    );
-    let row = events::Entity::find_by_id(key).one(db).await?;
-    row.map(|row| hash_of(row.hash)).transpose()
 }
 
 #[cfg(test)]

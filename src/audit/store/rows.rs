@@ -2,12 +2,12 @@
 
 use sea_orm::FromQueryResult;
 
-use super::{Checked, Mark};
+use super::Checked;
 use crate::{
     audit::{
         chain::Bad,
-        entity::{events, marks},
-        event::AuditEvent,
+        entity::events,
+        event::{AuditEvent, Link},
     },
     domain::{Checkpoint, Cursor, HASH_BYTES, Log},
     store::StoreError,
@@ -17,30 +17,28 @@ pub(super) fn event_row(event: AuditEvent) -> events::Model {
     // Every field by name: a new one does not compile until someone decides.
     let AuditEvent {
         log,
-        epoch,
-        position,
+        link,
         kind,
         owner,
         secret_id,
         sequence,
         version,
         occurred_at,
-        hash,
         prev_hash,
         body,
         traceparent,
     } = event;
     events::Model {
         log: log.as_str().to_owned(),
-        epoch: signed(epoch),
-        position: signed(position),
+        epoch: signed(link.cursor.epoch),
+        position: signed(link.cursor.position),
         r#type: kind,
         owner,
         secret_id,
         sequence: sequence.map(signed),
         version: version.map(signed),
         occurred_at: occurred_at.micros(),
-        hash: hash.to_vec(),
+        hash: link.hash.to_vec(),
         prev_hash: prev_hash.to_vec(),
         body,
         traceparent,
@@ -49,25 +47,22 @@ pub(super) fn event_row(event: AuditEvent) -> events::Model {
 
 /// A stored event: its columns, and the body that they must agree with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::audit) struct StoredEvent(pub(super) events::Model);
+pub(crate) struct StoredEvent(pub(super) events::Model);
 
 impl StoredEvent {
     /// The exact bytes.
-    pub(in crate::audit) fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         &self.0.body
     }
 
     /// The cursor after it, by its columns.
-    pub(in crate::audit) fn cursor(&self) -> Result<Cursor, StoreError> {
-        Ok(Cursor {
-            epoch: unsigned(self.0.epoch)?,
-            position: unsigned(self.0.position)?,
-        })
+    pub(crate) fn cursor(&self) -> Result<Cursor, StoreError> {
+        cursor_of((self.0.epoch, self.0.position))
     }
 
     /// Checks that every column agrees with the body; `event` is the parsed body.
     pub(in crate::audit) fn check(&self, mut event: AuditEvent) -> Result<(), Bad> {
-        let position = event.position;
+        let position = event.link.cursor.position;
         event.traceparent.clone_from(&self.0.traceparent);
         if event_row(event) == self.0 {
             Ok(())
@@ -87,39 +82,35 @@ pub(super) struct CheckedRow {
     event_hash: Option<Vec<u8>>,
 }
 
-impl TryFrom<CheckedRow> for Checked {
-    type Error = StoreError;
-
-    fn try_from(row: CheckedRow) -> Result<Self, StoreError> {
+impl CheckedRow {
+    pub(super) fn read(self) -> Result<Checked, StoreError> {
         let checkpoint = Checkpoint {
             // A row is not what somebody typed: the parser's text would not help.
-            log: Log::parse(&row.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
-            epoch: unsigned(row.epoch)?,
-            position: unsigned(row.position)?,
+            log: Log::parse(&self.log).or(Err(StoreError::Corrupt("audit_checkpoints")))?,
+            epoch: unsigned(self.epoch)?,
+            position: unsigned(self.position)?,
             // A hash of another length becomes one that no event has, so that the proof names its position.
-            hash: row.hash.try_into().unwrap_or_default(),
-            signature: row.signature,
+            hash: self.hash.try_into().unwrap_or_default(),
+            signature: self.signature,
         };
-        Ok(Self {
+        Ok(Checked {
             checkpoint,
-            event: row.event_hash,
+            event: self.event_hash,
         })
     }
 }
 
-pub(super) fn base_of(row: &marks::Model) -> Result<Mark, StoreError> {
-    Ok(Mark {
-        epoch: unsigned(row.base_epoch)?,
-        position: unsigned(row.base_position)?,
-        hash: hash_of(row.base_hash.clone())?,
+pub(super) fn cursor_of((epoch, position): (i64, i64)) -> Result<Cursor, StoreError> {
+    Ok(Cursor {
+        epoch: unsigned(epoch)?,
+        position: unsigned(position)?,
     })
 }
 
-pub(super) fn mark_of(row: marks::Model) -> Result<Mark, StoreError> {
-    Ok(Mark {
-        epoch: unsigned(row.epoch)?,
-        position: unsigned(row.position)?,
-        hash: hash_of(row.hash)?,
+pub(super) fn link_of(epoch: i64, position: i64, hash: Vec<u8>) -> Result<Link, StoreError> {
+    Ok(Link {
+        cursor: cursor_of((epoch, position))?,
+        hash: hash_of(hash)?,
     })
 }
 

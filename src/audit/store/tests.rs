@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::{
     super::{event::tests::event, verify::Verifier},
+    rows::StoredEvent,
     *,
 };
 use crate::audit::VerifyError;
@@ -45,9 +47,25 @@ impl Db {
         self.store.add(events.to_vec(), now).await.unwrap()
     }
 
+    fn verifier(&self) -> Verifier {
+        Verifier {
+            store: self.store.clone(),
+            client: None,
+            key: None,
+            patience: Duration::ZERO,
+        }
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let done = self
+            .store
+            .run(async move |db| Ok::<_, StoreError>(db.execute_unprepared(sql).await?));
+        done.await.unwrap();
+    }
+
     async fn mark(&self) -> String {
         let state = self.store.state(Log::Changes).await.unwrap();
-        state.mark.cursor().to_string()
+        state.mark.cursor.to_string()
     }
 
     /// The positions and epochs of the log, as a walk reads them.
@@ -56,28 +74,20 @@ impl Db {
             .await
             .unwrap();
         let mut cursors = Vec::new();
-        loop {
-            let page = walk.page().await.unwrap();
-            if page.is_empty() {
-                return cursors;
-            }
+        while let Some(page) = walk.page().await.unwrap() {
             cursors.extend(page.iter().map(|row| row.cursor().unwrap().to_string()));
         }
+        cursors
     }
 }
 
 /// Events of one epoch that follow each other.
 fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent> {
+    let more = json!({"epoch_of": epoch});
     (from..=to)
         .map(|position| {
-            let event = event(
-                "changes",
-                epoch,
-                position,
-                hash,
-                &json!({"epoch_of": epoch}),
-            );
-            hash = event.hash;
+            let event = event("changes", epoch, position, hash, &more);
+            hash = event.link.hash;
             event
         })
         .collect()
@@ -86,12 +96,10 @@ fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent
 #[tokio::test]
 async fn an_older_audit_consumer_runs_on_the_schema_of_a_newer_one() {
     let db = Db::new().await;
-    let newer =
-        "INSERT INTO audit_migrations (version, applied_at) VALUES ('m20990101_000001_newer', 0)";
-    db.store
-        .run(async move |db| Ok::<_, StoreError>(db.execute_unprepared(newer).await?))
-        .await
-        .unwrap();
+    db.execute(
+        "INSERT INTO audit_migrations (version, applied_at) VALUES ('m20990101_000001_newer', 0)",
+    )
+    .await;
     db.store.refuse_old_schema().await.unwrap();
     db.store.prepare().await.unwrap();
 }
@@ -115,22 +123,19 @@ async fn a_repeat_with_another_hash_is_kept_next_to_the_first() {
     let db = Db::new().await;
     let events = stretch(1, 1, 2, [0; 32]);
     db.add(&events).await;
-    let other = event(
-        "changes",
-        1,
-        2,
-        events[0].hash,
-        &json!({"owner": "mallory"}),
-    );
+    let mallory = json!({"owner": "mallory"});
+    let other = event("changes", 1, 2, events[0].link.hash, &mallory);
     for _ in 0..2 {
         assert_eq!(db.add(std::slice::from_ref(&other)).await.alarms, 1);
     }
     let alarms = db.store.alarms(Log::Changes).await.unwrap();
     assert_eq!(alarms, Some((1, 2)));
     assert_eq!(db.store.alarms(Log::Activity).await.unwrap(), None);
-    let mut tail = db.store.tail(Log::Changes, 1).await.unwrap();
-    assert_eq!(tail.take(), [events[1].body.clone()]);
-    assert!(!tail.more(&db.store).await.unwrap());
+    let newest = db.store.newest(Log::Changes, 1).await.unwrap();
+    let bodies: Vec<_> = newest.iter().map(StoredEvent::body).collect();
+    assert_eq!(bodies, [&events[1].body]);
+    let later = db.store.after(Log::Changes, events[1].link.cursor).await;
+    assert_eq!(later.unwrap(), []);
 }
 
 #[tokio::test]
@@ -158,18 +163,14 @@ async fn a_restored_service_takes_the_mark_back_to_where_it_branched_off() {
     let db = Db::new().await;
     let old = stretch(1, 1, 10, [0; 32]);
     db.add(&old).await;
-    let new = stretch(1_764_000_000, 8, 9, old[6].hash);
+    let new = stretch(1_764_000_000, 8, 9, old[6].link.hash);
     // The second of them alone does not say where the branch begins.
     db.add(&new[1..]).await;
     assert_eq!(db.mark().await, "1-10");
     db.add(&new[..1]).await;
     assert_eq!(db.mark().await, "1764000000-9");
-    let walked = db.walked().await;
-    let expected: Vec<String> = (1..=7)
-        .map(|position| format!("1-{position}"))
-        .chain((8..=9).map(|position| format!("1764000000-{position}")))
-        .collect();
-    assert_eq!(walked, expected);
+    let expected = "1-1 1-2 1-3 1-4 1-5 1-6 1-7 1764000000-8 1764000000-9";
+    assert_eq!(db.walked().await.join(" "), expected);
 }
 
 #[tokio::test]
@@ -186,8 +187,8 @@ async fn a_checkpoint_that_contradicts_an_event_is_an_alarm() {
     };
     let now = Timestamp::from_micros(1);
     for (one, agrees) in [
-        (checkpoint(1, events[0].hash), true),
-        (checkpoint(1, events[0].hash), true),
+        (checkpoint(1, events[0].link.hash), true),
+        (checkpoint(1, events[0].link.hash), true),
         (checkpoint(3, [1; 32]), true),
         (checkpoint(2, [2; 32]), false),
     ] {
@@ -210,36 +211,32 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
     let db = Db::new().await;
     let old = stretch(1, 1, 10, [0; 32]);
     db.add(&old).await;
-    db.add(&stretch(2, 8, 9, old[6].hash)).await;
-    db.add(&stretch(3, 8, 8, old[6].hash)).await;
-    let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
+    db.add(&stretch(2, 8, 9, old[6].link.hash)).await;
+    db.add(&stretch(3, 8, 8, old[6].link.hash)).await;
+    let verifier = db.verifier();
     let proof = verifier.verify(Log::Changes, |_, _| {}).await.unwrap();
-    assert_eq!(proof.cursor.to_string(), "3-8");
-    for (change, position) in [
+    assert_eq!(proof.last.cursor.to_string(), "3-8");
+    for (position, change) in [
         (
+            9,
             "DELETE FROM audit_events WHERE epoch = 1 AND position = 9",
-            9,
         ),
         (
+            9,
             "DELETE FROM audit_events WHERE epoch = 2 AND position = 8",
-            9,
         ),
         (
-            "UPDATE audit_events SET owner = 'x' WHERE epoch = 1 AND position = 10",
             10,
+            "UPDATE audit_events SET owner = 'x' WHERE epoch = 1 AND position = 10",
         ),
     ] {
-        let change = change.to_owned();
-        db.store
-            .run(async move |db| Ok::<_, StoreError>(db.execute_unprepared(&change).await?))
-            .await
-            .unwrap();
+        db.execute(change).await;
         let proved = verifier.verify(Log::Changes, |_, _| {}).await;
         let Err(VerifyError::Bad(bad)) = proved else {
             panic!("{proved:?}");
         };
         assert_eq!(bad.position, position, "{bad}");
-        let missing = [&old[8..], &stretch(2, 8, 9, old[6].hash)].concat();
+        let missing = [&old[8..], &stretch(2, 8, 9, old[6].link.hash)].concat();
         db.add(&missing).await;
     }
 }
@@ -248,26 +245,20 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
 async fn a_log_that_was_cut_before_the_first_start_begins_after_the_cut() {
     let db = Db::new().await;
     let events = stretch(1, 1, 8, [0; 32]);
-    let base = Mark {
-        epoch: 1,
-        position: 5,
-        hash: events[4].hash,
-    };
     db.add(&events[6..]).await;
-    db.store.begin_after(Log::Changes, base).await.unwrap();
+    db.store
+        .begin_after(Log::Changes, events[4].link)
+        .await
+        .unwrap();
     assert_eq!(db.mark().await, "1-5");
     db.add(&events[5..6]).await;
     assert_eq!(db.mark().await, "1-8");
-    let verifier = Verifier::new(db.store.clone(), None, None, Duration::ZERO);
-    let proof = verifier.verify(Log::Changes, |_, _| {}).await.unwrap();
-    assert_eq!(
-        (proof.after.to_string(), proof.cursor.to_string()),
-        ("1-5".to_owned(), "1-8".to_owned())
-    );
+    let proof = db.verifier().verify(Log::Changes, |_, _| {}).await.unwrap();
+    assert_eq!(proof.after.to_string(), "1-5");
+    assert_eq!(proof.last.cursor.to_string(), "1-8");
     // Once it has begun it begins nowhere else: what is missing then was lost.
-    let later = Mark {
-        epoch: 1,
-        position: 9,
+    let later = Link {
+        cursor: Cursor::parse("1-9").unwrap(),
         hash: [9; 32],
     };
     db.store.begin_after(Log::Changes, later).await.unwrap();

@@ -2,7 +2,7 @@
 
 mod dotenv;
 
-use std::{collections::HashMap, fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -14,7 +14,7 @@ use tokio::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{CommandError, database, print, progress::Progress};
+use super::{CommandError, database, print_either, progress::Progress};
 use crate::{
     app,
     crypto::{Sealer, SecretPlace},
@@ -85,31 +85,17 @@ impl AttemptError {
     }
 }
 
-impl From<Failure> for AttemptError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Unknown => Self::Unknown,
-            Failure::Refused(_)
-            | Failure::Overloaded
-            | Failure::Internal
-            | Failure::Unavailable
-            | Failure::TimedOut => Self::Failed(failure),
-        }
-    }
-}
-
 pub(super) async fn run(
     settings: Settings,
     ImportOptions { file, owner }: ImportOptions,
     as_json: bool,
-) -> Result<ExitCode, CommandError> {
-    let text = Zeroizing::new(
-        fs::read_to_string(&file)
-            .map_err(|error| format!("cannot read {}: {error}", file.display()))?,
-    );
-    let secrets = read(&text, &settings).map_err(|error| format!("{}: {error}", file.display()))?;
+) -> Result<(), CommandError> {
+    let path = file.display();
+    let text = fs::read_to_string(&file).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let text = Zeroizing::new(text);
+    let secrets = read(&text, &settings).map_err(|error| format!("{path}: {error}"))?;
     if secrets.is_empty() {
-        return Err(format!("{}: nothing to import", file.display()).into());
+        return Err(format!("{path}: nothing to import").into());
     }
     database::open(&settings, Missing::Refuse)
         .await?
@@ -124,12 +110,9 @@ pub(super) async fn run(
     let created = |one: &&Applied| matches!(one, Applied::Created(_));
     let created = applied.iter().filter(created).count();
     let updated = applied.len() - created;
-    if as_json {
-        print(&json!({"created": created, "updated": updated}).to_string())?;
-    } else {
-        print(&format!("{created} created, {updated} updated"))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let data = json!({"created": created, "updated": updated});
+    let text = format!("{created} created, {updated} updated");
+    print_either(as_json, data, text)
 }
 
 /// Reads the file by the rules of the API. Every error names a line, and no value.
@@ -202,9 +185,12 @@ impl Importer {
         ticket.commit(Work::Set(set));
         match pending.outcome().await {
             Ok(Outcome::Set(applied)) => Ok(applied),
-            Ok(Outcome::Changed(_) | Outcome::Recorded) => Err(Failure::Internal.into()),
+            Ok(Outcome::Changed(_) | Outcome::Recorded) => {
+                Err(AttemptError::Failed(Failure::Internal))
+            }
             Err(Failure::Refused(refused)) => Err(named(refused, secrets)),
-            Err(failure) => Err(failure.into()),
+            Err(Failure::Unknown) => Err(AttemptError::Unknown),
+            Err(failure) => Err(AttemptError::Failed(failure)),
         }
     }
 
@@ -240,10 +226,7 @@ impl Importer {
         present: Option<SecretId>,
         primary: &KeyId,
     ) -> Result<Change, CommandError> {
-        let secret_id = match present {
-            Some(id) => id,
-            None => SecretId::new(Uuid::now_v7()),
-        };
+        let secret_id = present.unwrap_or_else(|| SecretId::new(Uuid::now_v7()));
         let version_id = VersionId::new(Uuid::now_v7());
         let place = SecretPlace {
             owner,
@@ -286,11 +269,9 @@ impl Importer {
 )]
 fn named(refused: Refused, secrets: &[FileSecret]) -> AttemptError {
     let secret = secrets.get(refused.index);
-    let name = &secret
-        .expect("the refusal is about one of the secrets")
-        .name;
+    let secret = secret.expect("the refusal is about one of the secrets");
     AttemptError::Refused {
-        name: name.as_str().to_owned(),
+        name: secret.name.as_str().to_owned(),
         refusal: refused.refusal,
     }
 }

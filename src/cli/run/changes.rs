@@ -118,23 +118,19 @@ impl Changes {
             "secret.deleted" if watched => Relevance::Deletion,
             _ => Relevance::Irrelevant,
         };
-        match (&mut self.pending, relevance) {
-            (Some(pending), Relevance::NewValue) => {
-                pending.cursor = cursor;
-                pending.quiet = now + self.debounce;
-            }
-            (None, Relevance::NewValue) => {
-                self.pending = Some(PendingChange {
-                    cursor,
-                    quiet: now + self.debounce,
-                    latest: now + self.debounce * LONGEST,
-                });
-            }
+        if relevance == Relevance::NewValue {
+            let latest = self.pending.map(|pending| pending.latest);
+            self.pending = Some(PendingChange {
+                cursor,
+                quiet: now + self.debounce,
+                latest: latest.unwrap_or(now + self.debounce * LONGEST),
+            });
+        } else if relevance == Relevance::Irrelevant
+            && event.change_set.is_some()
+            && let Some(pending) = &mut self.pending
+        {
             // The set's other events: the values must reach its last one.
-            (Some(pending), Relevance::Irrelevant) if event.change_set.is_some() => {
-                pending.cursor = cursor;
-            }
-            (_, Relevance::Irrelevant | Relevance::Deletion) => {}
+            pending.cursor = cursor;
         }
         relevance
     }
@@ -292,11 +288,8 @@ mod tests {
         let mut fixture = watching(&["A"]);
         let body = r#"{"type":"secret.updated","owner":"alice","name":"A"}"#;
         let event = EventSummary::read(body).unwrap();
-        let now = fixture.start;
-        assert_eq!(
-            fixture.changes.see(at(2, 3), &event, now),
-            Relevance::NewValue
-        );
+        let relevance = fixture.changes.see(at(2, 3), &event, fixture.start);
+        assert_eq!(relevance, Relevance::NewValue);
     }
 
     #[test]

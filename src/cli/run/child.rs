@@ -176,28 +176,14 @@ fn report(signal: Signal, sent: rustix::io::Result<()>) {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
-    use super::*;
-    use crate::{
-        client::ResolvedValue,
-        domain::{Cursor, SecretId, SecretName, SecretValue},
-    };
+    use super::{super::known::tests::values, *};
 
     fn start(line: &str) -> Child {
-        let secret = ResolvedValue {
-            id: SecretId::new(uuid::Uuid::nil()),
-            name: SecretName::parse("A_KEY").unwrap(),
-            value: SecretValue::parse("canary".to_owned().into()).unwrap(),
-            version: 1,
-        };
-        let values = ResolvedValues {
-            secrets: vec![secret],
-            cursor: Cursor::START,
-        };
         let spec = CommandSpec {
             command: Vec::new(),
             group: Group::Own,
         };
-        spec.shell(line).start(&values).unwrap()
+        spec.shell(line).start(&values(1, "canary")).unwrap()
     }
 
     #[tokio::test]

@@ -26,44 +26,47 @@ struct Fingerprint {
 
 impl KnownValues {
     pub(super) fn new(values: &ResolvedValues) -> Self {
-        let mut known = Self {
-            key: RandomState::new(),
-            fingerprints: Vec::new(),
-        };
-        known.update(values);
-        known
-    }
-
-    pub(super) fn update(&mut self, values: &ResolvedValues) {
+        let key = RandomState::new();
         let secrets = values.secrets.iter();
-        self.fingerprints = secrets.map(|secret| self.fingerprint(secret)).collect();
+        let fingerprints = secrets.map(|secret| Fingerprint::of(secret, &key));
+        Self {
+            fingerprints: fingerprints.collect(),
+            key,
+        }
     }
 
     /// Says which values are new: `A_KEY has version 3, B_KEY has version 1`; empty when none is.
     pub(super) fn describe_new(&self, values: &ResolvedValues) -> String {
         let secrets = values.secrets.iter();
         let new: Vec<_> = secrets
-            .filter(|secret| !self.fingerprints.contains(&self.fingerprint(secret)))
+            .filter(|secret| {
+                !self
+                    .fingerprints
+                    .contains(&Fingerprint::of(secret, &self.key))
+            })
             .map(|secret| format!("{} has version {}", secret.name.as_str(), secret.version))
             .collect();
         new.join(", ")
     }
+}
 
-    fn fingerprint(&self, secret: &ResolvedValue) -> Fingerprint {
-        Fingerprint {
+impl Fingerprint {
+    fn of(secret: &ResolvedValue, key: &RandomState) -> Self {
+        Self {
             id: secret.id,
             version: secret.version,
-            hash: self.key.hash_one(secret.value.expose()),
+            hash: key.hash_one(secret.value.expose()),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::{Cursor, SecretName, SecretValue};
 
-    fn values(version: u64, value: &str) -> ResolvedValues {
+    /// One secret, `A_KEY`.
+    pub(in super::super) fn values(version: u64, value: &str) -> ResolvedValues {
         ResolvedValues {
             secrets: vec![ResolvedValue {
                 id: SecretId::new(uuid::Uuid::nil()),
@@ -84,7 +87,7 @@ mod tests {
             known.describe_new(&values(1, "other")),
             "A_KEY has version 1"
         );
-        known.update(&values(2, "two"));
+        known = KnownValues::new(&values(2, "two"));
         assert_eq!(known.describe_new(&values(2, "two")), "");
         assert!(!format!("{known:?}").contains("two"));
     }

@@ -12,6 +12,7 @@ mod tasks;
 mod watch;
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt,
@@ -22,7 +23,7 @@ use std::{
 use clap::Args;
 use rustix::process::Signal;
 
-use self::{child::CommandSpec, signals::Signals, watch::Workload};
+use self::{child::CommandSpec, signals::Signals};
 use super::{
     CommandError, connection, say,
     span::{self, MILLISECONDS, MINUTES, SECONDS},
@@ -101,38 +102,23 @@ fn time(text: &str) -> Result<Duration, &'static str> {
         .ok_or("must be a number with ms, s or m, such as 500ms, and at most 60m")
 }
 
-pub(super) async fn run(options: RunOptions) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(mut options: RunOptions) -> Result<ExitCode, CommandError> {
     let client = connection::from_environment()?;
-    let mut names = Vec::new();
-    for name in options.secrets {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    if names.len() > MOST_NAMES {
+    let mut names = HashSet::new();
+    options.secrets.retain(|name| names.insert(name.clone()));
+    if options.secrets.len() > MOST_NAMES {
         return Err("a command can have at most 100 secrets".into());
     }
     let mut signals = Signals::new()?;
     let values = tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal)),
-        values = first_values(&client, &options.owner, &names) => values?,
+        values = first_values(&client, &options.owner, &options.secrets) => values?,
     };
-    let command = CommandSpec::new(options.command);
-    if !options.watch {
-        return run_once(&command, values, signals).await;
+    if options.watch {
+        return watch::run(client, options, values, signals).await;
     }
-    let workload = Workload {
-        client,
-        owner: options.owner,
-        names,
-        command,
-        on_change: options.on_change,
-        debounce: options.debounce,
-        grace: options.grace,
-        healthy_after: options.healthy_after,
-    };
-    watch::run(workload, values, signals).await
+    run_once(&CommandSpec::new(options.command), values, signals).await
 }
 
 /// The values that the command starts with.
@@ -194,10 +180,8 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).expect("codes are bytes, and signals are below 128"))
 }
 
-#[expect(clippy::expect_used, reason = "signals have small numbers")]
 fn code_of_signal(signal: Signal) -> ExitCode {
-    let code = u8::try_from(128 + signal.as_raw());
-    ExitCode::from(code.expect("signals are below 128"))
+    code(ExitStatus::from_raw(signal.as_raw()))
 }
 
 #[cfg(test)]
@@ -209,42 +193,23 @@ mod tests {
         assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(time("0s"), Ok(Duration::ZERO));
         assert_eq!(time("60m"), Ok(Duration::from_hours(1)));
-        for bad in [
-            "",
-            "s",
-            "5",
-            "-1s",
-            "+1s",
-            "1h",
-            "61m",
-            "1.5s",
-            "99999999999999999999ms",
-            "5é",
-        ] {
+        for bad in ["", "s", "5", "-1s", "+1s", "1h", "61m", "1.5s", "5é"] {
             assert!(time(bad).is_err(), "{bad}");
         }
+        assert!(time("99999999999999999999ms").is_err());
     }
 
     #[test]
     fn actions_are_read() {
         assert_eq!(on_change("restart"), Ok(OnChange::Restart));
         assert_eq!(on_change("signal:HUP"), Ok(OnChange::Signal(Signal::HUP)));
-        assert_eq!(
-            on_change("signal:SIGUSR1"),
-            Ok(OnChange::Signal(Signal::USR1))
-        );
+        let usr1 = OnChange::Signal(Signal::USR1);
+        assert_eq!(on_change("signal:SIGUSR1"), Ok(usr1));
         let command = OnChange::Exec("a:b c".to_owned());
         assert_eq!(on_change("exec:a:b c"), Ok(command));
-        for bad in [
-            "",
-            "reload",
-            "restart:",
-            "signal:",
-            "signal:KILL",
-            "signal:9",
-            "exec:",
-        ] {
+        for bad in ["", "reload", "restart:", "signal:", "signal:9", "exec:"] {
             assert!(on_change(bad).is_err(), "{bad}");
         }
+        assert!(on_change("signal:KILL").is_err());
     }
 }

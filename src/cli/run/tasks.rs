@@ -3,10 +3,7 @@
 
 use std::{io, process::ExitStatus};
 
-use tokio::{
-    sync::mpsc::Sender,
-    task::{AbortHandle, JoinHandle},
-};
+use tokio::{sync::mpsc::Sender, task::AbortHandle};
 
 use super::{changes::EventSummary, child::Child, say};
 use crate::{
@@ -62,7 +59,7 @@ impl Tasks {
             loop {
                 let report = match follower.next().await {
                     Ok(item) => {
-                        retry.reset();
+                        retry = Retry::new();
                         // Without an event, the service only says how far it has read.
                         let Some(event) = item.event else { continue };
                         match EventSummary::read(&event.body) {
@@ -78,8 +75,7 @@ impl Tasks {
                     }
                 };
                 let lost = matches!(report, TaskReport::Lost(_));
-                tasks.report(report).await;
-                if lost || tasks.reports.is_closed() {
+                if tasks.reports.send(report).await.is_err() || lost {
                     return;
                 }
             }
@@ -88,19 +84,16 @@ impl Tasks {
     }
 
     /// Reports the values once, however long it takes.
-    pub(super) fn fetch(&self, min_cursor: Option<Cursor>) -> JoinHandle<()> {
+    pub(super) fn fetch(&self, min_cursor: Option<Cursor>) {
         let tasks = self.clone();
-        tokio::spawn(async move {
-            let outcome = tasks.values(min_cursor).await;
-            tasks.report(TaskReport::Fetched(outcome)).await;
-        })
+        self.report(async move { TaskReport::Fetched(tasks.values(min_cursor).await) });
     }
 
     /// Reports where to follow the log from now on. The head is read first, so that a change after it is in
     /// the stream.
-    pub(super) fn start_over(&self) -> JoinHandle<()> {
+    pub(super) fn start_over(&self) {
         let tasks = self.clone();
-        tokio::spawn(async move {
+        self.report(async move {
             let mut retry = Retry::new();
             let head = loop {
                 match tasks.client.head(Log::Changes).await {
@@ -108,18 +101,13 @@ impl Tasks {
                     Err(error) => retry.wait("reading the log's head", &error).await,
                 }
             };
-            let outcome = tasks.values(None).await;
-            tasks.report(TaskReport::StartedOver(head, outcome)).await;
-        })
+            TaskReport::StartedOver(head, tasks.values(None).await)
+        });
     }
 
     /// Reports the end of the exec command.
-    pub(super) fn wait(&self, mut hook: Child) -> JoinHandle<()> {
-        let tasks = self.clone();
-        tokio::spawn(async move {
-            let status = hook.wait().await;
-            tasks.report(TaskReport::HookEnded(status)).await;
-        })
+    pub(super) fn wait(&self, mut hook: Child) {
+        self.report(async move { TaskReport::HookEnded(hook.wait().await) });
     }
 
     async fn values(&self, min_cursor: Option<Cursor>) -> FetchOutcome {
@@ -135,9 +123,13 @@ impl Tasks {
         }
     }
 
-    async fn report(&self, report: TaskReport) {
-        // Nobody listens any more: the loop has ended, and the command with it.
-        let _ = self.reports.send(report).await;
+    /// Starts a piece of work and reports what comes of it.
+    fn report(&self, work: impl Future<Output = TaskReport> + Send + 'static) {
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            // An error means that nobody listens: the loop has ended, and the command with it.
+            let _ = reports.send(work.await).await;
+        });
     }
 }
 
@@ -165,11 +157,6 @@ impl Retry {
             self.said = Some(text);
         }
         self.backoff.wait().await;
-    }
-
-    fn reset(&mut self) {
-        self.backoff.reset();
-        self.said = None;
     }
 }
 

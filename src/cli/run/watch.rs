@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    OnChange,
+    OnChange, RunOptions,
     changes::{Changes, Relevance},
     child::{Child, CommandSpec},
     code, code_of_signal,
@@ -31,24 +31,11 @@ use super::{
 use crate::{
     cli::CommandError,
     client::{ApiClient, LogFollower, ResolvedValues},
-    domain::{Cursor, Log, Owner, SecretName},
+    domain::{Cursor, Log},
 };
 
 /// How many reports wait for the loop; when there are more, the stream waits too.
 const REPORTS: usize = 64;
-
-/// What `run` was asked to do.
-#[derive(Debug)]
-pub(super) struct Workload {
-    pub(super) client: ApiClient,
-    pub(super) owner: Owner,
-    pub(super) names: Vec<SecretName>,
-    pub(super) command: CommandSpec,
-    pub(super) on_change: OnChange,
-    pub(super) debounce: Duration,
-    pub(super) grace: Duration,
-    pub(super) healthy_after: Duration,
-}
 
 /// Keeps the command up with its values.
 struct Supervisor {
@@ -83,11 +70,12 @@ struct Probation {
 
 /// Runs the command until it ends by itself.
 pub(super) async fn run(
-    workload: Workload,
+    client: ApiClient,
+    options: RunOptions,
     values: ResolvedValues,
     mut signals: Signals,
 ) -> Result<ExitCode, CommandError> {
-    let client = workload.client;
+    let command = CommandSpec::new(options.command);
     // Before anything runs: a token that may not follow the log fails here.
     let mut follower = LogFollower::new(client.clone(), Log::Changes, Some(values.cursor));
     tokio::select! {
@@ -95,12 +83,12 @@ pub(super) async fn run(
         signal = signals.next() => return Ok(code_of_signal(signal)),
         connected = follower.connect() => connected?,
     }
-    let child = match workload.command.start(&values) {
+    let child = match command.start(&values) {
         Ok(child) => child,
         Err(error) => return Ok(not_started(&error)),
     };
-    let (owner, names) = (workload.owner, workload.names);
-    let mut changes = Changes::new(owner.clone(), names.clone(), workload.debounce);
+    let (owner, names) = (options.owner, options.secrets);
+    let mut changes = Changes::new(owner.clone(), names.clone(), options.debounce);
     changes.cover(values.cursor);
     let (sender, reports) = mpsc::channel(REPORTS);
     let tasks = Tasks {
@@ -110,10 +98,10 @@ pub(super) async fn run(
         reports: sender,
     };
     let supervisor = Supervisor {
-        command: workload.command,
-        on_change: workload.on_change,
-        grace: workload.grace,
-        healthy_after: workload.healthy_after,
+        command,
+        on_change: options.on_change,
+        grace: options.grace,
+        healthy_after: options.healthy_after,
         stream: tasks.follow(follower),
         tasks,
         reports,
@@ -191,25 +179,16 @@ impl Supervisor {
             TaskReport::Lost(why) => self.start_over(why),
             TaskReport::Fetched(outcome) => {
                 self.busy = false;
-                match outcome {
-                    FetchOutcome::Values(values) => return self.act(values).await,
-                    FetchOutcome::Missing => say_deleted(),
-                    FetchOutcome::Gone => self.start_over(GONE),
-                }
+                return self.fetched(outcome).await;
             }
             TaskReport::StartedOver(head, outcome) => {
                 self.lost = false;
-                match outcome {
-                    FetchOutcome::Values(values) => {
-                        self.follow_from(values.cursor);
-                        return self.act(values).await;
-                    }
-                    FetchOutcome::Missing => {
-                        self.follow_from(head);
-                        say_deleted();
-                    }
-                    FetchOutcome::Gone => self.start_over(GONE),
+                match &outcome {
+                    FetchOutcome::Values(values) => self.follow_from(values.cursor),
+                    FetchOutcome::Missing => self.follow_from(head),
+                    FetchOutcome::Gone => {}
                 }
+                return self.fetched(outcome).await;
             }
             TaskReport::HookEnded(status) => {
                 self.busy = false;
@@ -219,6 +198,15 @@ impl Supervisor {
                     Err(error) => say(&format!("cannot wait for the exec command: {error}")),
                 }
             }
+        }
+        Ok(None)
+    }
+
+    async fn fetched(&mut self, outcome: FetchOutcome) -> Result<Option<ExitCode>, CommandError> {
+        match outcome {
+            FetchOutcome::Values(values) => return self.act(values).await,
+            FetchOutcome::Missing => say_deleted(),
+            FetchOutcome::Gone => self.start_over(GONE),
         }
         Ok(None)
     }
@@ -248,7 +236,7 @@ impl Supervisor {
         if new.is_empty() || self.ending {
             return Ok(None);
         }
-        self.known.update(&values);
+        self.known = KnownValues::new(&values);
         match self.on_change.clone() {
             OnChange::Restart => {
                 say(&format!("{new}: restarting the command"));

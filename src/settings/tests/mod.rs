@@ -1,6 +1,5 @@
 //! The contract of the settings, through the door that `Settings::load` takes too.
 
-mod secrecy_and_documents;
 mod values;
 
 use std::{fs, path::PathBuf, time::Duration};
@@ -14,25 +13,6 @@ use super::{layers::DEFAULT, *};
 const KEY: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LWNhbmE=";
 const CANARY: &str = "canary";
 
-fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Sources {
-    let variables = variables.into_iter();
-    Sources {
-        environment: variables
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
-        ..Sources::default()
-    }
-}
-
-fn read<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Settings {
-    Settings::read(&of_variables(variables)).unwrap()
-}
-
-fn faults<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let error = Settings::read(&of_variables(variables)).unwrap_err();
-    error.to_string()
-}
-
 fn file(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -40,70 +20,66 @@ fn file(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn of_file(folder: &TempDir, text: &str) -> Sources {
-    Sources {
-        config_file: Some(file(folder, "rekey.toml", text)),
-        ..Sources::default()
-    }
+/// The sources that give these lines: `NAME=value` as a variable, all others in one file.
+fn given<T: AsRef<str>>(lines: &[T]) -> (TempDir, Sources) {
+    let is_variable = |line: &&str| line.starts_with(char::is_uppercase);
+    let lines = lines.iter().map(AsRef::as_ref);
+    let (variables, file_lines): (Vec<&str>, Vec<&str>) = lines.partition(is_variable);
+    let variables = variables.iter().map(|line| line.split_once('=').unwrap());
+    let folder = TempDir::new().unwrap();
+    let text = file_lines.join("\n");
+    let sources = Sources {
+        environment: variables.map(|(a, b)| (a.into(), b.into())).collect(),
+        config_file: (!text.is_empty()).then(|| file(&folder, "rekey.toml", &text)),
+        folder: PathBuf::new(),
+    };
+    (folder, sources)
 }
 
-fn faults_of_file(text: &str) -> String {
-    let folder = TempDir::new().unwrap();
-    let error = Settings::read(&of_file(&folder, text)).unwrap_err();
-    let path = folder.path().join("rekey.toml");
-    error
-        .to_string()
-        .replace(path.to_str().unwrap(), "rekey.toml")
+fn read(lines: &[&str]) -> Settings {
+    let (_folder, sources) = given(lines);
+    Settings::read(&sources).unwrap()
+}
+
+fn faults(lines: &[&str]) -> String {
+    let (folder, sources) = given(lines);
+    let error = Settings::read(&sources).unwrap_err();
+    let before = format!("{}/", folder.path().display());
+    error.to_string().replace(&before, "")
+}
+
+/// Compares the faults of each `given → faults`.
+fn check_faults(cases: &[&str]) {
+    for case in cases {
+        let (given, expected) = case.split_once(" → ").unwrap();
+        let lines: Vec<&str> = given.lines().collect();
+        assert_eq!(faults(&lines), expected, "{given}");
+    }
 }
 
 #[test]
 fn the_defaults_are_those_of_the_documentation() {
-    let Settings {
-        server,
-        database,
-        broker,
-        keyring,
-        limits,
-        commit,
-        http,
-        ..
-    } = read([]);
-    assert_eq!((server.host.as_str(), server.port), ("127.0.0.1", 8080));
-    assert_eq!(database.url.expose_secret(), "sqlite://data/rekey.db");
-    assert_eq!(database.timeout, Duration::from_secs(3));
-    assert!(broker.url.is_none() && keyring.keys.is_empty());
-    assert_eq!(broker.exchange, "secrets.events");
-    assert_eq!(keyring.path, Path::new("data/keyring.json"));
-    let sizes = (limits.secrets_per_owner, limits.versions, limits.body_bytes);
-    assert_eq!(sizes, (100, 10, 524_288));
-    let rates = (
-        limits.rate_per_second.get(),
-        limits.burst.get(),
-        limits.failed_per_minute.get(),
-    );
-    assert_eq!(rates, (200, 400, 30));
-    assert_eq!(
-        (limits.connections, limits.body_time.as_secs()),
-        (10_000, 10)
-    );
-    assert_eq!(limits.reserved_names.len(), 12);
-    assert_eq!(
-        (commit.max_batch, commit.queue, commit.queue_bytes),
-        (256, 4096, 64 << 20)
-    );
-    assert_eq!(http.timeout, Duration::from_secs(8));
-    assert!(!http.require_tls && http.min_client_versions.is_empty());
-    let Settings {
-        activity,
-        events,
-        metrics,
-        log,
-        ..
-    } = read([]);
-    assert_eq!(activity.record, ActivityRecord::Commit);
-    assert_eq!(activity.retain, Some(Duration::from_hours(90 * 24)));
-    assert_eq!((events.retain, metrics.port), (None, None));
-    assert_eq!(log.format, LogFormat::Auto);
+    let settings = read(&[]);
+    let database = settings.database.url.expose_secret();
+    assert_eq!(database, "sqlite://data/rekey.db");
+    assert_eq!(settings.limits.reserved_names.len(), 12);
+    let shown = format!("{settings:?}");
+    for part in [
+        r#"server: ServerSettings { host: "127.0.0.1", port: 8080, drain_delay: 0ns }"#,
+        "max_connections: 10, timeout: 3s, idle_in_transaction: 2s }",
+        r#"broker: BrokerSettings { url: None, exchange: "secrets.events" }"#,
+        r#"keyring: KeyringSettings { path: "data/keyring.json", keys: [] }"#,
+        "limits: LimitSettings { secrets_per_owner: 100, versions: 10, body_bytes: 524288, ",
+        "rate_per_second: 200, burst: 400, failed_per_minute: 30, connections: 10000, ",
+        "body_time: 10s, reserved_names: [",
+        "max_batch: 256, queue: 4096, queue_bytes: 67108864, timeout: 2s, watchdog: 4s }",
+        "http: HttpSettings { timeout: 8s, require_tls: false, min_client_versions: [], ",
+        "activity: ActivitySettings { record: Commit, retain: Some(7776000s) }, ",
+        "events: EventSettings { retain: None }, metrics: MetricsSettings { port: None }, ",
+        "log: LogSettings { format: Auto }",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
 }
 
 #[test]
@@ -111,35 +87,23 @@ fn later_sources_win() {
     let folder = TempDir::new().unwrap();
     let staging = "server.port = 1\nlimits.versions = 1\ncommit.queue = 1";
     file(&folder, "config/staging.toml", staging);
-    let argument = file(
-        &folder,
-        "argument.toml",
-        "server.port = 2\nlimits.versions = 2",
-    );
-    let named = file(
-        &folder,
-        "named.toml",
-        "server.port = 3\nlimits.versions = 3",
-    );
-    let mut sources = of_variables([
-        ("REKEY_ENV", "staging"),
-        ("REKEY_CONFIG", named.to_str().unwrap()),
-        ("REKEY__SERVER__PORT", "4"),
-    ]);
+    for (name, number) in [("argument.toml", 2), ("named.toml", 3)] {
+        let text = format!("server.port = {number}\nlimits.versions = {number}");
+        file(&folder, name, &text);
+    }
+    let named = format!("REKEY_CONFIG={}/named.toml", folder.path().display());
+    let (_, mut sources) = given(&["REKEY_ENV=staging", &named, "REKEY__SERVER__PORT=4"]);
     sources.folder = folder.path().to_owned();
     let numbers = |sources: &Sources| {
-        let Settings {
-            server,
-            limits,
-            commit,
-            ..
-        } = Settings::read(sources).unwrap();
-        (server.port, limits.versions, commit.queue, commit.max_batch)
+        let settings = Settings::read(sources).unwrap();
+        let commit = settings.commit;
+        let (port, versions) = (settings.server.port, settings.limits.versions);
+        (port, versions, commit.queue, commit.max_batch)
     };
     assert_eq!(numbers(&sources), (4, 3, 1, 256));
-    sources.config_file = Some(argument);
+    sources.config_file = Some(folder.path().join("argument.toml"));
     assert_eq!(numbers(&sources), (4, 2, 1, 256));
-    sources.environment.retain(|(name, _)| name != "REKEY_ENV");
+    sources.environment.retain(|name, _| name != "REKEY_ENV");
     assert_eq!(numbers(&sources), (4, 2, 4096, 256));
     sources.environment.clear();
     assert_eq!(numbers(&sources), (2, 2, 4096, 256));
@@ -147,122 +111,88 @@ fn later_sources_win() {
 
 #[test]
 fn variables_that_are_no_settings_are_ignored() {
-    let empty = [
-        "REKEY_ENV",
-        "REKEY_CONFIG",
-        "REKEY_TOKEN",
-        "REKEY_URL",
-        "REKEY_",
-        "PATH",
-    ];
-    read(empty.map(|name| (name, "")));
-    read([
-        ("REKEY_TOKEN", "x"),
-        ("REKEY_URL", "http://localhost"),
-        ("REKEYED__A", "x"),
-    ]);
+    let empty = "REKEY_ENV= REKEY_CONFIG= REKEY_TOKEN= REKEY_URL= REKEY_= PATH=";
+    read(&empty.split(' ').collect::<Vec<_>>());
+    let others = "REKEY_TOKEN=x REKEY_URL=http://localhost REKEYED__A=x";
+    read(&others.split(' ').collect::<Vec<_>>());
 }
 
 #[test]
 fn a_wrong_value_names_its_setting_its_source_and_its_rule() {
-    assert_eq!(
-        faults([("REKEY__SERVER__PORT", "65536")]),
-        "server.port (environment variable REKEY__SERVER__PORT): \
-         must be a whole number from 0 to 65535"
-    );
-    assert_eq!(
-        faults_of_file("[server]\nport = 65536"),
-        "server.port (file rekey.toml): must be a whole number from 0 to 65535"
-    );
+    check_faults(&[
+        "REKEY__SERVER__PORT=65536 → server.port (environment variable REKEY__SERVER__PORT): \
+         must be a whole number from 0 to 65535",
+        "[server]\nport = 65536 → server.port (file rekey.toml): \
+         must be a whole number from 0 to 65535",
+    ]);
+}
+
+#[test]
+fn a_file_that_is_no_source_is_named() {
+    check_faults(&[
+        "REKEY_ENV=../secrets → REKEY_ENV (environment variable REKEY_ENV): \
+         must be a name of letters, digits, _ and -",
+        "REKEY_ENV=absent → file config/absent.toml: cannot be read: \
+         No such file or directory (os error 2)",
+        "\n\n[server → file rekey.toml, line 3: not valid TOML",
+        "a = 1\na = 2 → file rekey.toml, line 2: not valid TOML",
+        "server.port = 99999999999999999999 → file rekey.toml: \
+         a number in it is larger than any setting allows",
+    ]);
 }
 
 #[test]
 fn types_are_not_converted() {
-    for wrong in [
-        "server.port = '8080'",
-        "server.port = 80.0",
-        "server.port = -1",
-        "server.port = true",
-        "server.port.x = 1",
-        "server.host = 1",
-        "http.require_tls = 'true'",
-        "http.require_tls = 1",
-        "http.trusted_proxies = '10.0.0.1'",
-        "http.trusted_proxies = [1]",
-        "presets.openai = 1",
-        "broker.url = []",
-    ] {
-        let faults = faults_of_file(wrong);
-        assert!(
-            faults.contains("(file rekey.toml): must be "),
-            "{wrong}: {faults}"
-        );
-        assert_eq!(faults.lines().count(), 1, "{faults}");
+    let wrong = "server.port = '8080'; server.port = 80.0; server.port = -1; server.port = true; \
+        server.port.x = 1; server.host = 1; http.require_tls = 'true'; http.require_tls = 1; \
+        http.trusted_proxies = '10.0.0.1'; http.trusted_proxies = [1]; presets.openai = 1; \
+        broker.url = []";
+    for wrong in wrong.split("; ") {
+        let faults = faults(&[wrong]);
+        let is_wrong = faults.contains("(file rekey.toml): must be ");
+        assert!(is_wrong && faults.lines().count() == 1, "{wrong}: {faults}");
     }
-    assert!(
-        read([("REKEY__HTTP__REQUIRE_TLS", "true")])
-            .http
-            .require_tls
-    );
+    assert!(read(&["REKEY__HTTP__REQUIRE_TLS=true"]).http.require_tls);
 }
 
 #[test]
 fn unknown_settings_are_refused() {
-    let port = "unknown setting; did you mean server.port?";
-    let of_port = faults_of_file("server.prot = 1");
-    assert_eq!(of_port, format!("server.prot (file rekey.toml): {port}"));
-    for text in ["colour = 1", "[colour]"] {
-        assert_eq!(
-            faults_of_file(text),
-            "colour (file rekey.toml): unknown setting"
-        );
-    }
-    assert_eq!(
-        faults_of_file("server = 1\npresets = 1"),
-        "server (file rekey.toml): must be a table of settings\n\
-         presets (file rekey.toml): must be a table of settings"
-    );
-    assert_eq!(
-        faults([("REKEY__SERVER_PORT", "1"), ("REKEY__Server__Port", "1")]),
-        format!(
-            "server_port (environment variable REKEY__SERVER_PORT): {port}\n\
-             Server.Port (environment variable REKEY__Server__Port): {port}"
-        )
-    );
-    // Line breaks in names do not make lines.
-    assert_eq!(
-        faults_of_file("\"a\\nb\" = 1"),
-        "a\\nb (file rekey.toml): unknown setting"
-    );
-    // Settings of later capabilities.
-    for (key, value) in [
-        ("auth.issuer", "''"),
-        ("server.tls_cert", "''"),
-        ("expiry.lead_seconds", "1"),
-    ] {
-        let faults = faults_of_file(&format!("{key} = {value}"));
-        assert!(
-            faults.starts_with(&format!("{key} (file rekey.toml): unknown")),
-            "{faults}"
-        );
-    }
+    check_faults(&[
+        "server.prot = 1 → server.prot (file rekey.toml): \
+         unknown setting; did you mean server.port?",
+        "colour = 1 → colour (file rekey.toml): unknown setting",
+        "[colour] → colour (file rekey.toml): unknown setting",
+        "server = 1\npresets = 1 → server (file rekey.toml): must be a table of settings\n\
+         presets (file rekey.toml): must be a table of settings",
+        "REKEY__SERVER_PORT=1\nREKEY__Server__Port=1 → \
+         server_port (environment variable REKEY__SERVER_PORT): \
+         unknown setting; did you mean server.port?\n\
+         Server.Port (environment variable REKEY__Server__Port): \
+         unknown setting; did you mean server.port?",
+        // Line breaks in names do not make lines.
+        "\"a\\nb\" = 1 → a\\nb (file rekey.toml): unknown setting",
+        // Settings of later capabilities.
+        "auth.issuer = '' → auth.issuer (file rekey.toml): unknown setting",
+        "server.tls_cert = '' → server.tls_cert (file rekey.toml): unknown setting",
+        "expiry.lead_seconds = 1 → expiry.lead_seconds (file rekey.toml): unknown setting",
+    ]);
     // Only the first pair of underscores divides.
-    let preset = read([("REKEY__PRESETS__A__B", "X")]).presets.pop().unwrap();
+    let preset = read(&["REKEY__PRESETS__A__B=X"]).presets.pop().unwrap();
     assert_eq!(preset.provider.as_str(), "a__b");
 }
 
 #[test]
 fn the_audit_consumer_has_settings_of_its_own() {
-    let audit = read([]).audit;
+    let audit = read(&[]).audit;
     assert_eq!(audit.sqlite_path(), Some(Path::new("data/audit.db")));
     assert!(audit.url.is_none() && audit.token.is_none() && audit.public_key.is_none());
     assert_eq!(audit.compare, Duration::from_secs(30));
     let key = format!("ed25519:{KEY}");
-    let settings = read([
-        ("REKEY__AUDIT__DATABASE_URL", "postgres://db/audit"),
-        ("REKEY__AUDIT__URL", "https://rekey.example:8443/"),
-        ("REKEY__AUDIT__TOKEN", "canary"),
-        ("REKEY__AUDIT__PUBLIC_KEY", &key),
+    let settings = read(&[
+        "REKEY__AUDIT__DATABASE_URL=postgres://db/audit",
+        "REKEY__AUDIT__URL=https://rekey.example:8443/",
+        "REKEY__AUDIT__TOKEN=canary",
+        &format!("REKEY__AUDIT__PUBLIC_KEY={key}"),
     ]);
     // They say nothing of the service: its own database is still the embedded one.
     assert!(settings.embedded);
@@ -275,74 +205,53 @@ fn the_audit_consumer_has_settings_of_its_own() {
 
 #[test]
 fn a_known_section_may_be_empty() {
-    let folder = TempDir::new().unwrap();
-    Settings::read(&of_file(&folder, "[server]\n[presets]\n")).unwrap();
+    read(&["[server]", "[presets]"]);
 }
 
 #[test]
 fn settings_may_not_contradict_each_other() {
+    let least = "at least database.idle_in_transaction_ms";
     for (setting, value, rule) in [
-        (
-            "commit.timeout_ms",
-            "4000",
-            "less than commit.watchdog_ms (default)",
-        ),
-        (
-            "http.timeout_ms",
-            "4000",
-            "more than commit.watchdog_ms (default)",
-        ),
-        (
-            "database.timeout_ms",
-            "1999",
-            "at least database.idle_in_transaction_ms (default)",
-        ),
-        (
-            "database.timeout_ms",
-            "5000",
-            "less than commit.watchdog_ms (default)",
-        ),
+        ("commit.timeout_ms", 4000, "less than commit.watchdog_ms"),
+        ("http.timeout_ms", 4000, "more than commit.watchdog_ms"),
+        ("database.timeout_ms", 1999, least),
+        ("database.timeout_ms", 5000, "less than commit.watchdog_ms"),
     ] {
         let variable = format!("REKEY__{}", setting.replace('.', "__").to_uppercase());
-        let fault = format!("{setting} (environment variable {variable}): must be {rule}");
-        assert_eq!(faults([(variable.as_str(), value)]), fault);
+        let fault =
+            format!("{setting} (environment variable {variable}): must be {rule} (default)");
+        assert_eq!(faults(&[&format!("{variable}={value}")]), fault);
     }
-    read([("REKEY__DATABASE__TIMEOUT_MS", "2000")]);
+    read(&["REKEY__DATABASE__TIMEOUT_MS=2000"]);
 }
 
 #[test]
 fn the_keyring_has_one_source() {
-    let (key, path) = (format!("main:{KEY}"), ("REKEY__KEYRING__PATH", "ring.json"));
+    let key = format!("REKEY__KEYRING__KEYS=main:{KEY}");
+    let path = "REKEY__KEYRING__PATH=ring.json";
     assert_eq!(
-        faults([("REKEY__KEYRING__KEYS", key.as_str()), path]),
+        faults(&[&key, path]),
         "keyring.keys (environment variable REKEY__KEYRING__KEYS): must be empty where \
          keyring.path is set (environment variable REKEY__KEYRING__PATH)"
     );
-    assert!(
-        read([("REKEY__KEYRING__KEYS", ""), path])
-            .keyring
-            .keys
-            .is_empty()
-    );
-    let twice = format!("{key},{key}");
-    assert!(faults([("REKEY__KEYRING__KEYS", twice.as_str())]).contains("each ID once"));
+    let keyring = read(&["REKEY__KEYRING__KEYS=", path]).keyring;
+    assert!(keyring.keys.is_empty());
+    assert!(faults(&[&format!("{key},main:{KEY}")]).contains("each ID once"));
 }
 
 #[test]
 fn all_faults_are_reported_together() {
-    let folder = TempDir::new().unwrap();
-    let broken = file(&folder, "config/broken.toml", "[server]\nport = \n");
-    let secret = folder.path().join("absent");
-    let mut sources = of_variables([
-        ("REKEY_ENV", "broken"),
-        ("REKEY_CONFIG", "/nowhere/rekey.toml"),
-        ("REKEY__COLOUR", "red"),
-        ("REKEY__COMMIT__TIMEOUT_MS", "5000"),
-        ("REKEY__DATABASE__URL__FILE", secret.to_str().unwrap()),
-        ("REKEY__LIMITS__BURST", "0"),
-        ("REKEY__SERVER__PORT", "1"),
-        ("REKEY__SERVER__PORT__FILE", "/dev/null"),
+    let (folder, mut sources) = given(&[
+        "REKEY_ENV=broken",
+        "REKEY_CONFIG=/nowhere/rekey.toml",
+        "REKEY__COLOUR=red",
+        "REKEY__COMMIT__TIMEOUT_MS=5000",
+        "REKEY__DATABASE__URL__FILE=/nowhere/url",
+        "REKEY__LIMITS__BURST=0",
+        "REKEY__SERVER__PORT=1",
+        "REKEY__SERVER__PORT__FILE=/dev/null",
     ]);
+    let broken = file(&folder, "config/broken.toml", "[server]\nport = \n");
     sources.folder = folder.path().to_owned();
     let error = Settings::read(&sources).unwrap_err();
     assert_eq!(error.faults.len(), 8);
@@ -350,7 +259,7 @@ fn all_faults_are_reported_together() {
         "file {}, line 2: not valid TOML\n\
          file /nowhere/rekey.toml: cannot be read: No such file or directory (os error 2)\n\
          database.url (environment variable REKEY__DATABASE__URL__FILE): \
-         cannot read {}: No such file or directory (os error 2)\n\
+         cannot read /nowhere/url: No such file or directory (os error 2)\n\
          server.port (environment variable REKEY__SERVER__PORT): \
          environment variable REKEY__SERVER__PORT__FILE is set too; set only one of them\n\
          server.port (environment variable REKEY__SERVER__PORT__FILE): \
@@ -360,8 +269,7 @@ fn all_faults_are_reported_together() {
          commit.timeout_ms (environment variable REKEY__COMMIT__TIMEOUT_MS): \
          must be less than commit.watchdog_ms (default)\n\
          colour (environment variable REKEY__COLOUR): unknown setting",
-        broken.display(),
-        secret.display()
+        broken.display()
     );
     assert_eq!(error.to_string(), expected);
 }
@@ -369,54 +277,40 @@ fn all_faults_are_reported_together() {
 #[test]
 fn a_file_can_hold_a_value() {
     let folder = TempDir::new().unwrap();
-    for text in [
-        "postgres://db/a",
-        "postgres://db/a\n",
-        "postgres://db/a\r\n",
-    ] {
-        let path = file(&folder, "url", text);
-        let settings = read([("REKEY__DATABASE__URL__FILE", path.to_str().unwrap())]);
-        assert_eq!(settings.database.url.expose_secret(), "postgres://db/a");
+    let read_value = |setting: &str, text: &str| {
+        let path = file(&folder, "value", text);
+        let variable = format!("REKEY__{setting}__FILE={}", path.display());
+        Settings::read(&given(&[&variable]).1)
+    };
+    let url = "postgres://db/a";
+    for line_break in ["", "\n", "\r\n"] {
+        let settings = read_value("DATABASE__URL", &format!("{url}{line_break}")).unwrap();
+        assert_eq!(settings.database.url.expose_secret(), url);
         assert!(settings.database.sqlite_path().is_none() && !settings.embedded);
     }
-    let path = file(&folder, "url", "postgres://db/a\n\n");
-    faults([("REKEY__DATABASE__URL__FILE", path.to_str().unwrap())]);
-    let port = file(&folder, "port", "99\n");
-    let settings = read([("REKEY__SERVER__PORT__FILE", port.to_str().unwrap())]);
+    read_value("DATABASE__URL", &format!("{url}\n\n")).unwrap_err();
+    let settings = read_value("SERVER__PORT", "99\n").unwrap();
     assert_eq!(settings.server.port, 99);
 }
 
 #[test]
 fn presets_keep_the_order_of_their_declaration() {
-    let folder = TempDir::new().unwrap();
-    let text = "[presets]\nzebra = 'zebra_key'\ngithub = ''\nanthropic = 'CLAUDE_KEY'\nalpha = 'A'";
-    let sources = Sources {
-        environment: of_variables([
-            ("REKEY__PRESETS__MIS__TRAL", "MISTRAL_API_KEY"),
-            ("REKEY__PRESETS__ACME", "ACME_KEY"),
-        ])
-        .environment,
-        ..of_file(&folder, text)
-    };
-    let presets = Settings::read(&sources).unwrap().presets;
-    let presets = presets
-        .iter()
-        .map(|one| (one.provider.as_str(), one.name.as_str()));
-    let expected = [
-        ("openai", "OPENAI_API_KEY"),
-        ("anthropic", "CLAUDE_KEY"),
-        ("tinker", "TINKER_API_KEY"),
-        ("zebra", "ZEBRA_KEY"),
-        ("alpha", "A"),
-        ("acme", "ACME_KEY"),
-        ("mis__tral", "MISTRAL_API_KEY"),
-    ];
-    assert_eq!(presets.collect::<Vec<_>>(), expected);
+    let presets = read(&[
+        "[presets]\nzebra = 'zebra_key'\ngithub = ''\nanthropic = 'CLAUDE_KEY'\nalpha = 'A'",
+        "REKEY__PRESETS__MIS__TRAL=MISTRAL_API_KEY",
+        "REKEY__PRESETS__ACME=ACME_KEY",
+    ])
+    .presets;
+    let shown = |one: &Preset| format!("{}={}", one.provider.as_str(), one.name.as_str());
+    let presets: Vec<String> = presets.iter().map(shown).collect();
+    let expected = "openai=OPENAI_API_KEY anthropic=CLAUDE_KEY tinker=TINKER_API_KEY \
+        zebra=ZEBRA_KEY alpha=A acme=ACME_KEY mis__tral=MISTRAL_API_KEY";
+    assert_eq!(presets.join(" "), expected);
 }
 
 #[test]
 fn presets_are_providers_with_names_that_are_free() {
-    let faults = faults_of_file("[presets]\nBad = 'A'\ngood = '1'\nother = 'ld_preload'");
+    let faults = faults(&["[presets]\nBad = 'A'\ngood = '1'\nother = 'ld_preload'"]);
     let lines: Vec<&str> = faults.lines().collect();
     assert!(lines[0].starts_with("presets.Bad (file rekey.toml): must be a provider of 1 to 64"));
     assert!(lines[1].starts_with("presets.good (file rekey.toml): must be empty, or 1 to 255"));
@@ -426,17 +320,16 @@ fn presets_are_providers_with_names_that_are_free() {
 
 #[test]
 fn the_embedded_default_is_on_while_nothing_says_where() {
-    assert!(read([]).embedded);
-    assert!(read([("REKEY__SERVER__PORT", "0")]).embedded);
-    let key = format!("main:{KEY}");
-    for (name, value) in [
-        ("REKEY__DATABASE__URL", "sqlite://data/rekey.db"),
-        ("REKEY__KEYRING__PATH", "data/keyring.json"),
-        ("REKEY__KEYRING__KEYS", key.as_str()),
-        ("REKEY__KEYRING__KEYS", ""),
+    assert!(read(&[]).embedded);
+    assert!(read(&["REKEY__SERVER__PORT=0"]).embedded);
+    for variable in [
+        "REKEY__DATABASE__URL=sqlite://data/rekey.db",
+        "REKEY__KEYRING__PATH=data/keyring.json",
+        &format!("REKEY__KEYRING__KEYS=main:{KEY}"),
+        "REKEY__KEYRING__KEYS=",
     ] {
-        assert!(!read([(name, value)]).embedded, "{name}");
+        assert!(!read(&[variable]).embedded, "{variable}");
     }
-    let database = read([]).database;
+    let database = read(&[]).database;
     assert_eq!(database.sqlite_path(), Some(Path::new("data/rekey.db")));
 }

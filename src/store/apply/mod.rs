@@ -12,29 +12,15 @@ use std::{
 };
 
 use self::set::{Before, Undo};
-use super::chain::{Heads, LogEntry};
+use super::{
+    chain::{Heads, LogEntry},
+    present::Present,
+};
 use crate::domain::{
     Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSetMember, Event,
     EventKind, IfMatch, KeyId, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
     SealedVersion, Secret, SecretId, SecretName, Timestamp, Work,
 };
-
-/// What the database holds of what a batch is about, as read under the lock.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Present {
-    /// The end of each log that the batch appends to.
-    pub(super) heads: Heads,
-    /// The keys that may seal.
-    pub(super) active_keys: HashSet<KeyId>,
-    /// The secrets that the batch names (with the right owner), by ID.
-    pub(super) secrets: HashMap<SecretId, Secret>,
-    /// Those of them that have more versions than are kept: the limit was higher before.
-    pub(super) surplus: HashSet<SecretId>,
-    /// Which of the names that the batch would create are taken.
-    pub(super) names: HashSet<(Owner, SecretName)>,
-    /// How many secrets the owners who create something have.
-    pub(super) counts: HashMap<Owner, u64>,
-}
 
 /// What an operator allows.
 #[derive(Debug, Clone, Copy)]

@@ -115,17 +115,17 @@ const SWALLOWED: (&str, Moment) = ("COMMIT", Moment::Before);
 const FORWARDED: (&str, Moment) = ("COMMIT", Moment::After);
 const ANSWER_LOST: (&str, Moment) = ("COMMIT", Moment::Answered);
 
-/// Each place with what must come out, if only one thing may.
-const PLACES: [((&str, Moment), Option<bool>); 4] = [
-    (BEFORE, Some(false)),
-    (SWALLOWED, Some(false)),
-    (FORWARDED, None),
-    (ANSWER_LOST, Some(true)),
-];
-
 async fn each_place(fault: Fault, terminate: bool) {
     let linked = Linked::start().await;
-    for ((text, moment), applied) in PLACES {
+    // A connection that breaks at BEGIN is replaced: nothing had been sent on it. One that is silent is waited for.
+    let replaced = fault != Fault::Stall || terminate;
+    // Each place with what must come out, if only one thing may.
+    for ((text, moment), applied) in [
+        (BEFORE, Some(replaced)),
+        (SWALLOWED, Some(false)),
+        (FORWARDED, None),
+        (ANSWER_LOST, Some(true)),
+    ] {
         let trigger = trigger(text, moment, fault, Reach::Link);
         let attempt = linked.put_into(trigger, terminate).await;
         // One broken link does not keep the service from finding out.

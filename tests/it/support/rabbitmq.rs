@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// On the loopback interface alone. One scheduler: the tests want many programs at once, and the broker starts with
@@ -26,6 +26,8 @@ pub(crate) struct RabbitMq {
     _names: Process,
     folder: Folder,
     ports: Ports,
+    /// Virtual hosts that no test has used yet.
+    vhosts: Mutex<Vec<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -69,6 +71,7 @@ impl RabbitMq {
             _names: names,
             folder,
             ports,
+            vhosts: Mutex::default(),
         }
     }
 
@@ -91,10 +94,30 @@ impl RabbitMq {
 
     /// The URL of a fresh virtual host: for queues whose names are fixed.
     pub(crate) fn vhost(&self) -> String {
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        self.ctl(&["add_vhost", &name]);
-        self.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]);
+        let mut fresh = self.vhosts.lock().expect("the fresh virtual hosts");
+        let name = fresh.pop().unwrap_or_else(|| {
+            *fresh = self.add_vhosts();
+            fresh.pop().expect("a virtual host")
+        });
         format!("amqp://guest:guest@{}/{name}", self.address())
+    }
+
+    /// Many at once: each call of the control program starts an Erlang machine of its own.
+    fn add_vhosts(&self) -> Vec<String> {
+        let name = |_| uuid::Uuid::new_v4().simple().to_string();
+        let names: Vec<String> = (0..16).map(name).collect();
+        let list: Vec<String> = names.iter().map(|name| format!("<<\"{name}\">>")).collect();
+        let all = "<<\".*\">>";
+        self.ctl(&[
+            "eval",
+            &format!(
+                "lists:foreach(fun(Name) -> rabbit_vhost:add(Name, <<\"tests\">>), \
+                 rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, Name, {all}, {all}, {all}, \
+                 <<\"tests\">>) end, [{}]).",
+                list.join(", ")
+            ),
+        ]);
+        names
     }
 
     /// The folder that holds everything the broker writes, its log included.
