@@ -1,21 +1,13 @@
-//! Connections: how they are opened, and how they are given up.
-//!
-//! A future that touches the database is never dropped alone (sqlx 0.9.0 then loses acknowledged writes):
-//! all work runs in tasks of its own. What hangs is given up together with its whole pool: a condemned
-//! pool drops its tasks and closes its connections hard.
+//! Connections: how they are opened, and which databases are refused.
 
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, Statement,
     sqlx::{
         self, Connection as _,
         pool::PoolOptions,
@@ -23,18 +15,18 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::sync::watch;
 
-use super::{StoreError, transaction::Connection};
-use crate::domain::ErrorChain;
+use super::{StoreError, error::ReadError};
 
-/// A connection that was idle for so long is asked whether it is still there before it is used.
-const ASK_AFTER: Duration = Duration::from_secs(1);
+/// What has become of a pool.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PoolState {
+    /// Its tasks end, and its connections are closed hard.
+    pub(super) condemned: bool,
+    /// When one of its connections was last found to be broken.
+    pub(super) broke_at: Option<Instant>,
+}
 
 /// What to do when the file of a SQLite database is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +55,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn options(&self, connections: u32, condemned: &watch::Sender<bool>) -> ConnectOptions {
+    pub(super) fn options(
+        &self,
+        connections: u32,
+        state: &watch::Sender<PoolState>,
+    ) -> ConnectOptions {
         let mut options = ConnectOptions::new(self.url.expose_secret());
         options
             .max_connections(connections)
@@ -75,14 +71,14 @@ impl Target {
             .sqlx_logging(false)
             .record_stmt_in_spans(false);
         if self.sqlite_path.is_some() {
-            self.sqlite(&mut options, condemned.subscribe());
+            self.sqlite(&mut options, state.subscribe());
         } else {
-            self.postgres(&mut options, condemned.subscribe());
+            self.postgres(&mut options, state.subscribe());
         }
         options
     }
 
-    fn sqlite(&self, options: &mut ConnectOptions, condemned: watch::Receiver<bool>) {
+    fn sqlite(&self, options: &mut ConnectOptions, state: watch::Receiver<PoolState>) {
         let create = self.missing == Missing::Create;
         let timeout = self.timeout;
         options
@@ -92,10 +88,10 @@ impl Target {
                     .synchronous(SqliteSynchronous::Full)
                     .busy_timeout(timeout)
             })
-            .map_sqlx_sqlite_pool_opts(move |o| close_hard_when(o, condemned.clone()));
+            .map_sqlx_sqlite_pool_opts(move |o| close_hard_when(o, state.clone()));
     }
 
-    fn postgres(&self, options: &mut ConnectOptions, condemned: watch::Receiver<bool>) {
+    fn postgres(&self, options: &mut ConnectOptions, state: watch::Receiver<PoolState>) {
         let timeout = self.timeout.as_millis().to_string();
         let idle = self.idle_in_transaction.as_millis().to_string();
         options
@@ -118,13 +114,15 @@ impl Target {
                 ])
             })
             .map_sqlx_postgres_pool_opts(move |o| {
-                close_hard_when(o, condemned.clone())
+                let state = state.clone();
+                close_hard_when(o, state.clone())
                     .after_connect(|connection, _| Box::pin(refuse_standby(connection)))
-                    .before_acquire(|connection, usage| {
+                    .before_acquire(move |connection, usage| {
+                        // Whatever broke one connection may have broken all that were idle at that time.
+                        let broke_at = state.borrow().broke_at;
+                        let suspect = broke_at.is_some_and(|at| at.elapsed() < usage.idle_for);
                         Box::pin(async move {
-                            // After a restart of the server all idle connections are dead. One in use is not
-                            // asked: it costs a round trip.
-                            if usage.idle_for >= ASK_AFTER {
+                            if suspect {
                                 connection.ping().await?;
                             }
                             Ok(true)
@@ -138,10 +136,10 @@ impl Target {
 /// which can hang on a dead socket.
 fn close_hard_when<D: sqlx::Database>(
     options: PoolOptions<D>,
-    condemned: watch::Receiver<bool>,
+    state: watch::Receiver<PoolState>,
 ) -> PoolOptions<D> {
     options.after_release(move |_, _| {
-        let verdict = if *condemned.borrow() {
+        let verdict = if state.borrow().condemned {
             Err(sqlx::Error::PoolClosed)
         } else {
             Ok(true)
@@ -160,211 +158,6 @@ async fn refuse_standby(connection: &mut sqlx::PgConnection) -> Result<(), sqlx:
         return Err(sqlx::Error::Io(io::Error::other(reason)));
     }
     Ok(())
-}
-
-/// A pool whose tasks and connections can be given up as one.
-#[derive(Debug)]
-pub(super) struct Pool {
-    db: DatabaseConnection,
-    condemned: watch::Sender<bool>,
-    runtime: Handle,
-}
-
-impl Pool {
-    /// A pool of at most `connections`, which connects when it must.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the URL can't be used.
-    pub(super) async fn open(
-        target: &Target,
-        connections: u32,
-        runtime: &Handle,
-    ) -> Result<Self, StoreError> {
-        let condemned = watch::Sender::new(false);
-        let mut options = target.options(connections, &condemned);
-        options.connect_lazy(true);
-        let db = Database::connect(options).await?;
-        Ok(Self {
-            db,
-            condemned,
-            runtime: runtime.clone(),
-        })
-    }
-
-    /// Runs work as a task that runs to its end whether or not anybody waits, unless the pool is condemned.
-    pub(super) fn spawn<F, W, T, E>(&self, work: F) -> Running<T, E>
-    where
-        F: FnOnce(DatabaseConnection) -> W,
-        W: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        let mut condemned = self.condemned.subscribe();
-        let work = work(self.db.clone());
-        Running(self.runtime.spawn(async move {
-            tokio::select! {
-                biased;
-                result = work => result,
-                // Also when the pool itself is dropped: then nothing could give up the task any more.
-                _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline.into()),
-            }
-        }))
-    }
-
-    /// Takes a connection out of the pool.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub(super) async fn take(&self) -> Result<Connection, StoreError> {
-        Connection::take(&self.db).await
-    }
-
-    /// Gives up the pool: drops its tasks and closes its connections hard.
-    pub(super) fn condemn(&self) {
-        self.condemned.send_replace(true);
-    }
-
-    /// Closes the pool in good order, as far as that is possible within `deadline`.
-    pub(super) async fn close(&self, deadline: Duration) {
-        // Nothing uses the pool any more, so the dropped future can lose no write. Connections that do not
-        // close in time end with the process.
-        let _ = timeout(deadline, self.db.clone().close()).await;
-    }
-}
-
-/// How long work may take, and when its pool is replaced as a whole: a black-holed connection frees nothing by
-/// itself.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// The longest that work may take. After that it is overdue.
-    pub(crate) deadline: Duration,
-    /// So many that are overdue together replace the pool. One alone does after [`LONGEST_OVERDUE`].
-    pub(crate) overdue: u32,
-}
-
-/// One piece of work that takes this long replaces its pool.
-const LONGEST_OVERDUE: Duration = Duration::from_secs(10);
-
-/// A pool, and how much of its work is overdue.
-#[derive(Debug)]
-struct Watched {
-    pool: Pool,
-    overdue: AtomicU32,
-}
-
-/// A pool that is replaced when it does not answer.
-#[derive(Debug)]
-pub(crate) struct ReplaceablePool {
-    target: Target,
-    runtime: Handle,
-    patience: Patience,
-    watched: RwLock<Arc<Watched>>,
-}
-
-impl ReplaceablePool {
-    /// A pool of the target's size, which connects when it must.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the URL can't be used.
-    pub(crate) async fn open(
-        target: Target,
-        runtime: &Handle,
-        patience: Patience,
-    ) -> Result<Self, StoreError> {
-        let watched = RwLock::new(watched(&target, runtime).await?);
-        Ok(Self {
-            target,
-            runtime: runtime.clone(),
-            patience,
-            watched,
-        })
-    }
-
-    fn watched(&self) -> Arc<Watched> {
-        Arc::clone(&self.watched.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Runs work as a task of its own. When it misses its deadline the task goes on, unless the pool is given
-    /// up with all its tasks.
-    ///
-    /// # Errors
-    /// The work's own, or [`StoreError::Deadline`].
-    pub(crate) async fn run<F, W, T, E>(self: &Arc<Self>, work: F) -> Result<T, E>
-    where
-        F: FnOnce(DatabaseConnection) -> W,
-        W: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        let watched = self.watched();
-        let began = Instant::now();
-        let mut task = watched.pool.spawn(work);
-        match timeout(self.patience.deadline, task.finish()).await {
-            Ok(result) => result,
-            Err(_elapsed) => {
-                let overdue = 1 + watched.overdue.fetch_add(1, Ordering::Relaxed);
-                let pool = Arc::clone(self);
-                self.runtime.spawn(async move {
-                    // Whether it ends, and how, concerns nobody any more.
-                    let ended = overdue < pool.patience.overdue
-                        && timeout_at(began + LONGEST_OVERDUE, task.finish())
-                            .await
-                            .is_ok();
-                    if ended {
-                        watched.overdue.fetch_sub(1, Ordering::Relaxed);
-                    } else {
-                        pool.replace(&watched).await;
-                    }
-                });
-                Err(StoreError::Deadline.into())
-            }
-        }
-    }
-
-    async fn replace(&self, late: &Arc<Watched>) {
-        let fresh = match watched(&self.target, &self.runtime).await {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                tracing::error!(error = %ErrorChain(&error), "the connections can't be replaced");
-                return;
-            }
-        };
-        let mut held = self.watched.write().unwrap_or_else(PoisonError::into_inner);
-        // Another task may have replaced it already.
-        if Arc::ptr_eq(&held, late) {
-            *held = fresh;
-            late.pool.condemn();
-            tracing::warn!("the connections to the database were replaced: it does not answer");
-        }
-    }
-
-    /// Closes the pool, as far as that is possible within `deadline`.
-    pub(crate) async fn close(&self, deadline: Duration) {
-        self.watched().pool.close(deadline).await;
-    }
-}
-
-async fn watched(target: &Target, runtime: &Handle) -> Result<Arc<Watched>, StoreError> {
-    Ok(Arc::new(Watched {
-        pool: Pool::open(target, target.max_connections, runtime).await?,
-        overdue: AtomicU32::new(0),
-    }))
-}
-
-/// Work that runs on a pool. Dropping it does not end the work.
-#[derive(Debug)]
-pub(super) struct Running<T, E = StoreError>(JoinHandle<Result<T, E>>);
-
-impl<T, E: From<StoreError>> Running<T, E> {
-    /// Waits for the work's end.
-    ///
-    /// # Errors
-    /// The work's own, or [`StoreError::Lost`] when it panicked.
-    pub(super) async fn finish(&mut self) -> Result<T, E> {
-        (&mut self.0)
-            .await
-            .unwrap_or_else(|_panicked| Err(StoreError::Lost.into()))
-    }
 }
 
 /// Refuses a database whose settings could lose acknowledged writes.
@@ -440,4 +233,10 @@ pub(crate) enum UnsafeDatabase {
     /// It can't be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ReadError for UnsafeDatabase {
+    fn is_broken(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_broken())
+    }
 }

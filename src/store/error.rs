@@ -35,6 +35,18 @@ pub(crate) enum StoreError {
     Lost,
 }
 
+/// An error of a read, which tells whether its connection broke.
+pub(crate) trait ReadError: From<StoreError> + Send + 'static {
+    /// The connection broke, or there was none.
+    fn is_broken(&self) -> bool;
+}
+
+impl ReadError for StoreError {
+    fn is_broken(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
         let sort = if let DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) = &error {

@@ -18,6 +18,7 @@ mod error;
 mod gate;
 mod keys;
 mod log;
+mod pool;
 mod present;
 mod reader;
 mod retention;
@@ -36,12 +37,11 @@ pub(crate) use admin::Admin;
 pub(crate) use admission::{Pending, QueueLimits, Ticket};
 pub(crate) use apply::Limits;
 pub(crate) use committer::{Committer, CommitterSettings};
-pub(crate) use connection::{
-    Missing, Patience, ReplaceablePool, Target, UnsafeDatabase, refuse_unsafe,
-};
+pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
 pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};
+pub(crate) use pool::{Patience, ReplaceablePool};
 pub(crate) use reader::{Check, Reader, Readiness};
 pub(crate) use retention::RetentionPolicy;
 pub(crate) use schema::{

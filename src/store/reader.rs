@@ -9,9 +9,11 @@ use tokio::runtime::Handle;
 use super::{
     StoreError, Target, UnsafeDatabase,
     chain::Head,
-    connection::{self, Patience, ReplaceablePool},
+    connection,
+    error::ReadError,
     keys::{self, StoredKey},
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
+    pool::{Patience, ReplaceablePool},
     schema::{self, SchemaError},
     secrets::{self, Resolution, Selection},
     service_keys::{self, StoredServiceKey},
@@ -276,11 +278,11 @@ impl Reader {
 
     async fn read<F, W, T, E>(&self, query: F) -> Result<T, E>
     where
-        F: FnOnce(DatabaseConnection) -> W,
+        F: FnOnce(DatabaseConnection) -> W + Clone,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: ReadError,
     {
-        self.pool.run(query).await
+        self.pool.read(query).await
     }
 }

@@ -142,9 +142,10 @@ impl Transaction {
             backend,
             connection: Mutex::new(Some(connection)),
         };
-        let sql = match backend {
-            DbBackend::Postgres => format!("BEGIN; {first}"),
-            _ => "BEGIN IMMEDIATE".to_owned(),
+        let sql = if backend == DbBackend::Postgres {
+            format!("BEGIN; {first}")
+        } else {
+            "BEGIN IMMEDIATE".to_owned()
         };
         let mut results = transaction.connection().await.script(sql).await?;
         // That of BEGIN itself.

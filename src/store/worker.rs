@@ -13,6 +13,7 @@ use chrono::Utc;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
+    task::JoinHandle,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -38,7 +39,7 @@ const LOOK_UP_PAUSE: Duration = Duration::from_millis(100);
 
 /// What came of an attempt to commit a batch.
 enum Ending {
-    Committed(Decided),
+    Committed(Box<Decided>),
     /// Refused before COMMIT for something that one of the changes may be to blame for.
     Blamed,
     Failed(Failure),
@@ -128,23 +129,22 @@ impl Worker {
     async fn own(&mut self, slots: Slots) {
         for item in slots.cursors.into_iter().flatten() {
             let work = cursor::run(self.writer.take(), self.opener.clone(), item.step);
-            let _ = item.answer.send(self.alone(work).await);
+            let task = self.runtime.spawn(work);
+            let _ = item.answer.send(self.alone(task).await);
         }
         if let Some(item) = slots.retention {
             let work = retention::run(self.writer.take(), self.opener.clone(), item.retention);
-            let _ = item.answer.send(self.alone(work).await);
+            let task = self.runtime.spawn(work);
+            let _ = item.answer.send(self.alone(task).await);
         }
     }
 
     /// Runs one such item. One that failed is tried again by whoever waits for it.
-    async fn alone<T: Send + 'static>(
+    async fn alone<T>(
         &mut self,
-        work: impl Future<Output = Result<(Writer, T), StoreError>> + Send + 'static,
+        task: JoinHandle<Result<(Writer, T), StoreError>>,
     ) -> Result<T, Failure> {
-        match self
-            .watched(Instant::now() + self.settings.watchdog, work)
-            .await
-        {
+        match watched(Instant::now() + self.settings.watchdog, task).await {
             Ok((writer, result)) => {
                 self.writer = Some(writer);
                 Ok(result)
@@ -193,7 +193,8 @@ impl Worker {
         let began = Instant::now();
         let held = self.writer.take();
         let work = commit(held, self.opener.clone(), Arc::clone(batch));
-        let error = match self.watched(began + self.settings.watchdog, work).await {
+        let task = self.runtime.spawn(work);
+        let error = match watched(began + self.settings.watchdog, task).await {
             Ok(writer) => {
                 self.writer = Some(writer);
                 return self.committed(batch, began);
@@ -233,23 +234,6 @@ impl Worker {
         }
     }
 
-    /// Runs work as a task of its own until the deadline. Then the task is ended, and what it owns with it.
-    async fn watched<T: Send + 'static>(
-        &self,
-        deadline: Instant,
-        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let mut task = self.runtime.spawn(work);
-        match timeout_at(deadline, &mut task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_panicked)) => Err(StoreError::Lost),
-            Err(_elapsed) => {
-                task.abort();
-                Err(StoreError::Deadline)
-            }
-        }
-    }
-
     /// Finds out what came of a COMMIT, on connections of its own, until the deadline.
     async fn look_up(&mut self, batch: &Arc<Batch>, began: Instant) -> Ending {
         let deadline = began + self.settings.queue.total;
@@ -259,7 +243,8 @@ impl Worker {
         };
         while Instant::now() < deadline {
             let work = look_up(self.opener.clone(), first.clone());
-            match self.watched(deadline, work).await {
+            let task = self.runtime.spawn(work);
+            match watched(deadline, task).await {
                 Ok((writer, found)) => {
                     self.writer = Some(writer);
                     return if found {
@@ -308,7 +293,22 @@ impl Worker {
                 self.shared.committed(log).send_replace(last.position);
             }
         }
-        Ending::Committed(decided)
+        Ending::Committed(Box::new(decided))
+    }
+}
+
+/// Waits for a task until the deadline. Then the task is ended, and what it owns with it.
+async fn watched<T>(
+    deadline: Instant,
+    mut task: JoinHandle<Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match timeout_at(deadline, &mut task).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_panicked)) => Err(StoreError::Lost),
+        Err(_elapsed) => {
+            task.abort();
+            Err(StoreError::Deadline)
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 
 use super::{
     StoreError,
-    connection::{Pool, Target},
+    connection::Target,
+    pool::Pool,
     transaction::{Connection, Session, Transaction},
 };
 use crate::domain::ErrorChain;

@@ -13,6 +13,7 @@ use crate::{
     store::{
         StoreError,
         entity::events,
+        error::ReadError,
         rows::{signed, unsigned},
     },
 };
@@ -125,6 +126,12 @@ pub(crate) enum CursorError {
     /// The database can't be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ReadError for CursorError {
+    fn is_broken(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_broken())
+    }
 }
 
 impl From<DbErr> for CursorError {

@@ -2,5 +2,6 @@
 
 mod clients;
 mod commit;
+mod database;
 mod kills;
 mod starts;

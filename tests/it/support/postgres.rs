@@ -133,6 +133,19 @@ impl Postgres {
         }
     }
 
+    /// Starts it again as a standby that follows nobody, or as the primary that it was.
+    pub(crate) fn restart_as(&mut self, standby: bool) {
+        self.process.end();
+        let signal = self.folder.join("data/standby.signal");
+        if standby {
+            std::fs::write(&signal, "").expect("a file for the server");
+            own(&signal);
+        } else {
+            std::fs::remove_file(&signal).expect("the server is a standby");
+        }
+        self.restart();
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -145,7 +158,12 @@ impl Postgres {
             let state = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))
                 .unwrap_or_default();
             let mut lines = state.lines();
-            if lines.next() == Some(&own) && lines.nth(6).map(str::trim) == Some("ready") {
+            let status = ["ready", "standby"];
+            if lines.next() == Some(&own)
+                && lines
+                    .nth(6)
+                    .is_some_and(|line| status.contains(&line.trim()))
+            {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));

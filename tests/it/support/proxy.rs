@@ -6,7 +6,7 @@
 
 use super::background;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,6 +93,8 @@ struct Shared {
     open: AtomicU64,
     to_server: AtomicU64,
     to_client: AtomicU64,
+    /// Round trips on links on which `BEGIN` has passed.
+    turns: AtomicU64,
 }
 
 /// What a test has ordered for all links.
@@ -102,6 +104,8 @@ struct Control {
     /// Rises when the links open at that time must end.
     breaks: u64,
     ending: Ending,
+    /// Rises when the links open at that time must stall.
+    stalls: u64,
     /// Rises with each `pass`, which also frees links that a trigger stalled.
     passes: u64,
 }
@@ -120,6 +124,7 @@ impl Proxy {
             mode: Mode::Pass,
             breaks: 0,
             ending: Ending::Fin,
+            stalls: 0,
             passes: 0,
         };
         let shared = Arc::new(Shared {
@@ -130,6 +135,7 @@ impl Proxy {
             open: AtomicU64::default(),
             to_server: AtomicU64::default(),
             to_client: AtomicU64::default(),
+            turns: AtomicU64::default(),
         });
         let listener =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
@@ -177,6 +183,11 @@ impl Proxy {
         self.order(|control| control.mode = Mode::Stall);
     }
 
+    /// A black hole for the links that are open, for good; new ones work.
+    pub(crate) fn stall_links(&self) {
+        self.order(|control| control.stalls += 1);
+    }
+
     /// Ends the links that are open; new ones work.
     pub(crate) fn break_links(&self, ending: Ending) {
         self.order(|control| {
@@ -222,6 +233,12 @@ impl Proxy {
         self.shared.to_client.load(Ordering::SeqCst)
     }
 
+    /// Round trips since the start on links that begin transactions: how often the client spoke after the server
+    /// had, or at first.
+    pub(crate) fn turns(&self) -> u64 {
+        self.shared.turns.load(Ordering::SeqCst)
+    }
+
     fn order(&self, change: impl FnOnce(&mut Control)) {
         self.shared.control.send_modify(change);
     }
@@ -252,6 +269,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     shared.open.fetch_add(1, Ordering::SeqCst);
     let _open = Open(shared.clone());
     let orders = watch::Sender::new(Order::Run);
+    let spoken = Spoken::default();
     let mut watcher = Watcher::new(&shared, &orders);
     if let Err(end) = watcher.running().await {
         return close(client, end.client).await;
@@ -271,6 +289,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         shared: &shared,
         passed: &shared.to_server,
         orders: &orders,
+        spoken: &spoken,
         tail: Vec::new(),
     };
     let mut down = Direction {
@@ -280,6 +299,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         shared: &shared,
         passed: &shared.to_client,
         orders: &orders,
+        spoken: &spoken,
         tail: Vec::new(),
     };
     tokio::join!(up.run_to_server(), down.run_to_client());
@@ -342,16 +362,18 @@ struct Watcher {
     control: watch::Receiver<Control>,
     orders: watch::Receiver<Order>,
     born: u64,
+    stalls: u64,
 }
 
 impl Watcher {
     fn new(shared: &Shared, orders: &watch::Sender<Order>) -> Self {
         let control = shared.control.subscribe();
-        let born = control.borrow().breaks;
+        let (born, stalls) = (control.borrow().breaks, control.borrow().stalls);
         Self {
             control,
             orders: orders.subscribe(),
             born,
+            stalls,
         }
     }
 
@@ -370,6 +392,7 @@ impl Watcher {
     fn stalled(&self) -> bool {
         let (control, order) = (*self.control.borrow(), *self.orders.borrow());
         matches!(control.mode, Mode::Stall)
+            || control.stalls > self.stalls
             || matches!(order, Order::Stall(passes) if control.passes <= passes)
     }
 
@@ -419,6 +442,15 @@ impl Watcher {
     }
 }
 
+/// Who speaks on a link.
+#[derive(Default)]
+struct Spoken {
+    /// The server spoke last.
+    server: AtomicBool,
+    /// It begins transactions.
+    begins: AtomicBool,
+}
+
 /// One direction of a link.
 struct Direction<'link> {
     from: OwnedReadHalf,
@@ -427,6 +459,7 @@ struct Direction<'link> {
     shared: &'link Shared,
     passed: &'link AtomicU64,
     orders: &'link watch::Sender<Order>,
+    spoken: &'link Spoken,
     /// The end of what passed before, in which a trigger's text may begin.
     tail: Vec<u8>,
 }
@@ -436,6 +469,13 @@ impl Direction<'_> {
         let mut buffer = vec![0; 16 * 1024];
         while let Some(count) = self.receive(&mut buffer).await {
             let bytes = &buffer[..count];
+            if bytes.windows(5).any(|window| window == b"BEGIN") {
+                self.spoken.begins.store(true, Ordering::SeqCst);
+            }
+            let turn = self.spoken.server.swap(false, Ordering::SeqCst);
+            if turn && self.spoken.begins.load(Ordering::SeqCst) {
+                self.shared.turns.fetch_add(1, Ordering::SeqCst);
+            }
             let Some((trigger, fired)) = self.triggered(bytes) else {
                 if self.send(bytes).await {
                     continue;
@@ -472,6 +512,7 @@ impl Direction<'_> {
     async fn run_to_client(&mut self) {
         let mut buffer = vec![0; 16 * 1024];
         while let Some(count) = self.receive(&mut buffer).await {
+            self.spoken.server.store(true, Ordering::SeqCst);
             let order = *self.orders.borrow();
             if let Order::LoseAnswer(fault, reach) = order {
                 self.fault(fault, reach);

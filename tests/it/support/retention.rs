@@ -1,8 +1,6 @@
 //! Time passes for a log: its events grow old, and retention removes them.
 
 use super::events::{Logged, page};
-use super::postgres::psql;
-use super::python;
 use super::service::{Client, Deployment};
 use std::time::{Duration, Instant};
 
@@ -12,14 +10,7 @@ pub(crate) fn age(deployment: &Deployment, count: u64) {
         "UPDATE events SET occurred_at = occurred_at - 8640000000000 \
          WHERE log = 'changes' AND position <= {count}"
     );
-    let url = deployment.database();
-    match url.strip_prefix("sqlite://") {
-        Some(path) => {
-            let script = "import sqlite3, sys\nwith sqlite3.connect(sys.stdin.readline().strip()) as db: db.execute(sys.stdin.read())";
-            python::run(script, format!("{path}\n{sql}").as_bytes());
-        }
-        None => drop(psql(url, &sql)),
-    }
+    deployment.sql(&sql);
 }
 
 /// Waits until this position is the first that the log `changes` holds.

@@ -5,7 +5,9 @@
 
 use super::document::{self, Exchange};
 use super::folder::Folder;
+use super::postgres::psql;
 use super::process::{self, Process};
+use super::python;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use rustix::process::Signal;
@@ -135,6 +137,17 @@ impl Deployment {
     pub(crate) fn database(&self) -> &str {
         let url = self.variable("REKEY__DATABASE__URL");
         url.expect("a deployment with a database")
+    }
+
+    /// Changes the database by hand, past the service.
+    pub(crate) fn sql(&self, sql: &str) {
+        match self.database().strip_prefix("sqlite://") {
+            Some(path) => {
+                let script = "import sqlite3, sys\nwith sqlite3.connect(sys.stdin.readline().strip()) as db: db.execute(sys.stdin.read())";
+                python::run(script, format!("{path}\n{sql}").as_bytes());
+            }
+            None => drop(psql(self.database(), sql)),
+        }
     }
 
     /// The folder that the service runs in: its data, keyring and standard error.

@@ -1,0 +1,259 @@
+//! Pools of connections, and how they are given up.
+//!
+//! A future that touches the database is never dropped alone (sqlx 0.9.0 then loses acknowledged writes):
+//! all work runs in tasks of its own. What hangs is given up together with its whole pool: a condemned
+//! pool drops its tasks and closes its connections hard.
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sea_orm::{Database, DatabaseConnection};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    StoreError,
+    connection::{PoolState, Target},
+    error::ReadError,
+    transaction::Connection,
+};
+use crate::domain::ErrorChain;
+
+/// A pool whose tasks and connections can be given up as one.
+#[derive(Debug)]
+pub(super) struct Pool {
+    db: DatabaseConnection,
+    state: watch::Sender<PoolState>,
+    runtime: Handle,
+}
+
+impl Pool {
+    /// A pool of at most `connections`, which connects when it must.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL can't be used.
+    pub(super) async fn open(
+        target: &Target,
+        connections: u32,
+        runtime: &Handle,
+    ) -> Result<Self, StoreError> {
+        let state = watch::Sender::new(PoolState::default());
+        let mut options = target.options(connections, &state);
+        options.connect_lazy(true);
+        let db = Database::connect(options).await?;
+        Ok(Self {
+            db,
+            state,
+            runtime: runtime.clone(),
+        })
+    }
+
+    /// Runs work as a task that runs to its end whether or not anybody waits, unless the pool is condemned.
+    pub(super) fn spawn<F, W, T, E>(&self, work: F) -> Running<T, E>
+    where
+        F: FnOnce(DatabaseConnection) -> W,
+        W: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let mut state = self.state.subscribe();
+        let work = work(self.db.clone());
+        Running(self.runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                result = work => result,
+                // Also when the pool itself is dropped: then nothing could give up the task any more.
+                _ = state.wait_for(|state| state.condemned) => Err(StoreError::Deadline.into()),
+            }
+        }))
+    }
+
+    /// Takes a connection out of the pool.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn take(&self) -> Result<Connection, StoreError> {
+        Connection::take(&self.db).await
+    }
+
+    /// Notes that a connection was found to be broken: those that were idle then are asked before they are used.
+    fn broke(&self) {
+        let now = Some(std::time::Instant::now());
+        self.state.send_modify(|state| state.broke_at = now);
+    }
+
+    /// Gives up the pool: drops its tasks and closes its connections hard.
+    pub(super) fn condemn(&self) {
+        self.state.send_modify(|state| state.condemned = true);
+    }
+
+    /// Closes the pool in good order, as far as that is possible within `deadline`.
+    pub(super) async fn close(&self, deadline: Duration) {
+        // Nothing uses the pool any more, so the dropped future can lose no write. Connections that do not
+        // close in time end with the process.
+        let _ = timeout(deadline, self.db.clone().close()).await;
+    }
+}
+
+/// How long work may take, and when its pool is replaced as a whole: a black-holed connection frees nothing by
+/// itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// The longest that work may take. After that it is overdue.
+    pub(crate) deadline: Duration,
+    /// So many that are overdue together replace the pool. One alone does after [`LONGEST_OVERDUE`].
+    pub(crate) overdue: u32,
+}
+
+/// One piece of work that takes this long replaces its pool.
+const LONGEST_OVERDUE: Duration = Duration::from_secs(10);
+
+/// A pool, and how much of its work is overdue.
+#[derive(Debug)]
+struct Watched {
+    pool: Pool,
+    overdue: AtomicU32,
+}
+
+/// A pool that is replaced when it does not answer.
+#[derive(Debug)]
+pub(crate) struct ReplaceablePool {
+    target: Target,
+    runtime: Handle,
+    patience: Patience,
+    watched: RwLock<Arc<Watched>>,
+}
+
+impl ReplaceablePool {
+    /// A pool of the target's size, which connects when it must.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL can't be used.
+    pub(crate) async fn open(
+        target: Target,
+        runtime: &Handle,
+        patience: Patience,
+    ) -> Result<Self, StoreError> {
+        let watched = RwLock::new(watched(&target, runtime).await?);
+        Ok(Self {
+            target,
+            runtime: runtime.clone(),
+            patience,
+            watched,
+        })
+    }
+
+    fn watched(&self) -> Arc<Watched> {
+        Arc::clone(&self.watched.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs a read as [`ReplaceablePool::run`] does. One that meets a broken connection is tried once more.
+    ///
+    /// # Errors
+    /// As [`ReplaceablePool::run`].
+    pub(crate) async fn read<F, W, T, E>(self: &Arc<Self>, read: F) -> Result<T, E>
+    where
+        F: FnOnce(DatabaseConnection) -> W + Clone,
+        W: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: ReadError,
+    {
+        let first = self.run(read.clone()).await;
+        if !first.as_ref().is_err_and(E::is_broken) {
+            return first;
+        }
+        self.watched().pool.broke();
+        self.run(read).await
+    }
+
+    /// Runs work as a task of its own. When it misses its deadline the task goes on, unless the pool is given
+    /// up with all its tasks.
+    ///
+    /// # Errors
+    /// The work's own, or [`StoreError::Deadline`].
+    pub(crate) async fn run<F, W, T, E>(self: &Arc<Self>, work: F) -> Result<T, E>
+    where
+        F: FnOnce(DatabaseConnection) -> W,
+        W: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let watched = self.watched();
+        let began = Instant::now();
+        let mut task = watched.pool.spawn(work);
+        match timeout(self.patience.deadline, task.finish()).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                let overdue = 1 + watched.overdue.fetch_add(1, Ordering::Relaxed);
+                let pool = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    // Whether it ends, and how, concerns nobody any more.
+                    let ended = overdue < pool.patience.overdue
+                        && timeout_at(began + LONGEST_OVERDUE, task.finish())
+                            .await
+                            .is_ok();
+                    if ended {
+                        watched.overdue.fetch_sub(1, Ordering::Relaxed);
+                    } else {
+                        pool.replace(&watched).await;
+                    }
+                });
+                Err(StoreError::Deadline.into())
+            }
+        }
+    }
+
+    async fn replace(&self, late: &Arc<Watched>) {
+        let fresh = match watched(&self.target, &self.runtime).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "the connections can't be replaced");
+                return;
+            }
+        };
+        let mut held = self.watched.write().unwrap_or_else(PoisonError::into_inner);
+        // Another task may have replaced it already.
+        if Arc::ptr_eq(&held, late) {
+            *held = fresh;
+            late.pool.condemn();
+            tracing::warn!("the connections to the database were replaced: it does not answer");
+        }
+    }
+
+    /// Closes the pool, as far as that is possible within `deadline`.
+    pub(crate) async fn close(&self, deadline: Duration) {
+        self.watched().pool.close(deadline).await;
+    }
+}
+
+async fn watched(target: &Target, runtime: &Handle) -> Result<Arc<Watched>, StoreError> {
+    Ok(Arc::new(Watched {
+        pool: Pool::open(target, target.max_connections, runtime).await?,
+        overdue: AtomicU32::new(0),
+    }))
+}
+
+/// Work that runs on a pool. Dropping it does not end the work.
+#[derive(Debug)]
+pub(super) struct Running<T, E = StoreError>(JoinHandle<Result<T, E>>);
+
+impl<T, E: From<StoreError>> Running<T, E> {
+    /// Waits for the work's end.
+    ///
+    /// # Errors
+    /// The work's own, or [`StoreError::Lost`] when it panicked.
+    pub(super) async fn finish(&mut self) -> Result<T, E> {
+        (&mut self.0)
+            .await
+            .unwrap_or_else(|_panicked| Err(StoreError::Lost.into()))
+    }
+}

@@ -1,0 +1,330 @@
+//! The database restarts, falls silent, follows another, waits for one, or is changed by hand.
+
+use crate::support::broker::{Recorder, delivered};
+use crate::support::fixture::{self, SCOPES};
+use crate::support::ledger::{self, Load, Told};
+use crate::support::postgres::{Postgres, psql};
+use crate::support::proxy::{Fault, Moment, Proxy, Reach, Trigger};
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::retention::age;
+use crate::support::service::{Client, Deployment, Replica};
+use std::time::{Duration, Instant};
+use tokio::time::{interval, sleep};
+
+/// A service on a server of its own.
+fn on(server: &Postgres) -> Deployment {
+    let deployment = Deployment::postgres(&server.database());
+    deployment.raised_limits().prepare()
+}
+
+/// A service whose database is behind a proxy.
+fn behind_proxy() -> (Proxy, Deployment) {
+    let proxy = Proxy::start(Postgres::shared().address());
+    let deployment = fixture::postgres();
+    let url = proxy.url(deployment.database());
+    (proxy, deployment.set("DATABASE__URL", &url))
+}
+
+async fn started(deployment: &Deployment) -> (Replica, Client, Vec<String>) {
+    let token = deployment.token("alice", SCOPES);
+    let replica = deployment.serve();
+    let client = replica.client(&token);
+    let secrets = ledger::create(&client, 1).await;
+    (replica, client, secrets)
+}
+
+async fn wait_until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !holds().await {
+        assert!(Instant::now() < end, "not in time: {what}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_of_the_database_the_first_request_is_answered() {
+    let mut server = Postgres::start_private();
+    let deployment = on(&server);
+    let (_replica, client, secrets) = started(&deployment).await;
+    for _ in 0..3 {
+        client.list().await.unwrap().expect(200);
+        server.kill_9();
+        server.restart();
+        let attempt = ledger::put(&client, &secrets[0]).await;
+        assert!(matches!(attempt.told, Told::Applied(_)), "{attempt:?}");
+        client.get(&secrets[0]).await.unwrap().expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_change_takes_four_round_trips_and_a_batch_no_more() {
+    let (proxy, deployment) = behind_proxy();
+    let token = deployment.token("alice", SCOPES);
+    let replica = deployment.serve();
+    let client = replica.client(&token);
+    let secrets = ledger::create(&client, 8).await;
+    // From the eleventh version on one is pushed out. By then the statements are prepared.
+    for secret in secrets.iter().cycle().take(8 * 12) {
+        client.put(secret, "sk-next").await.unwrap().expect(200);
+    }
+    let before = proxy.turns();
+    for _ in 0..10 {
+        let answer = client.put(&secrets[0], "sk-next").await.unwrap();
+        answer.expect(200);
+    }
+    assert_eq!(proxy.turns() - before, 4 * 10);
+    let (before, batches) = (proxy.turns(), commits(&replica).await);
+    let clients = (0..16).map(|_| replica.client(&token)).collect();
+    let attempts = Load::start(clients, &secrets, 20).end().await;
+    assert_eq!(attempts.len(), 320);
+    let batches = commits(&replica).await - batches;
+    assert!(batches < 320, "{batches}");
+    assert_eq!(proxy.turns() - before, 4 * batches);
+}
+
+/// How many batches the service has committed.
+async fn commits(replica: &Replica) -> u64 {
+    let answer = Client::anonymous(replica.base()).fetch("/metrics").await;
+    let text = answer.unwrap().expect(200).text();
+    let count = text
+        .lines()
+        .find_map(|line| line.strip_prefix("rekey_commit_batch_size_count "));
+    count.unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_cut_inside_each_of_the_four_messages_gets_a_true_answer() {
+    let (proxy, deployment) = behind_proxy();
+    let (_replica, client, secrets) = started(&deployment).await;
+    for text in ["FOR UPDATE", "UNION ALL", "WITH w1 AS", "COMMIT"] {
+        for moment in [Moment::Before, Moment::After, Moment::Answered] {
+            // On a new connection each statement's text passes once more.
+            proxy.break_links(crate::support::proxy::Ending::Fin);
+            let mut fired = proxy.arm(Trigger {
+                text,
+                moment,
+                fault: Fault::Cut,
+                reach: Reach::Link,
+            });
+            let attempt = ledger::put(&client, &secrets[0]).await;
+            assert!(
+                fired.wait(Duration::from_secs(9)).await,
+                "{text} {moment:?}"
+            );
+            // Only what was sent before BEGIN is sent again, and only an answered COMMIT stands for sure.
+            let answered = text == "COMMIT" && moment == Moment::Answered;
+            match attempt.told {
+                Told::Applied(_) => {
+                    assert!(["FOR UPDATE", "COMMIT"].contains(&text), "{attempt:?}");
+                }
+                Told::NotApplied(_) => assert!(!answered, "{attempt:?}"),
+                Told::Unknown => panic!("{text} {moment:?}: {attempt:?}"),
+            }
+            ledger::settle(&client, &secrets, &[attempt]).await;
+            let next = ledger::put(&client, &secrets[0]).await;
+            assert!(matches!(next.told, Told::Applied(_)), "{next:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_come_back_though_requests_go_on_while_all_their_connections_are_dead() {
+    let (proxy, deployment) = behind_proxy();
+    let (_replica, client, secrets) = started(&deployment).await;
+    let get = || {
+        let (client, secret) = (client.clone(), secrets[0].clone());
+        tokio::spawn(async move { client.get(&secret).await.unwrap().status })
+    };
+    // As many at once as there are connections, so that all are open.
+    for answer in (0..20).map(|_| get()).collect::<Vec<_>>() {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    proxy.stall_links();
+    let mut ticks = interval(Duration::from_millis(50));
+    let (mut running, silent) = (Vec::new(), Instant::now());
+    let healed = loop {
+        ticks.tick().await;
+        running.push(get());
+        let since = silent.elapsed();
+        if since > Duration::from_secs(2) && running.last_mut().is_some() {
+            let (client, secret) = (client.clone(), secrets[0].clone());
+            let soon = tokio::time::timeout(Duration::from_millis(500), client.get(&secret)).await;
+            if matches!(soon, Ok(Ok(answer)) if answer.status == 200) {
+                break since;
+            }
+        }
+        assert!(since < Duration::from_secs(30), "no read is answered");
+    };
+    assert!(healed < Duration::from_secs(12), "{healed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_never_used() {
+    let mut server = Postgres::start_private();
+    let deployment = on(&server);
+    let (replica, client, secrets) = started(&deployment).await;
+    server.restart_as(true);
+    assert_eq!(
+        psql(deployment.database(), "SELECT pg_is_in_recovery()"),
+        "t"
+    );
+    // It would answer all reads.
+    for _ in 0..5 {
+        assert_ne!(client.get(&secrets[0]).await.unwrap().status, 200);
+        assert_ne!(
+            client.put(&secrets[0], "sk-next").await.unwrap().status,
+            200
+        );
+    }
+    assert!(deployment.try_serve_with(&[]).is_err());
+    server.restart_as(false);
+    replica.ready(Duration::from_secs(20)).await;
+    client
+        .put(&secrets[0], "sk-next")
+        .await
+        .unwrap()
+        .expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_a_standby_stays_invisible() {
+    let server = Postgres::start_private();
+    let deployment = on(&server);
+    let (_replica, client, secrets) = started(&deployment).await;
+    let url = deployment.database();
+    let events = || psql(url, "SELECT count(*) FROM events WHERE log = 'changes'");
+    psql(url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    psql(url, "SELECT pg_reload_conf()");
+    let shown = "SHOW synchronous_standby_names";
+    wait_until("the setting", Duration::from_secs(5), async || {
+        psql(url, shown) == "nobody"
+    })
+    .await;
+    let attempt = ledger::put(&client, &secrets[0]).await;
+    assert_eq!(attempt.told, Told::Unknown, "{attempt:?}");
+    assert_eq!(events(), "1");
+    psql(url, "ALTER SYSTEM RESET synchronous_standby_names");
+    psql(url, "SELECT pg_reload_conf()");
+    wait_until("the commit", Duration::from_secs(10), async || {
+        events() == "2"
+    })
+    .await;
+    ledger::settle(&client, &secrets, &[attempt]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_of_the_future_is_over() {
+    for deployment in fixture::both() {
+        let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
+        let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
+        let deployment = deployment.broker(&broker, &exchange);
+        let (mut replica, _, _) = started(&deployment).await;
+        delivered(&recorder, 1, Duration::from_secs(30)).await;
+        // The clock was an hour ahead; then it was set right, while the service was dead.
+        replica.kill_9();
+        deployment.sql("UPDATE relay_cursors SET leased_until = leased_until + 3600000000");
+        let (_replica, _, _) = started_again(&deployment).await;
+        delivered(&recorder, 2, Duration::from_secs(30)).await;
+    }
+}
+
+async fn started_again(deployment: &Deployment) -> (Replica, Client, String) {
+    let token = deployment.token("bob", SCOPES);
+    let replica = deployment.serve();
+    let client = replica.client(&token);
+    let secret = ledger::create(&client, 1).await.remove(0);
+    (replica, client, secret)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_stops_while_the_clocks_disagree() {
+    let deployment = fixture::postgres().set("EVENTS__RETAIN_DAYS", "30");
+    let (mut replica, client, secrets) = started(&deployment).await;
+    for _ in 0..4 {
+        client
+            .put(&secrets[0], "sk-next")
+            .await
+            .unwrap()
+            .expect(200);
+    }
+    assert_eq!(replica.terminate(), Some(0));
+    // For the service it is 91 days later than for the server.
+    age(&deployment, 4);
+    deployment.sql(
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS \
+         $$ SELECT pg_catalog.clock_timestamp() - interval '91 days' $$",
+    );
+    let database = url::Url::parse(deployment.database()).unwrap();
+    let name = database.path().trim_start_matches('/');
+    deployment.sql(&format!(
+        "ALTER DATABASE {name} SET search_path = public, pg_catalog"
+    ));
+    let replica = deployment.serve();
+    wait_until("the warning", Duration::from_secs(10), async || {
+        replica.stderr().contains("retention stops")
+    })
+    .await;
+    let url = deployment.database();
+    assert_eq!(
+        psql(url, "SELECT count(*) FROM events WHERE log = 'changes'"),
+        "5"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_the_database_refuses_to_renew_concerns_no_change() {
+    let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
+    let deployment = fixture::postgres().broker(&broker, &exchange);
+    let (replica, client, secrets) = started(&deployment).await;
+    deployment.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'; END $$",
+    );
+    deployment
+        .sql("CREATE TRIGGER refuse BEFORE UPDATE ON relay_cursors EXECUTE FUNCTION refuse()");
+    wait_until("a refused renewal", Duration::from_secs(20), async || {
+        let put = client.put(&secrets[0], "sk-next").await.unwrap();
+        put.expect(200);
+        replica
+            .stderr()
+            .matches("cannot renew the relay's lease")
+            .count()
+            >= 4
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_what_was_seen_in_it_stops_all_writes_until_a_restart() {
+    for deployment in fixture::both() {
+        let (mut replica, client, secrets) = started(&deployment).await;
+        client
+            .put(&secrets[0], "sk-next")
+            .await
+            .unwrap()
+            .expect(200);
+        let head = "/api/v1/events/head";
+        client.fetch(head).await.unwrap().expect(200);
+        deployment.sql("DELETE FROM events WHERE log = 'changes' AND position = 2");
+        client
+            .put(&secrets[0], "sk-next")
+            .await
+            .unwrap()
+            .expect(502);
+        client
+            .put(&secrets[0], "sk-next")
+            .await
+            .unwrap()
+            .expect(502);
+        client.fetch(head).await.unwrap().expect(502);
+        client.get(&secrets[0]).await.unwrap().expect(200);
+        let anybody = Client::anonymous(replica.base());
+        let ready = anybody.fetch("/ready").await.unwrap().expect(503).json();
+        assert_eq!(ready["checks"]["log"], "failed");
+        let metrics = anybody.fetch("/metrics").await.unwrap().expect(200).text();
+        assert!(metrics.contains("\nrekey_log_broken 1\n"), "{metrics}");
+        assert_eq!(replica.terminate(), Some(0));
+        let (replica, _, _) = started_again(&deployment).await;
+        replica.ready(Duration::from_secs(5)).await;
+    }
+}
