@@ -31,7 +31,7 @@ mod worker;
 mod write;
 
 pub(crate) use admin::Admin;
-pub(crate) use admission::{Pending, QueueLimits, Ticket};
+pub(crate) use admission::{Pending, QueueLimits, Share, Ticket};
 pub(crate) use apply::Limits;
 pub(crate) use committer::{Committer, CommitterSettings};
 pub(crate) use connection::{
