@@ -9,7 +9,7 @@ use crate::{
         Change, EVENT_BYTES, Failure, IfMatch, Mask, Owner, Provider, RequestContext, SecretId,
         SecretName, SecretValue,
     },
-    store::Ticket,
+    store::{Share, Ticket},
 };
 
 /// A change that a caller asks for, with the value still in the clear.
@@ -74,7 +74,12 @@ pub(super) enum Destination {
     /// To the committer.
     Commit(Ticket),
     /// Back to the caller, as a part of a change set.
-    ChangeSet(oneshot::Sender<Result<Change, Failure>>),
+    ChangeSet {
+        /// Takes the sealed part.
+        part: oneshot::Sender<Result<Change, Failure>>,
+        /// The set's share: its caller may give it up while this part waits here.
+        share: Share,
+    },
 }
 
 /// A request to the router, and from it to the secret's actor.

@@ -79,7 +79,8 @@ impl Secrets {
     /// not be sealed; nothing was queued.
     ///
     /// # Cancel safety
-    /// If it is dropped while parts are sealed, nothing is queued.
+    /// If it is dropped while parts are sealed, nothing is queued. The set's share comes back when none of its
+    /// values waits for its actor any more.
     pub(crate) async fn submit_set(
         &self,
         requests: Vec<ChangeRequest>,
@@ -90,7 +91,8 @@ impl Secrets {
         let mut parts = Vec::with_capacity(requests.len());
         for request in requests {
             let (part, sealed) = oneshot::channel();
-            self.seal(request, Destination::ChangeSet(part));
+            let share = ticket.share();
+            self.seal(request, Destination::ChangeSet { part, share });
             parts.push(sealed);
         }
         let mut changes = Vec::with_capacity(parts.len());
@@ -142,5 +144,112 @@ impl Arbiters {
         while !joiner.is_finished() && std::time::Instant::now() < until {
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc,
+        task::{Context, Poll, Waker},
+        time::Instant,
+    };
+
+    use actix::System;
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use tokio::runtime::{Builder, Handle};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        crypto::Keyring,
+        domain::{Agent, KeyId, Mask, Owner, RequestContext, SecretId, SecretValue},
+        store::{CommitterSettings, Limits, Missing, QueueLimits, Target},
+    };
+
+    const BYTES: usize = 1 << 20;
+
+    /// A committer that nothing gets to.
+    fn committer() -> Committer {
+        let target = Target {
+            url: "sqlite:///nowhere".to_owned().into(),
+            sqlite_path: Some("/nowhere".into()),
+            missing: Missing::Refuse,
+            max_connections: 1,
+            timeout: Duration::from_secs(1),
+            idle_in_transaction: Duration::from_secs(1),
+        };
+        let settings = CommitterSettings {
+            limits: Limits {
+                secrets_per_owner: 1,
+                versions: 1,
+            },
+            max_batch: 1,
+            queue: QueueLimits {
+                commands: 2,
+                bytes: BYTES,
+                wait: Duration::from_secs(1),
+                total: Duration::from_secs(1),
+            },
+            watchdog: Duration::from_secs(1),
+        };
+        let primary = KeyId::parse("a").unwrap();
+        Committer::start(target, &Handle::current(), settings, primary).0
+    }
+
+    fn update(number: u128) -> ChangeRequest {
+        let value = SecretValue::parse("v".repeat(1000).into()).unwrap();
+        ChangeRequest {
+            owner: Owner::parse("alice").unwrap(),
+            secret_id: SecretId::new(Uuid::from_u128(number)),
+            context: RequestContext {
+                agent: Agent::OPERATOR,
+                request_id: None,
+                traceparent: None,
+            },
+            change: RequestedChange::Update {
+                mask: Mask::of(&value),
+                value,
+                if_match: None,
+            },
+        }
+    }
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < end, "{what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[test]
+    fn a_set_that_was_given_up_keeps_its_share_as_long_as_its_values_wait() {
+        let runtime = || Builder::new_multi_thread().enable_all().build().unwrap();
+        System::with_tokio_rt(runtime).block_on(async {
+            let key = format!("a:{}", STANDARD.encode([1; 32]));
+            let keyring = Keyring::from_list([key.as_str()]).unwrap();
+            let committer = committer();
+            let sealer = Arc::new(Sealer::new(keyring));
+            let (secrets, arbiters) = Secrets::start(1, &sealer, &committer);
+            // The actors' only thread is held.
+            let (release, held) = mpsc::channel::<()>();
+            arbiters.0[0].spawn_fn(move || {
+                let _ = held.recv();
+            });
+            let id = ChangeSetId::new(Uuid::from_u128(9));
+            let updates = (0..10).map(update).collect();
+            let mut set = Box::pin(secrets.submit_set(updates, id));
+            let polled = set.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(polled, Poll::Pending));
+            drop(set);
+            assert_eq!(committer.under_way(), 1);
+            let rest = committer.reserve(BYTES - 1000);
+            assert!(matches!(rest, Err(Failure::Overloaded)));
+            drop(release);
+            until("the share comes back", || committer.under_way() == 0).await;
+            assert!(committer.reserve(BYTES).is_ok());
+            arbiters.stop(Duration::from_secs(5));
+        });
     }
 }

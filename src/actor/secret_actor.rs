@@ -123,7 +123,8 @@ impl Handler<Seal> for SecretActor {
                 Ok(change) => ticket.commit(Work::Change(change)),
                 Err(failure) => ticket.fail(failure),
             },
-            Destination::ChangeSet(part) => {
+            Destination::ChangeSet { part, .. } if part.is_closed() => {}
+            Destination::ChangeSet { part, share: _held } => {
                 // A caller that has gone away meanwhile needs no part.
                 let _ = part.send(self.change(seal.request));
             }

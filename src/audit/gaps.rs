@@ -46,10 +46,22 @@ struct Watched {
     head: Cursor,
     /// Whether the service's log ended before what is stored, which was then reported.
     lagging: bool,
-    /// The mark with events missing after it, and since when.
+    /// Where to go on while the mark can't.
+    detour: Option<Detour>,
+    /// The end of what is stored, with events missing after it, and since when.
     stuck: Option<(Cursor, Instant)>,
     /// When to try again, after an attempt that did not close the gap.
     not_before: Option<Instant>,
+}
+
+/// The way around a gap that the service can't fill, such as one of events that retention has removed: the
+/// mark stays before it, and the log is fetched from here on. A new process tries the gap again.
+#[derive(Debug, Clone, Copy)]
+struct Detour {
+    /// Where the mark stood.
+    mark: Cursor,
+    /// The last event after the gap that was reached.
+    end: Link,
 }
 
 impl Auditor {
@@ -60,6 +72,7 @@ impl Auditor {
             log,
             head: Cursor::START,
             lagging: false,
+            detour: None,
             stuck: None,
             not_before: None,
         });
@@ -119,29 +132,42 @@ impl Auditor {
 
     /// Fills the log's gap, if it has one that is old enough.
     async fn look(&self, watched: &mut Watched) -> Result<(), GapError> {
-        let state = self.store.state(watched.log).await?;
+        let log = watched.log;
+        let state = self.store.state(log).await?;
         let mark = state.mark.cursor;
-        if mark >= goal(&state, watched.head) {
+        watched.detour = watched.detour.filter(|detour| detour.mark == mark);
+        let from = match watched.detour {
+            Some(detour) => self.store.follow(log, detour.end).await?,
+            None => state.mark,
+        };
+        if from.cursor >= goal(&state, watched.head) {
             watched.stuck = None;
             watched.not_before = None;
             return Ok(());
         }
-        let Some((_, since)) = watched.stuck.filter(|(at, _)| *at == mark) else {
-            watched.stuck = Some((mark, Instant::now()));
+        let Some((_, since)) = watched.stuck.filter(|(at, _)| *at == from.cursor) else {
+            watched.stuck = Some((from.cursor, Instant::now()));
             return Ok(());
         };
         let early = |until: Instant| Instant::now() < until;
         if early(since + PATIENCE) || watched.not_before.is_some_and(early) {
             return Ok(());
         }
-        let state = self.fill(watched, mark).await?;
+        let end = self.fill(watched, from).await?;
+        let state = self.store.state(log).await?;
         let missing = goal(&state, watched.head);
-        if state.mark.cursor < missing {
+        if end.cursor < missing {
             watched.not_before = Some(Instant::now() + self.compare);
-            tracing::error!(
-                log = watched.log.as_str(), mark = %state.mark.cursor, until = %missing,
-                "the service's log does not have the missing events"
-            );
+        }
+        if state.mark.cursor < missing {
+            if watched.detour.is_none() || end.cursor < missing {
+                tracing::error!(
+                    log = log.as_str(), mark = %state.mark.cursor, until = %missing,
+                    "the service's log does not have the missing events"
+                );
+            }
+            let mark = state.mark.cursor;
+            watched.detour = Some(Detour { mark, end });
         }
         Ok(())
     }
@@ -167,41 +193,56 @@ impl Auditor {
         Ok(self.store.begin_after(log, base).await?)
     }
 
-    /// Fetches the events after the mark until none is missing or the service has no more.
-    async fn fill(&self, watched: &Watched, mark: Cursor) -> Result<LogState, GapError> {
+    /// Fetches the events after `from` until none is missing or the service has no more, and skips those that
+    /// are stored. Returns the last event that was reached.
+    async fn fill(&self, watched: &Watched, from: Link) -> Result<Link, GapError> {
         let log = watched.log;
-        let mut page = match self.client.events(log, Some(mark), LIMIT).await {
-            // The service was restored to a position before the mark, or retention has removed events.
+        let mut page = match self.client.events(log, Some(from.cursor), LIMIT).await {
+            // The service was restored to a position before it, or retention has removed events.
             // Start with its first event: those that are stored already are dropped.
             Err(ClientError::Gone { first, .. }) => {
                 // A log that has no events names no first one.
                 let first = first.unwrap_or(Cursor::START);
                 let page = self.client.events(log, Some(first), LIMIT).await?;
-                if mark == Cursor::START {
+                if from.cursor == Cursor::START {
                     self.begin_after(log, first, &page).await?;
                 }
                 page
             }
             other => other?,
         };
-        let mut filled = 0;
+        let (mut end, mut filled, mut skip) = (from, 0, true);
         loop {
-            let EventPage { events, next } = page;
-            let last = events.is_empty();
-            let events: Result<Vec<_>, _> = events
+            let events: Result<Vec<_>, _> = page
+                .events
                 .into_iter()
                 .map(|event| AuditEvent::parse(event.into_bytes()))
                 .collect();
-            filled += self.store.add(events?, now()).await?.new;
-            let state = self.store.state(log).await?;
-            let whole = state.mark.cursor >= goal(&state, watched.head);
-            if last || whole {
+            let events = events?;
+            let last = events.last().map(|event| event.link);
+            filled += self.store.add(events, now()).await?.new;
+            if let Some(last) = last {
+                end = if skip {
+                    self.store.follow(log, last).await?
+                } else {
+                    last
+                };
+            }
+            let whole = end.cursor >= goal(&self.store.state(log).await?, watched.head);
+            let Some(last) = last.filter(|_| !whole) else {
                 if filled > 0 {
                     tracing::info!(log = log.as_str(), events = filled, "filled a gap");
                 }
-                return Ok(state);
-            }
-            page = self.client.events(log, Some(next), LIMIT).await?;
+                return Ok(end);
+            };
+            page = match self.client.events(log, Some(end.cursor), LIMIT).await {
+                // It was the end of a branch that a restored service has abandoned.
+                Err(ClientError::Gone { .. }) if skip => {
+                    skip = false;
+                    self.client.events(log, Some(last.cursor), LIMIT).await?
+                }
+                other => other?,
+            };
         }
     }
 }

@@ -40,8 +40,8 @@ pub(super) struct Submission {
 pub(super) struct Reply {
     gate: Arc<Gate>,
     answer: oneshot::Sender<Result<Outcome, Failure>>,
-    // Given back when the command is answered.
-    _share: Share,
+    // Held until the command is answered.
+    share: Share,
 }
 
 impl Reply {
@@ -57,11 +57,11 @@ impl Reply {
     }
 }
 
-/// A command's share of what may be under way; dropping it gives the share back.
-#[derive(Debug)]
-struct Share {
-    _command: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+/// A command's share of what may be under way. It is given back when its last clone is dropped: whatever holds
+/// a part of the command in memory holds one.
+#[derive(Debug, Clone)]
+pub(crate) struct Share {
+    _permits: Arc<[OwnedSemaphorePermit; 2]>,
 }
 
 /// The queue, seen from those who hand work in. Clones share it.
@@ -104,9 +104,8 @@ impl Admission {
             reply: Reply {
                 gate: Arc::clone(&gate),
                 answer,
-                _share: Share {
-                    _command: command,
-                    _bytes: bytes,
+                share: Share {
+                    _permits: Arc::new([command, bytes]),
                 },
             },
         };
@@ -139,6 +138,12 @@ impl Ticket {
     #[must_use]
     pub(crate) fn is_abandoned(&self) -> bool {
         self.reply.gate.is_shut()
+    }
+
+    /// The command's share, for a part of it that may outlive the ticket.
+    #[must_use]
+    pub(crate) fn share(&self) -> Share {
+        self.reply.share.clone()
     }
 
     /// Queues the work, in the order of the calls.

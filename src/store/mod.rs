@@ -34,7 +34,7 @@ mod write;
 mod writer;
 
 pub(crate) use admin::Admin;
-pub(crate) use admission::{Pending, QueueLimits, Ticket};
+pub(crate) use admission::{Pending, QueueLimits, Share, Ticket};
 pub(crate) use apply::Limits;
 pub(crate) use committer::{Committer, CommitterSettings};
 pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};

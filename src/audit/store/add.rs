@@ -3,8 +3,8 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 
 use super::{
@@ -158,13 +158,13 @@ pub(super) async fn add_checkpoint(
 /// Moves the mark along the chain as far as it is stored. When a higher epoch branches off at or before the
 /// mark, the mark moves to that branch: the service was restored to that point.
 pub(super) async fn advance(
-    transaction: &Transaction,
+    connection: &impl ConnectionTrait,
     log: Log,
     mut mark: Link,
 ) -> Result<Link, StoreError> {
     loop {
         let before = mark;
-        if let Some(branch) = branch_off(transaction, log, mark).await? {
+        if let Some(branch) = branch_off(connection, log, mark).await? {
             mark = branch;
         }
         let rows = events::Entity::find()
@@ -182,7 +182,7 @@ pub(super) async fn advance(
             .order_by_asc(events::Column::Epoch)
             .limit(PAGE as u64)
             .into_tuple::<(i64, i64, Vec<u8>, Vec<u8>)>()
-            .all(transaction)
+            .all(connection)
             .await?;
         for (epoch, position, hash, prev_hash) in rows {
             let (cursor, last) = (cursor_of((epoch, position))?, mark.cursor);
@@ -202,7 +202,7 @@ pub(super) async fn advance(
 
 /// The first event of a higher epoch at or before the mark, when it follows an event that is stored.
 async fn branch_off(
-    transaction: &Transaction,
+    connection: &impl ConnectionTrait,
     log: Log,
     mark: Link,
 ) -> Result<Option<Link>, StoreError> {
@@ -212,7 +212,7 @@ async fn branch_off(
         .filter(events::Column::Position.lte(signed(mark.cursor.position)))
         .order_by_asc(events::Column::Epoch)
         .order_by_asc(events::Column::Position)
-        .one(transaction)
+        .one(connection)
         .await?;
     let Some(first) = first else {
         return Ok(None);
@@ -225,7 +225,7 @@ async fn branch_off(
             .filter(events::Column::Position.eq(first.position - 1))
             .filter(events::Column::Epoch.lte(signed(mark.cursor.epoch)))
             .filter(events::Column::Hash.eq(first.prev_hash))
-            .one(transaction)
+            .one(connection)
             .await?;
         before.is_some()
     };

@@ -218,6 +218,12 @@ impl AuditStore {
         .await
     }
 
+    /// The last of the stored events that follow a link without a gap: the link itself, if none does.
+    pub(super) async fn follow(&self, log: Log, link: Link) -> Result<Link, StoreError> {
+        self.run(async move |db| advance(&db, log, link).await)
+            .await
+    }
+
     /// Whether any stored event of that position has that hash.
     pub(super) async fn holds(
         &self,

@@ -1,11 +1,15 @@
-//! The work beside the command, each piece in a task that reports to the one loop: following the log, fetching
-//! values, waiting for the exec command.
+//! The work beside the command, each piece in a task that reports to the one loop: following the log and
+//! fetching values.
+//!
+//! When the log has lost its place, the loop starts over with a new channel, which is a new generation: what an
+//! earlier one still finds out is not heard, and its work ends.
 
-use std::{io, process::ExitStatus};
+use tokio::{
+    sync::mpsc::{self, Receiver, Sender},
+    task::AbortHandle,
+};
 
-use tokio::{sync::mpsc::Sender, task::AbortHandle};
-
-use super::{changes::EventSummary, child::Child, say};
+use super::{changes::EventSummary, say};
 use crate::{
     backoff::Backoff,
     client::{ApiClient, ClientError, LONGEST_PAUSE, LogFollower, ResolvedValues},
@@ -23,8 +27,14 @@ pub(super) enum TaskReport {
     Fetched(FetchOutcome),
     /// Where to follow the log from now on, and the values there.
     StartedOver(Cursor, FetchOutcome),
-    /// The exec command has ended.
-    HookEnded(io::Result<ExitStatus>),
+}
+
+/// How many reports wait for the loop; when there are more, the stream waits too.
+const REPORTS: usize = 64;
+
+/// The channel of one generation of tasks.
+pub(super) fn generation() -> (Sender<TaskReport>, Receiver<TaskReport>) {
+    mpsc::channel(REPORTS)
 }
 
 /// What came of fetching values.
@@ -41,7 +51,7 @@ pub(super) enum FetchOutcome {
 pub(super) const GONE: &str = "the log no longer holds this place";
 const UNREADABLE: &str = "an event of the log cannot be read";
 
-/// Starts the tasks of one workload.
+/// Starts the tasks of one workload, in one generation.
 #[derive(Debug, Clone)]
 pub(super) struct Tasks {
     pub(super) client: ApiClient,
@@ -105,11 +115,6 @@ impl Tasks {
         });
     }
 
-    /// Reports the end of the exec command.
-    pub(super) fn wait(&self, mut hook: Child) {
-        self.report(async move { TaskReport::HookEnded(hook.wait().await) });
-    }
-
     async fn values(&self, min_cursor: Option<Cursor>) -> FetchOutcome {
         let mut retry = Retry::new();
         loop {
@@ -123,12 +128,15 @@ impl Tasks {
         }
     }
 
-    /// Starts a piece of work and reports what comes of it.
+    /// Starts a piece of work and reports what comes of it, as long as anybody listens.
     fn report(&self, work: impl Future<Output = TaskReport> + Send + 'static) {
         let reports = self.reports.clone();
         tokio::spawn(async move {
-            // An error means that nobody listens: the loop has ended, and the command with it.
-            let _ = reports.send(work.await).await;
+            tokio::select! {
+                () = reports.closed() => {}
+                // An error means that nobody listens any more.
+                report = work => drop(reports.send(report).await),
+            }
         });
     }
 }

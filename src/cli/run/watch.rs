@@ -13,7 +13,7 @@ use std::{
 
 use rustix::process::Signal;
 use tokio::{
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::Receiver,
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
@@ -26,16 +26,13 @@ use super::{
     known::KnownValues,
     not_started, say,
     signals::{Signals, ends, name},
-    tasks::{FetchOutcome, GONE, TaskReport, Tasks},
+    tasks::{FetchOutcome, GONE, TaskReport, Tasks, generation},
 };
 use crate::{
     cli::CommandError,
     client::{ApiClient, LogFollower, ResolvedValues},
     domain::{Cursor, Log},
 };
-
-/// How many reports wait for the loop; when there are more, the stream waits too.
-const REPORTS: usize = 64;
 
 /// Keeps the command up with its values.
 struct Supervisor {
@@ -54,8 +51,12 @@ struct Supervisor {
     /// The values that were last acted on, whatever came of it.
     known: KnownValues,
     probation: Option<Probation>,
-    /// Values are being fetched, or the exec command runs: the next change waits.
-    busy: bool,
+    /// Values are being fetched: the next change waits.
+    fetching: bool,
+    /// The exec command that runs: the next change waits.
+    hook: Option<Child>,
+    /// The values that came while it ran.
+    next: Option<ResolvedValues>,
     /// The log has lost the cursor, and a new one is being fetched.
     lost: bool,
     /// The command was asked to end: nothing is started any more.
@@ -90,7 +91,7 @@ pub(super) async fn run(
     let (owner, names) = (options.owner, options.secrets);
     let mut changes = Changes::new(owner.clone(), names.clone(), options.debounce);
     changes.cover(values.cursor);
-    let (sender, reports) = mpsc::channel(REPORTS);
+    let (sender, reports) = generation();
     let tasks = Tasks {
         client,
         owner,
@@ -111,7 +112,9 @@ pub(super) async fn run(
         known: KnownValues::new(&values),
         values,
         probation: None,
-        busy: false,
+        fetching: false,
+        hook: None,
+        next: None,
         lost: false,
         ending: false,
     };
@@ -130,6 +133,7 @@ impl Supervisor {
                     None
                 }
                 status = self.child.wait() => self.ended(status?).await,
+                status = end_of(&mut self.hook) => self.hook_ended(status).await?,
                 Some(report) = self.reports.recv() => self.handle(report).await?,
                 () = at(moment) => {
                     self.on_time();
@@ -155,7 +159,7 @@ impl Supervisor {
     }
 
     fn may_fetch(&self) -> bool {
-        !(self.busy || self.lost || self.ending)
+        !(self.fetching || self.hook.is_some() || self.lost || self.ending)
     }
 
     fn on_time(&mut self) {
@@ -163,7 +167,7 @@ impl Supervisor {
         self.probation.take_if(|probation| probation.until <= now);
         let due = self.changes.due().is_some_and(|due| due <= now);
         if due && self.may_fetch() {
-            self.busy = true;
+            self.fetching = true;
             self.tasks.fetch(self.changes.take());
         }
     }
@@ -178,7 +182,7 @@ impl Supervisor {
             }
             TaskReport::Lost(why) => self.start_over(why),
             TaskReport::Fetched(outcome) => {
-                self.busy = false;
+                self.fetching = false;
                 return self.fetched(outcome).await;
             }
             TaskReport::StartedOver(head, outcome) => {
@@ -189,14 +193,6 @@ impl Supervisor {
                     FetchOutcome::Gone => {}
                 }
                 return self.fetched(outcome).await;
-            }
-            TaskReport::HookEnded(status) => {
-                self.busy = false;
-                match status {
-                    Ok(status) if status.success() => {}
-                    Ok(status) => say(&format!("the exec command failed: {status}")),
-                    Err(error) => say(&format!("cannot wait for the exec command: {error}")),
-                }
             }
         }
         Ok(None)
@@ -211,15 +207,17 @@ impl Supervisor {
         Ok(None)
     }
 
-    /// Fetches a new cursor and the values there.
+    /// Fetches a new cursor and the values there. Whatever was under way before is not heard any more: it may
+    /// bring older values.
     fn start_over(&mut self, why: &str) {
-        if !self.lost {
-            say(&format!("{why}; fetching the values again"));
-            self.lost = true;
-            self.stream.abort();
-            self.changes.start_over();
-            self.tasks.start_over();
-        }
+        say(&format!("{why}; fetching the values again"));
+        (self.tasks.reports, self.reports) = generation();
+        self.lost = true;
+        self.fetching = false;
+        self.next = None;
+        self.stream.abort();
+        self.changes.start_over();
+        self.tasks.start_over();
     }
 
     fn follow_from(&mut self, cursor: Cursor) {
@@ -232,6 +230,10 @@ impl Supervisor {
     /// Acts on values, if one of them is new.
     async fn act(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, CommandError> {
         self.changes.cover(values.cursor);
+        if self.hook.is_some() {
+            self.next = Some(values);
+            return Ok(None);
+        }
         let new = self.known.describe_new(&values);
         if new.is_empty() || self.ending {
             return Ok(None);
@@ -249,15 +251,28 @@ impl Supervisor {
             OnChange::Exec(line) => {
                 say(&format!("{new}: running the exec command"));
                 match self.command.shell(&line).start(&values) {
-                    Ok(hook) => {
-                        self.busy = true;
-                        self.tasks.wait(hook);
-                    }
+                    Ok(hook) => self.hook = Some(hook),
                     Err(error) => say(&format!("cannot start the exec command: {error}")),
                 }
             }
         }
         Ok(None)
+    }
+
+    async fn hook_ended(
+        &mut self,
+        status: io::Result<ExitStatus>,
+    ) -> Result<Option<ExitCode>, CommandError> {
+        self.hook = None;
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(status) => say(&format!("the exec command failed: {status}")),
+            Err(error) => say(&format!("cannot wait for the exec command: {error}")),
+        }
+        match self.next.take() {
+            Some(values) => self.act(values).await,
+            None => Ok(None),
+        }
     }
 
     async fn restart(&mut self, values: ResolvedValues) -> Result<Option<ExitCode>, CommandError> {
@@ -337,6 +352,14 @@ fn say_deleted() {
     say(
         "a secret was deleted; the command keeps its values until there is a secret of that name again",
     );
+}
+
+/// Waits for the end of a process; for ever without one.
+async fn end_of(process: &mut Option<Child>) -> io::Result<ExitStatus> {
+    match process {
+        Some(process) => process.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for a moment; for ever without one.

@@ -294,6 +294,49 @@ async fn what_the_broker_lost_comes_from_the_services_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_cut_beyond_its_mark_it_resumes_at_the_end_of_what_it_has() {
+    let url = RabbitMq::shared().vhost();
+    let mut log = Log::of(4);
+    let twin = Twin::start(&log).await;
+    let deployment = with_twin(Deployment::embedded(), &url, &twin);
+    let mut consumer = Consumer::start(&deployment, &[]).await;
+    stores(&deployment, 4).await;
+    assert_eq!(consumer.terminate(), Some(0));
+    // While it was away, the service has removed events that it does not have.
+    log.grow(1, 36, "alice");
+    twin.set_cut(&log, 20);
+    let mut consumer = Consumer::start(&deployment, &[]).await;
+    stores(&deployment, 24).await;
+    // It has all that there is, so nothing is fetched however often it compares.
+    twin.is_compared(1).await;
+    twin.take_asked();
+    twin.is_compared(4).await;
+    assert_eq!(twin.take_asked(), [""; 0]);
+    // What comes later is fetched, and nothing before it.
+    log.grow(1, 5, "alice");
+    twin.set_cut(&log, 20);
+    publish(&url, "secrets.events", &log.bodies()[41..43]).await;
+    stores(&deployment, 29).await;
+    assert_eq!(twin.take_asked(), ["1-40", "1-43"]);
+    assert_eq!(consumer.terminate(), Some(0));
+    // A new process finds the end of what it has in its database.
+    log.grow(1, 1, "alice");
+    twin.set_cut(&log, 20);
+    let mut consumer = Consumer::start(&deployment, &[]).await;
+    stores(&deployment, 30).await;
+    assert_eq!(twin.take_asked(), ["1-4", "1-20", "1-45"]);
+    // A second cut, beyond the end of what it has.
+    log.grow(1, 14, "alice");
+    twin.set_cut(&log, 50);
+    stores(&deployment, 40).await;
+    twin.is_compared(1).await;
+    twin.take_asked();
+    twin.is_compared(4).await;
+    assert_eq!(twin.take_asked(), [""; 0]);
+    assert_eq!(consumer.terminate(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_comes_back_after_the_broker_and_the_database_were_gone() {
     let _alone = fixture::alone().await;
     let mut broker = RabbitMq::start_private();

@@ -1,11 +1,15 @@
 //! A log as the service would keep it, and an address that serves it over HTTP as the service does: for
 //! what a real service can't be made to do (lose an event, forge one, come back from an old backup).
 
+use super::SOON;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rekey::blake2b_256;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -79,30 +83,67 @@ fn event(epoch: u64, position: u64, prev_hash: [u8; 32], owner: &str) -> Event {
 /// Serves a log over HTTP, and the empty log `activity`.
 pub(super) struct Twin {
     pub(super) base: String,
-    log: Arc<Mutex<Log>>,
+    served: Arc<Mutex<Served>>,
     serving: AbortHandle,
+}
+
+/// What a twin serves, and what it was asked for.
+#[derive(Default)]
+struct Served {
+    log: Log,
+    /// How many of the first events retention has removed.
+    cut: usize,
+    /// The cursors after which events of `changes` were asked for, oldest first.
+    asked: Vec<String>,
+    /// How often the head of `changes` was asked for.
+    heads: usize,
 }
 
 impl Twin {
     pub(super) async fn start(log: &Log) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let log = Arc::new(Mutex::new(log.clone()));
-        let served = log.clone();
+        let served = Arc::new(Mutex::new(Served {
+            log: log.clone(),
+            ..Served::default()
+        }));
+        let answered = served.clone();
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, served.clone()));
+                tokio::spawn(answer(stream, answered.clone()));
             }
         });
         Self {
             base,
-            log,
+            served,
             serving: serving.abort_handle(),
         }
     }
 
     pub(super) fn set(&self, log: &Log) {
-        *self.log.lock().unwrap() = log.clone();
+        self.served.lock().unwrap().log = log.clone();
+    }
+
+    /// Serves a log whose first events retention has removed.
+    pub(super) fn set_cut(&self, log: &Log, cut: usize) {
+        let mut served = self.served.lock().unwrap();
+        served.log = log.clone();
+        served.cut = cut;
+    }
+
+    /// Takes the cursors after which events were asked for since the last call.
+    pub(super) fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.served.lock().unwrap().asked)
+    }
+
+    /// Waits until the head was asked for so many times more.
+    pub(super) async fn is_compared(&self, times: usize) {
+        let heads = || self.served.lock().unwrap().heads;
+        let (before, end) = (heads(), Instant::now() + SOON);
+        while heads() < before + times {
+            assert!(Instant::now() < end, "nobody compares");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
@@ -143,7 +184,7 @@ fn head(name: &str, log: &Log) -> Value {
     })
 }
 
-async fn answer(mut stream: TcpStream, log: Arc<Mutex<Log>>) {
+async fn answer(mut stream: TcpStream, served: Arc<Mutex<Served>>) {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut more = [0; 4096];
@@ -159,15 +200,25 @@ async fn answer(mut stream: TcpStream, log: Arc<Mutex<Log>>) {
             .contains("authorization: bearer rekey_")
     );
     let path = request.split(' ').nth(1).unwrap().to_owned();
-    let (status, body) = render(&path, &log.lock().unwrap());
+    let (status, body, first) = {
+        let mut served = served.lock().unwrap();
+        let (status, body) = render(&path, &mut served);
+        let cut = served.cut.checked_sub(1);
+        let first = cut.map_or((0, 0), |last| {
+            (served.log.0[last].epoch, served.log.0[last].position)
+        });
+        (status, body, first)
+    };
     let head = format!(
-        "HTTP/1.1 {status} x\r\nrekey-log-first: 0-0\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 {status} x\r\nrekey-log-first: {}-{}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        first.0,
+        first.1,
         body.len()
     );
     let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
 }
 
-fn render(path: &str, log: &Log) -> (u16, Vec<u8>) {
+fn render(path: &str, served: &mut Served) -> (u16, Vec<u8>) {
     let (path, query) = path.split_once('?').unwrap();
     let of = |name: &str| {
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -175,16 +226,24 @@ fn render(path: &str, log: &Log) -> (u16, Vec<u8>) {
     };
     let empty = Log::default();
     let name = of("log");
-    let log = if name == "changes" { log } else { &empty };
+    let (log, cut) = if name == "changes" {
+        (&served.log, served.cut)
+    } else {
+        (&empty, 0)
+    };
     if path == "/api/v1/events/head" {
+        served.heads += usize::from(name == "changes");
         return (200, head(&name, log).to_string().into());
     }
     assert_eq!(path, "/api/v1/events");
     let after = of("after");
+    if name == "changes" {
+        served.asked.push(after.clone());
+    }
     let (epoch, position) = after.split_once('-').unwrap();
     let (epoch, position): (u64, usize) = (epoch.parse().unwrap(), position.parse().unwrap());
     let known = position == 0 || log.0.get(position - 1).is_some_and(|e| e.epoch == epoch);
-    if !known {
+    if !known || position < cut {
         return (410, b"{}".to_vec());
     }
     let events: Vec<_> = log.0[position..].iter().take(3).collect();

@@ -1,6 +1,7 @@
 //! `rekey run` and `rekey events tail` beside a real service, over links that break.
 
 mod run;
+mod script;
 mod tail;
 mod watch;
 

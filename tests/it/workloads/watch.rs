@@ -1,11 +1,15 @@
 //! `rekey run --watch`: what a change causes, whatever happens to the link.
 
+use super::script::Script;
 use super::{Bench, Command, QUIET};
 use crate::support::proxy::Ending;
+use crate::support::service::Deployment;
 use rustix::process::Signal;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// Says its values and stays.
 const SERVER: &str = r#"echo "start $A_KEY $B_KEY"; exec sleep 1000"#;
@@ -242,6 +246,96 @@ fn restore(bench: &Bench, backup: &Path) {
     for ending in ["db-wal", "db-shm"] {
         let _ = std::fs::remove_file(database(bench).with_extension(ending));
     }
+}
+
+const RESOLVE: &str = "POST /api/v1/secrets/resolve";
+
+/// A service that does as the test says, and a command that follows its `A_KEY`.
+async fn scripted(deployment: &Deployment, options: &[&str]) -> (Script, TcpStream, Command) {
+    let mut script = Script::start().await;
+    let mut command = deployment.command(&["run", "--owner", "alice", "--watch"]);
+    command
+        .args(["--debounce", "0s", "--secret", "A_KEY"])
+        .args(options)
+        .args(["--", "sh", "-c", r#"echo "start $A_KEY"; exec sleep 1000"#])
+        .env("REKEY_URL", &script.base)
+        .env("REKEY_TOKEN", "rekey_token");
+    let run = Command::start(command);
+    resolves(&mut script, 1, "1-5").await;
+    let stream = script.asked("event-stream").await.stream("1-5").await;
+    run.prints(&["start a1"]).await;
+    (script, stream, run)
+}
+
+/// The body of an answer with a version of `A_KEY`.
+fn values(version: u64, cursor: &str) -> String {
+    let secret = json!({
+        "id": "0198f3c2-7a10-7cc0-8000-000000000001", "name": "A_KEY",
+        "value": format!("a{version}"), "version": version,
+    });
+    json!({"secrets": [secret], "cursor": cursor}).to_string()
+}
+
+/// Answers the next request for values.
+async fn resolves(script: &mut Script, version: u64, cursor: &str) {
+    let asked = script.asked(RESOLVE).await;
+    asked.answer(200, &values(version, cursor)).await;
+}
+
+/// An event that says that `A_KEY` has a new value.
+async fn changes(stream: &mut TcpStream, cursor: &str) {
+    let event = json!({"type": "secret.updated", "owner": "alice", "name": "A_KEY"});
+    let block = format!("id: {cursor}\nevent: secret.updated\ndata: {event}\n\n");
+    stream.write_all(block.as_bytes()).await.unwrap();
+}
+
+/// The log has lost the stream's cursor: the command gets version 3 and another stream, from 2-9.
+async fn loses_the_cursor(script: &mut Script, stream: TcpStream) -> TcpStream {
+    drop(stream);
+    script.asked("event-stream").await.answer(410, "{}").await;
+    let head = json!({
+        "log": "changes", "epoch": 2, "position": 9, "hash": "ab".repeat(32), "cursor": "2-9",
+        "signature": "s",
+    });
+    let asked = script.asked("GET /api/v1/events/head").await;
+    asked.answer(200, &head.to_string()).await;
+    resolves(script, 3, "2-9").await;
+    script.asked("event-stream").await.stream("2-9").await
+}
+
+#[tokio::test]
+async fn values_that_were_asked_for_before_the_cursor_was_lost_are_not_acted_on_after_it() {
+    let deployment = Deployment::embedded();
+    let (mut script, mut stream, run) = scripted(&deployment, &[]).await;
+    changes(&mut stream, "1-6").await;
+    let late = script.asked(RESOLVE).await;
+    let mut stream = loses_the_cursor(&mut script, stream).await;
+    run.prints(&["start a1", "start a3"]).await;
+    // Nobody may be listening any more.
+    let _ = late.try_answer(200, &values(2, "1-6")).await;
+    // The next change is acted on.
+    changes(&mut stream, "2-10").await;
+    resolves(&mut script, 4, "2-10").await;
+    settles(&run, &["start a1", "start a3", "start a4"]).await;
+}
+
+#[tokio::test]
+async fn the_exec_command_runs_once_at_a_time_also_when_the_cursor_is_lost() {
+    let deployment = Deployment::embedded();
+    let go_on = deployment.folder().join("go-on");
+    let hook = format!(
+        r#"exec:echo "begin $A_KEY"; until [ -e {} ]; do sleep 0.02; done; echo "end $A_KEY""#,
+        go_on.display()
+    );
+    let (mut script, mut stream, run) = scripted(&deployment, &["--on-change", &hook]).await;
+    changes(&mut stream, "1-6").await;
+    resolves(&mut script, 2, "1-6").await;
+    run.prints(&["start a1", "begin a2"]).await;
+    let _stream = loses_the_cursor(&mut script, stream).await;
+    settles(&run, &["start a1", "begin a2"]).await;
+    std::fs::write(&go_on, "").unwrap();
+    run.prints(&["start a1", "begin a2", "end a2", "begin a3", "end a3"])
+        .await;
 }
 
 #[tokio::test]
