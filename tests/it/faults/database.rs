@@ -96,6 +96,7 @@ async fn commits(replica: &Replica) -> u64 {
 async fn a_link_that_is_cut_inside_each_of_the_four_messages_gets_a_true_answer() {
     let (proxy, deployment) = behind_proxy();
     let (_replica, client, secrets) = started(&deployment).await;
+    let mut attempts = Vec::new();
     for text in ["FOR UPDATE", "UNION ALL", "WITH w1 AS", "COMMIT"] {
         for moment in [Moment::Before, Moment::After, Moment::Answered] {
             // On a new connection each statement's text passes once more.
@@ -120,11 +121,12 @@ async fn a_link_that_is_cut_inside_each_of_the_four_messages_gets_a_true_answer(
                 Told::NotApplied(_) => assert!(!answered, "{attempt:?}"),
                 Told::Unknown => panic!("{text} {moment:?}: {attempt:?}"),
             }
-            ledger::settle(&client, &secrets, &[attempt]).await;
             let next = ledger::put(&client, &secrets[0]).await;
             assert!(matches!(next.told, Told::Applied(_)), "{next:?}");
+            attempts.extend([attempt, next]);
         }
     }
+    ledger::settle(&client, &secrets, &attempts).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
