@@ -125,6 +125,7 @@ impl Application {
         let (relaying, relays) = start_relays(&settings, &reader, &committer, &stop_relay);
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
         let (tails, tailing) = Tailing::start(&reader, &committer);
+        committer.feed(tails.clone());
         let serving = watch::Sender::new(true);
         let listener = listen(&settings, settings.server.port)?;
         let failed = |error| StartError::Listen(settings.server.host.clone(), error);

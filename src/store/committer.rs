@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,10 +20,13 @@ use tokio::{
 use super::{
     admission::{Admission, Pending, QueueLimits, Ticket},
     apply::Limits,
+    chain::LogEntry,
     connection::Target,
     cursor::{CursorState, CursorStep},
+    log::LoggedEvent,
     reader::Check,
     retention::Retention,
+    tail::LogTail,
     worker::Worker,
 };
 use crate::domain::{Failure, KeyId, Log};
@@ -73,6 +76,8 @@ pub(super) struct Shared {
     /// A log lost an event that this process had seen in it.
     pub(super) log_broken: AtomicBool,
     pub(super) stopping: watch::Sender<bool>,
+    /// The tailers, `changes` first, once they run.
+    tails: OnceLock<[LogTail; Log::ALL.len()]>,
 }
 
 impl Shared {
@@ -85,6 +90,27 @@ impl Shared {
     /// Takes all items out of their slots.
     pub(super) fn take_slots(&self) -> Slots {
         std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Hands what was committed to the tailers, and tells whoever waits for it.
+    pub(super) fn tell(&self, events: Vec<LogEntry>) {
+        let mut logs = Log::ALL.map(|_| Vec::new());
+        for entry in events {
+            let [changes, activity] = &mut logs;
+            match entry.placed.event.log() {
+                Log::Changes => changes.push(LoggedEvent::from(entry)),
+                Log::Activity => activity.push(LoggedEvent::from(entry)),
+            }
+        }
+        for (index, (log, events)) in Log::ALL.into_iter().zip(logs).enumerate() {
+            let Some(last) = events.last().map(|event| event.position) else {
+                continue;
+            };
+            if let Some(tail) = self.tails.get().and_then(|tails| tails.get(index)) {
+                tail.feed(events);
+            }
+            self.committed(log).send_replace(last);
+        }
     }
 
     /// The last position of a log that this process committed.
@@ -121,6 +147,7 @@ impl Committer {
             primary: watch::Sender::new(primary),
             log_broken: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
+            tails: OnceLock::new(),
         });
         let worker = Worker::new(
             Arc::clone(&shared),
@@ -175,6 +202,12 @@ impl Committer {
         self.shared.fill(|slots| slots.retention = Some(item));
         // As for a cursor.
         receiver.await.unwrap_or(Err(Failure::Internal))
+    }
+
+    /// From now on these tailers, `changes` first, are given what this process commits.
+    pub(crate) fn feed(&self, tails: [LogTail; Log::ALL.len()]) {
+        // It is called once; were it called again, the first tailers would stay.
+        let _ = self.shared.tails.set(tails);
     }
 
     /// The last position of a log that this process committed. It changes with each commit that has events

@@ -1,7 +1,8 @@
 //! The tailer of a log: the one reader that all streams of the process share.
 //!
-//! It reads by position what was committed (woken by this process's commits, else by looking, because other
-//! replicas write too) into a bounded ring. A stream reads the ring while its next event is in it, and the
+//! The committer feeds it what this process commits. What does not follow the last event in the ring, because
+//! another replica wrote in between, it reads by position, and it looks four times a second. All goes into a
+//! bounded ring. A stream reads the ring while its next event is in it, and the
 //! database otherwise: so the statements per commit do not grow with the streams.
 
 use std::{
@@ -13,11 +14,11 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{LoggedEvent, Reader};
-use crate::domain::{Cursor, Log};
+use crate::domain::{Cursor, ErrorChain, Log};
 
 /// How often the log is looked at without being woken.
 const POLL: Duration = Duration::from_millis(250);
@@ -45,6 +46,8 @@ struct Ring {
     bytes: usize,
     /// The position before the first event in the ring.
     before: u64,
+    /// The last position that was taken in; none before the head is known.
+    newest: Option<u64>,
 }
 
 impl Ring {
@@ -107,6 +110,13 @@ impl LogTail {
         )
     }
 
+    /// Takes events that this process has just committed, if they follow the last one in the ring. Else the
+    /// tailer reads them.
+    pub(super) fn feed(&self, events: Vec<LoggedEvent>) {
+        let first = events.first().map(|event| event.position);
+        self.append(events, |newest| first == Some(newest + 1));
+    }
+
     async fn follow(
         self,
         log: Log,
@@ -114,62 +124,78 @@ impl LogTail {
         mut commits: watch::Receiver<u64>,
         stopping: watch::Receiver<bool>,
     ) {
-        let mut position = None;
+        let mut begun = false;
+        let mut look_at = Instant::now();
         while !*stopping.borrow() {
             // Marked before the log is read: a commit in between wakes the next round.
-            commits.mark_unchanged();
-            let full = match position {
-                None => reader.log_head(log).await.map(|head| {
-                    position = Some(head.position);
+            let committed = *commits.borrow_and_update();
+            let newest = self.shared.head.borrow().position;
+            if begun && newest >= committed && Instant::now() < look_at {
+                // All that this process committed is in the ring.
+                drop(timeout_at(look_at, commits.changed()).await);
+                continue;
+            }
+            look_at = Instant::now() + POLL;
+            let read = if begun {
+                reader.log_after(log, newest, READ).await.map(|events| {
+                    if events.len() as u64 == READ {
+                        look_at = Instant::now();
+                    }
+                    self.append(events, |_| true);
+                })
+            } else {
+                reader.log_head(log).await.map(|head| {
                     self.begin(head.cursor());
-                    true
-                }),
-                Some(after) => reader.log_after(log, after, READ).await.map(|events| {
-                    let full = events.len() as u64 == READ;
-                    position = events.last().map(|last| last.position).or(position);
-                    self.append(events);
-                    full
-                }),
+                    begun = true;
+                })
             };
-            match full {
-                Ok(true) => {}
-                Ok(false) => drop(timeout(POLL, commits.changed()).await),
-                Err(error) => {
-                    tracing::warn!(
-                        log.name = log.as_str(),
-                        error = &error as &dyn std::error::Error,
-                        "the log can't be tailed"
-                    );
-                    sleep(POLL).await;
-                }
+            if let Err(error) = read {
+                tracing::warn!(
+                    log.name = log.as_str(),
+                    error = %ErrorChain(&error),
+                    "the log can't be tailed"
+                );
+                sleep(POLL).await;
             }
         }
     }
 
     fn begin(&self, head: Cursor) {
-        let mut newest = self
+        let mut held = self
             .shared
             .ring
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        newest.before = head.position;
-        drop(newest);
+        held.newest = Some(head.position);
+        held.before = head.position;
+        drop(held);
         self.shared.head.send_replace(head);
     }
 
-    fn append(&self, events: Vec<LoggedEvent>) {
+    /// Appends events to a ring that has begun, except those that are in it already, if `fits` says so of the
+    /// last position in it.
+    fn append(&self, events: Vec<LoggedEvent>, fits: impl FnOnce(u64) -> bool) {
         let Some(head) = events.last().map(LoggedEvent::cursor) else {
             return;
         };
-        let mut newest = self
+        let mut held = self
             .shared
             .ring
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = held
+            .newest
+            .filter(|newest| *newest < head.position && fits(*newest))
+        else {
+            return;
+        };
+        held.newest = Some(head.position);
         for event in events {
-            newest.push(event);
+            if event.position > newest {
+                held.push(event);
+            }
         }
-        drop(newest);
+        // Under the lock, so that the head never goes back.
         self.shared.head.send_replace(head);
     }
 }
@@ -214,7 +240,7 @@ mod tests {
         });
         assert_eq!(positions(&tail, 9), None);
         assert_eq!(positions(&tail, 10), Some(vec![]));
-        tail.append((11..16).map(|n| event(n, 1)).collect());
+        tail.append((11..16).map(|n| event(n, 1)).collect(), |_| true);
         assert_eq!(positions(&tail, 9), None);
         assert_eq!(positions(&tail, 10), Some(vec![11, 12, 13]));
         assert_eq!(positions(&tail, 14), Some(vec![15]));
@@ -228,11 +254,33 @@ mod tests {
     fn the_ring_is_bounded_in_events_and_in_bytes() {
         let tail = tail();
         let events = EVENTS as u64;
-        tail.append((1..=events + 5).map(|n| event(n, 1)).collect());
+        tail.begin(Cursor::START);
+        tail.append((1..=events + 5).map(|n| event(n, 1)).collect(), |_| true);
         assert_eq!(positions(&tail, 4), None);
         assert_eq!(positions(&tail, 5), Some(vec![6, 7, 8]));
-        tail.append(vec![event(events + 6, BYTES)]);
+        tail.append(vec![event(events + 6, BYTES)], |_| true);
         assert_eq!(positions(&tail, events + 4), None);
         assert_eq!(positions(&tail, events + 5), Some(vec![events + 6]));
+    }
+
+    #[test]
+    fn it_is_fed_what_follows_and_nothing_twice() {
+        let tail = tail();
+        let fed = |positions: std::ops::Range<u64>| {
+            tail.feed(positions.map(|n| event(n, 1)).collect());
+            tail.head().borrow().position
+        };
+        assert_eq!(fed(1..3), 0, "its head is not known yet");
+        tail.begin(Cursor {
+            epoch: 1,
+            position: 10,
+        });
+        assert_eq!(fed(11..13), 12);
+        assert_eq!(fed(14..15), 12, "13 is another replica's");
+        tail.append((12..15).map(|n| event(n, 1)).collect(), |_| true);
+        assert_eq!(positions(&tail, 10), Some(vec![11, 12, 13]));
+        assert_eq!(fed(13..15), 14);
+        assert_eq!(fed(15..16), 15);
+        assert_eq!(positions(&tail, 13), Some(vec![14, 15]));
     }
 }

@@ -29,7 +29,7 @@ use super::{
     retention,
     writer::{Opener, Writer},
 };
-use crate::domain::{ErrorChain, Failure, Log, Timestamp, Work};
+use crate::domain::{ErrorChain, Failure, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
 const BATCH_BYTES: usize = 4 << 20;
@@ -276,7 +276,7 @@ impl Worker {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         metrics::histogram!("rekey_commit_batch_size").record(size);
         metrics::histogram!("rekey_commit_duration_seconds").record(began.elapsed());
-        let decided = batch.take_decided();
+        let mut decided = batch.take_decided();
         self.seen = decided.seen;
         if let Some(primary) = &decided.primary {
             self.shared.primary.send_if_modified(|held| {
@@ -287,12 +287,7 @@ impl Worker {
                 new
             });
         }
-        for log in Log::ALL {
-            let mut events = decided.events.iter().map(|entry| &entry.placed).rev();
-            if let Some(last) = events.find(|placed| placed.event.log() == log) {
-                self.shared.committed(log).send_replace(last.position);
-            }
-        }
+        self.shared.tell(std::mem::take(&mut decided.events));
         Ending::Committed(Box::new(decided))
     }
 }

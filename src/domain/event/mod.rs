@@ -212,6 +212,16 @@ impl Event {
         }
     }
 
+    /// Its owner, if it has one.
+    #[must_use]
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Change(event) => Some(&event.owner),
+            Self::Access(event) => Some(&event.owner),
+            Self::Token(event) => event.grantee.owner(),
+        }
+    }
+
     /// Its ID.
     #[must_use]
     pub(crate) fn id(&self) -> EventId {

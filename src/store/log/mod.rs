@@ -10,11 +10,11 @@ use sea_orm::{
 
 use super::{
     StoreError,
-    chain::Head,
+    chain::{Head, LogEntry},
     entity::events,
     rows::{corrupt, signed, statement, unsigned},
 };
-use crate::domain::{Cursor, EventId, Log, Owner, SecretId, Timestamp};
+use crate::domain::{Cursor, EventId, Log, Owner, PlacedEvent, SecretId, Timestamp};
 
 pub(in crate::store) use append::insert;
 pub(crate) use page::{CursorError, Filter, Gone, Page};
@@ -46,6 +46,31 @@ impl LoggedEvent {
         Cursor {
             epoch: self.epoch,
             position: self.position,
+        }
+    }
+}
+
+impl From<LogEntry> for LoggedEvent {
+    fn from(entry: LogEntry) -> Self {
+        let LogEntry {
+            placed:
+                PlacedEvent {
+                    event,
+                    position,
+                    epoch,
+                    body,
+                    ..
+                },
+            traceparent,
+        } = entry;
+        Self {
+            epoch,
+            position,
+            kind: event.kind().as_str().to_owned(),
+            occurred_at: event.occurred_at(),
+            owner: event.owner().map(|owner| owner.as_str().to_owned()),
+            body,
+            traceparent: traceparent.map(|traceparent| traceparent.as_str().to_owned()),
         }
     }
 }
