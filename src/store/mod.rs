@@ -29,6 +29,7 @@ mod service_keys;
 mod tail;
 mod tokens;
 mod transaction;
+mod wal;
 mod worker;
 mod write;
 mod writer;

@@ -80,7 +80,13 @@ impl Connection {
 
     /// Runs statements that are sent as one message, and returns the rows of each. The text must hold no
     /// value but UUIDs and numbers of ours.
-    async fn script(&mut self, sql: String) -> Result<Vec<Vec<QueryResult>>, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn script(
+        &mut self,
+        sql: String,
+    ) -> Result<Vec<Vec<QueryResult>>, StoreError> {
         let script = sqlx::raw_sql(AssertSqlSafe(sql));
         let (mut results, mut rows) = (Vec::new(), Vec::new());
         macro_rules! collect {

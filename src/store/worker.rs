@@ -26,7 +26,7 @@ use super::{
     connection::Target,
     cursor,
     gate::Gate,
-    retention,
+    retention, wal,
     writer::{Opener, Writer},
 };
 use crate::domain::{ErrorChain, Failure, Timestamp, Work};
@@ -78,6 +78,10 @@ impl Worker {
 
     pub(super) async fn run(mut self) {
         let mut stopping = self.shared.stopping.subscribe();
+        let moving = self.opener.is_sqlite().then(|| {
+            let moving = wal::keep_short(self.opener.clone(), Arc::clone(&self.shared));
+            self.runtime.spawn(moving)
+        });
         loop {
             let first = tokio::select! {
                 biased;
@@ -96,6 +100,10 @@ impl Worker {
             let deadline = Instant::now() + self.settings.watchdog;
             // Nothing uses it any more. One that does not close in time ends with the process.
             let _ = timeout_at(deadline, writer.connection.close()).await;
+        }
+        if let Some(moving) = moving {
+            // Whatever it has not moved stays in the write-ahead log.
+            let _ = moving.await;
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     connection::Target,
     pool::Pool,
     transaction::{Connection, Session, Transaction},
+    wal::WRITERS_LIMIT,
 };
 use crate::domain::ErrorChain;
 
@@ -54,9 +55,24 @@ impl Opener {
         Self { target, runtime }
     }
 
+    /// The database is SQLite's.
+    pub(super) fn is_sqlite(&self) -> bool {
+        self.target.sqlite_path.is_some()
+    }
+
+    /// A pool of one connection.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the URL can't be used.
+    pub(super) async fn pool(&self) -> Result<Pool, StoreError> {
+        Pool::open(&self.target, 1, &self.runtime).await
+    }
+
     async fn open(&self) -> Result<Writer, StoreError> {
-        let pool = Pool::open(&self.target, 1, &self.runtime).await?;
-        let mut connection = pool.take().await?;
+        let mut connection = self.pool().await?.take().await?;
+        if self.is_sqlite() {
+            connection.script(WRITERS_LIMIT.to_owned()).await?;
+        }
         let session = connection.session().await?;
         Ok(Writer {
             connection,
