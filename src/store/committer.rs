@@ -65,6 +65,12 @@ pub(super) struct Slots {
     pub(super) retention: Option<RetentionItem>,
 }
 
+impl Slots {
+    pub(super) fn is_empty(&self) -> bool {
+        self.cursors.iter().all(Option::is_none) && self.retention.is_none()
+    }
+}
+
 /// What the committer's handles and its worker share.
 #[derive(Debug)]
 pub(super) struct Shared {

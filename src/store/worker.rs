@@ -55,6 +55,8 @@ pub(super) struct Worker {
     writer: Option<Writer>,
     /// The last heads that were seen under the lock.
     seen: Heads,
+    /// The last batch, and whom it concerns: they are answered beside the next BEGIN.
+    unanswered: Option<(Ending, Vec<Reply>)>,
 }
 
 impl Worker {
@@ -73,6 +75,7 @@ impl Worker {
             settings,
             writer: None,
             seen: Heads::default(),
+            unanswered: None,
         }
     }
 
@@ -83,14 +86,21 @@ impl Worker {
             self.runtime.spawn(moving)
         });
         loop {
-            let first = tokio::select! {
-                biased;
-                () = self.shared.slots_filled.notified() => None,
-                submission = self.queue.recv() => submission,
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+            let first = if self.unanswered.is_some() {
+                None
+            } else {
+                tokio::select! {
+                    biased;
+                    () = self.shared.slots_filled.notified() => None,
+                    submission = self.queue.recv() => submission,
+                    _ = stopping.wait_for(|stopping| *stopping) => break,
+                }
             };
             let slots = self.shared.take_slots();
             let (works, replies) = self.take(first);
+            if works.is_empty() || !slots.is_empty() {
+                self.answer_last();
+            }
             self.own(slots).await;
             if !works.is_empty() {
                 self.serve(works, replies).await;
@@ -130,6 +140,12 @@ impl Worker {
             }
         }
         (works, replies)
+    }
+
+    fn answer_last(&mut self) {
+        if let Some((ending, replies)) = self.unanswered.take() {
+            answer(ending, replies);
+        }
     }
 
     /// Runs the process's own items, each in a transaction of its own: what is refused in one concerns nobody
@@ -180,7 +196,8 @@ impl Worker {
         });
         let ending = self.commit(&batch).await;
         if !matches!(ending, Ending::Blamed) || replies.len() == 1 {
-            return answer(ending, replies);
+            self.unanswered = Some((ending, replies));
+            return;
         }
         // One of them is to blame: each gets a transaction of its own, until the database itself fails.
         let mut replies = replies.into_iter().enumerate();
@@ -202,6 +219,7 @@ impl Worker {
         let held = self.writer.take();
         let work = commit(held, self.opener.clone(), Arc::clone(batch));
         let task = self.runtime.spawn(work);
+        self.answer_last();
         let error = match watched(began + self.settings.watchdog, task).await {
             Ok(writer) => {
                 self.writer = Some(writer);
