@@ -330,3 +330,58 @@ async fn a_log_that_lost_what_was_seen_in_it_stops_all_writes_until_a_restart() 
         replica.ready(Duration::from_secs(5)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_redone_ends_at_the_first_failure_of_the_database() {
+    let deployment = fixture::postgres();
+    let (_replica, client, secrets) = started(&deployment).await;
+    // The first statement passes, the second is refused, and all later ones take too long.
+    deployment.sql("CREATE SEQUENCE statements");
+    deployment.sql(
+        "CREATE FUNCTION disturb() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         DECLARE number bigint := nextval('statements'); \
+         BEGIN \
+         IF number = 2 THEN RAISE EXCEPTION 'refused'; END IF; \
+         IF number > 2 THEN PERFORM pg_sleep(10); END IF; \
+         RETURN NULL; \
+         END $$",
+    );
+    deployment.sql(
+        "CREATE TRIGGER disturb AFTER INSERT ON secret_versions \
+         FOR EACH STATEMENT EXECUTE FUNCTION disturb()",
+    );
+    // The first PUT waits for this lock; what comes meanwhile is one batch.
+    let url = deployment.database().to_owned();
+    let holding = tokio::task::spawn_blocking(move || {
+        let lock = "SELECT 1 FROM log_head WHERE log = 'changes' FOR UPDATE";
+        psql(&url, &format!("BEGIN; {lock}; SELECT pg_sleep(1); COMMIT"))
+    });
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+                AND datname = current_database()";
+    wait_until("the lock", Duration::from_secs(5), async || {
+        psql(deployment.database(), held) == "1"
+    })
+    .await;
+    let began = Instant::now();
+    let puts = (0..16).map(|_| {
+        let (client, secret) = (client.clone(), secrets[0].clone());
+        tokio::spawn(async move { ledger::put(&client, &secret).await })
+    });
+    let mut attempts = Vec::new();
+    for put in puts.collect::<Vec<_>>() {
+        attempts.push(put.await.unwrap());
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{attempts:?}");
+    holding.await.unwrap();
+    let told = |wanted| {
+        attempts
+            .iter()
+            .filter(|attempt| attempt.told == wanted)
+            .count()
+    };
+    // Of the batch the first met the database's timeout, and the others did not try.
+    assert_eq!(told(Told::NotApplied(504)), 1, "{attempts:?}");
+    assert!(told(Told::NotApplied(502)) >= 1, "{attempts:?}");
+    deployment.sql("DROP TRIGGER disturb ON secret_versions");
+    ledger::settle(&client, &secrets, &attempts).await;
+}
