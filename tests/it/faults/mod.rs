@@ -2,5 +2,6 @@
 
 mod clients;
 mod commit;
+mod drain;
 mod kills;
 mod starts;
