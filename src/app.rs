@@ -12,7 +12,7 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -31,8 +31,14 @@ use crate::{
     },
 };
 
-/// How long each step of the drain may take.
+/// How long the whole drain may take.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long a step of the drain may take once nothing is under way; so much of the drain is kept for them.
 const STEP: Duration = Duration::from_secs(5);
+/// How long after the drain began a request may still hand its work in; then it is given up.
+const HAND_IN: Duration = Duration::from_secs(2);
+/// How long the answers may take to reach their clients once nothing is under way.
+const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +77,7 @@ pub(crate) struct Application {
     retaining: JoinHandle<()>,
     metrics: Option<ServerHandle>,
     serving: watch::Sender<bool>,
+    giving_up: watch::Sender<bool>,
     drain_delay: Duration,
 }
 
@@ -126,14 +133,13 @@ impl Application {
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
         let (tails, tailing) = Tailing::start(&reader, &committer);
         committer.feed(tails.clone());
-        let serving = watch::Sender::new(true);
+        let (serving, giving_up) = (watch::Sender::new(true), watch::Sender::new(false));
         let listener = listen(&settings, settings.server.port)?;
         let failed = |error| StartError::Listen(settings.server.host.clone(), error);
         let address = listener.local_addr().map_err(failed)?;
         let metrics_listener = settings.metrics.port.map(|port| listen(&settings, port));
         let metrics_listener = metrics_listener.transpose()?;
         let drain_delay = settings.server.drain_delay;
-        let drain = settings.http.timeout;
         let state = AppState {
             reader: reader.clone(),
             sealer,
@@ -145,12 +151,13 @@ impl Application {
             tails,
             metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),
             serving: serving.subscribe(),
+            giving_up: giving_up.subscribe(),
             settings: Arc::new(settings),
         };
         let failed = |error| StartError::Listen(address.to_string(), error);
         let metrics = metrics_listener.map(|listener| serve_metrics(listener, state.clone()));
         let metrics = metrics.transpose().map_err(failed)?;
-        let server = http::server(listener, state, workers, drain).map_err(failed)?;
+        let server = http::server(listener, state, workers, DRAIN).map_err(failed)?;
         Ok(Self {
             address,
             server,
@@ -164,6 +171,7 @@ impl Application {
             retaining,
             metrics,
             serving,
+            giving_up,
             drain_delay,
         })
     }
@@ -182,33 +190,78 @@ impl Application {
         tracing::info!("draining");
         self.serving.send_replace(false);
         sleep(self.drain_delay).await;
-        handle.stop(true).await;
-        step("HTTP", server).await;
-        let until = Instant::now() + STEP;
-        while self.committer.under_way() > 0 && Instant::now() < until {
-            sleep(Duration::from_millis(5)).await;
+        let drain = Drain::begin();
+        tokio::select! {
+            () = handle.stop(true) => {}
+            () = drain.give_up(&self.giving_up, &self.committer) => {
+                tracing::info!("the connections that are left are closed");
+            }
         }
-        let stop_actors = move || self.arbiters.stop(STEP);
-        step("the actors", tokio::task::spawn_blocking(stop_actors)).await;
-        self.tailing.stop().await;
+        // Nothing any more when it has stopped, else it drops its connections.
+        server.abort();
+        drain.step("HTTP", server).await;
+        drain.settled(&self.committer).await;
+        let left = drain.left();
+        drain
+            .step(
+                "the actors",
+                tokio::task::spawn_blocking(move || self.arbiters.stop(left)),
+            )
+            .await;
+        self.tailing.stop(&drain).await;
         // A batch that it has handed in runs to its end in the committer.
         self.retaining.abort();
         self.stop_relay.send_replace(true);
-        step("the relays", join_all(self.relaying)).await;
+        drain.step("the relays", join_all(self.relaying)).await;
         if let Some(metrics) = self.metrics {
-            metrics.stop(false).await;
+            drain.step("the metrics", metrics.stop(false)).await;
         }
         self.committer.stop();
-        step("the committer", self.committing).await;
-        self.reader.close(STEP).await;
+        drain.step("the committer", self.committing).await;
+        self.reader.close(drain.left()).await;
         tracing::info!("drained");
     }
 }
 
-/// Waits for the end of a step of the drain. What does not end in time ends with the process.
-async fn step<T>(name: &str, end: impl Future<Output = T>) {
-    if timeout(STEP, end).await.is_err() {
-        tracing::warn!(drain.step = name, "a step of the drain did not end in time");
+/// A drain that has begun, with its deadlines.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    began: Instant,
+}
+
+impl Drain {
+    fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+        }
+    }
+
+    /// Gives up what was not handed in, then waits for the rest and its answers.
+    async fn give_up(&self, giving_up: &watch::Sender<bool>, committer: &Committer) {
+        sleep_until(self.began + HAND_IN).await;
+        giving_up.send_replace(true);
+        self.settled(committer).await;
+        sleep(ANSWERS).await;
+    }
+
+    /// Waits until nothing is under way, as long as time is left for the steps that follow.
+    async fn settled(&self, committer: &Committer) {
+        let until = self.began + DRAIN - STEP;
+        while committer.under_way() > 0 && Instant::now() < until {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for the end of a step. What does not end in time ends with the process.
+    async fn step<T>(&self, name: &str, end: impl Future<Output = T>) {
+        if timeout(self.left(), end).await.is_err() {
+            tracing::warn!(drain.step = name, "a step of the drain did not end in time");
+        }
+    }
+
+    /// What a step may take.
+    fn left(&self) -> Duration {
+        DRAIN.saturating_sub(self.began.elapsed()).min(STEP)
     }
 }
 
@@ -230,9 +283,9 @@ impl Tailing {
         ([changes, activity], Self { tasks, stop })
     }
 
-    async fn stop(self) {
+    async fn stop(self, drain: &Drain) {
         self.stop.send_replace(true);
-        step("the tailers", join_all(self.tasks)).await;
+        drain.step("the tailers", join_all(self.tasks)).await;
     }
 }
 

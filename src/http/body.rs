@@ -26,6 +26,7 @@ use super::error::{ApiError, MalformedRequest};
 pub(super) struct Incoming {
     payload: Payload,
     declared: Option<u64>,
+    begun: bool,
     finished: bool,
 }
 
@@ -40,7 +41,13 @@ impl Incoming {
             finished: matches!(payload, Payload::None),
             payload,
             declared,
+            begun: false,
         }
+    }
+
+    /// Whether its end is being waited for, or was in vain.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.begun && !self.finished
     }
 
     /// Reads the whole body.
@@ -59,6 +66,7 @@ impl Incoming {
         }
         let deadline = Instant::now() + within;
         let mut body = Zeroizing::new(Vec::new());
+        self.begun = true;
         while !self.finished {
             match timeout_at(deadline, self.payload.next()).await {
                 Ok(Some(Ok(chunk))) if chunk.len() > most - body.len() => {

@@ -293,6 +293,17 @@ pub(super) enum Bug {
     WrongOutcome,
 }
 
+/// The service drains, and the request had not handed in a change in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the service is stopping")]
+pub(super) struct Stopping;
+
+impl From<Stopping> for ApiError {
+    fn from(stopping: Stopping) -> Self {
+        Self::GatewayTimeout(stopping.into())
+    }
+}
+
 impl From<Bug> for ApiError {
     fn from(bug: Bug) -> Self {
         Self::Internal(bug.into())

@@ -88,6 +88,8 @@ pub(crate) struct AppState {
     pub tails: [LogTail; Log::ALL.len()],
     /// `false` once the service drains: `/ready` then says so, and everything else still works.
     pub serving: watch::Receiver<bool>,
+    /// `true` once the drain gives up the requests that have not handed in a change.
+    pub giving_up: watch::Receiver<bool>,
 }
 
 impl AppState {
@@ -117,8 +119,8 @@ pub(crate) struct LinkState {
     pub unroutable: u64,
 }
 
-/// Serves on a listener until it is told to stop by its handle. It heeds no signals; a graceful stop
-/// waits `drain` for requests under way.
+/// Serves on a listener until it is told to stop by its handle, or dropped. It heeds no signals; a graceful
+/// stop waits `drain` for requests under way.
 ///
 /// # Errors
 /// When the listener can't be used.

@@ -21,7 +21,7 @@ use super::{
     AppState,
     body::Incoming,
     cors,
-    error::{ApiError, Bug},
+    error::{ApiError, Bug, MalformedRequest, Stopping},
     guard,
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
@@ -136,7 +136,39 @@ async fn answer(
     {
         return run(edge).await;
     }
+    tokio::select! {
+        // In this order, so that nothing is handed in once the request was given up.
+        biased;
+        () = given_up(&edge.state, progress) => {}
+        result = authenticated(edge, request, progress, (operations, secret_id), incoming) => {
+            return result;
+        }
+    }
+    if incoming.is_incomplete() {
+        return Err(MalformedRequest::Incomplete.into());
+    }
+    Err(Stopping.into())
+}
 
+/// Ends when the service drains and gives this request up; never when its change was handed in by then.
+async fn given_up(state: &AppState, progress: &RequestState) {
+    let mut giving_up = state.giving_up.clone();
+    // An error means that the drain is over, and every request with it.
+    let _ = giving_up.wait_for(|giving_up| *giving_up).await;
+    if progress.may_stand.get() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The checks from the credential on, and the handler.
+async fn authenticated(
+    edge: &Edge,
+    request: &HttpRequest,
+    progress: &RequestState,
+    (operations, secret_id): (&'static [Operation], Option<&str>),
+    incoming: &mut Incoming,
+) -> Result<HttpResponse, ApiError> {
+    let operation = || routes::operation(operations, request.method());
     let (principal, credential) = guard::authenticate(edge, request, progress).await?;
     progress.authenticated.set(true);
     let grantee = &principal.grantee;

@@ -3,5 +3,6 @@
 mod clients;
 mod commit;
 mod database;
+mod drain;
 mod kills;
 mod starts;
