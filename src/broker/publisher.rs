@@ -4,10 +4,10 @@ use std::pin::Pin;
 
 use super::{
     Message,
-    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within},
+    connection::{BrokerError, BrokerLink, BrokerTarget, DEADLINE, declare_exchange, within},
 };
 use lapin::{
-    Channel, Confirmation, Connection, ExchangeKind,
+    Channel, Confirmation, ExchangeKind,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::ShortString,
 };
@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
 
 /// A connection with its channel.
 pub(crate) struct Publisher {
-    connection: Connection,
+    link: BrokerLink,
     channel: Channel,
     exchange: ShortString,
 }
@@ -44,15 +44,15 @@ impl Publisher {
     }
 
     async fn open(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let connection = connect(target, "rekey relay").await?;
+        let link = BrokerLink::open(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let channel = connection.create_channel().await?;
+        let channel = link.channel().await?;
         declare_exchange(&channel, exchange.clone(), ExchangeKind::Topic).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         Ok(Self {
-            connection,
+            link,
             channel,
             exchange,
         })
@@ -88,11 +88,11 @@ impl Publisher {
     /// Whether the connection is still there, as far as is known.
     #[must_use]
     pub(crate) fn is_connected(&self) -> bool {
-        self.connection.status().connected() && self.channel.status().connected()
+        self.link.is_connected() && self.channel.status().connected()
     }
 
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
-        close(&self.connection).await;
+        self.link.close().await;
     }
 }
