@@ -4,12 +4,14 @@ use std::{
     io,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
+    pin::Pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use lapin::{
-    AsyncTcpStream, Channel, Connection, ConnectionProperties, ExchangeKind,
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, Event, ExchangeKind,
     options::ExchangeDeclareOptions,
     runtime::default_runtime,
     tcp::OwnedTLSConfig,
@@ -65,6 +67,8 @@ pub(crate) enum BrokerError {
 /// answered, and of one that is closed while the broker blocks it, for ever. The end of the socket ends them.
 pub(super) struct BrokerLink {
     connection: Connection,
+    events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
+    blocked: Option<String>,
     _socket: Arc<Socket>,
 }
 
@@ -111,7 +115,9 @@ impl BrokerLink {
         )
         .await?;
         Ok(Self {
+            events: Box::pin(connection.events_listener()),
             connection,
+            blocked: None,
             _socket: socket,
         })
     }
@@ -124,6 +130,33 @@ impl BrokerLink {
     /// Whether the connection is still there, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    /// Takes note of what the broker has said of the connection.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the connection is gone.
+    pub(super) fn check(&mut self) -> Result<(), BrokerError> {
+        while let Some(Some(event)) = self.events.next().now_or_never() {
+            if let Event::Error(error) = event {
+                return Err(error.into());
+            } else if let Event::ConnectionBlocked(reason) = event {
+                self.blocked = Some(reason);
+            } else if let Event::ConnectionUnblocked = event {
+                self.blocked = None;
+            }
+        }
+        if self.is_connected() {
+            Ok(())
+        } else {
+            Err(BrokerError::Gone)
+        }
+    }
+
+    /// Why the broker blocks the connection, if it did at the last [`BrokerLink::check`]: it reads nothing from it, and
+    /// keeps it.
+    pub(super) fn blocked(&self) -> Option<&str> {
+        self.blocked.as_deref()
     }
 
     /// Closes the connection properly, if the broker answers in time.
