@@ -10,17 +10,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{LoggedEvent, Reader};
-use crate::domain::{Cursor, Log};
+use crate::{
+    backoff::Backoff,
+    domain::{Cursor, ErrorChain, Log},
+};
 
 /// How often the log is looked at without being woken.
 const POLL: Duration = Duration::from_millis(250);
+/// The longest pause between two attempts while the log can't be read.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Events read at once.
 const READ: u64 = 500;
 /// The most that the ring holds: events, and bytes of their bodies (4 MiB).
@@ -115,6 +116,7 @@ impl LogTail {
         stopping: watch::Receiver<bool>,
     ) {
         let mut position = None;
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !*stopping.borrow() {
             // Marked before the log is read: a commit in between wakes the next round.
             commits.mark_unchanged();
@@ -132,15 +134,24 @@ impl LogTail {
                 }),
             };
             match full {
-                Ok(true) => {}
-                Ok(false) => drop(timeout(POLL, commits.changed()).await),
+                Ok(full) => {
+                    if backoff.is_failing() {
+                        backoff.reset();
+                        tracing::info!(log.name = log.as_str(), "the log can be tailed again");
+                    }
+                    if !full {
+                        drop(timeout(POLL, commits.changed()).await);
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!(
-                        log.name = log.as_str(),
-                        error = &error as &dyn std::error::Error,
-                        "the log can't be tailed"
-                    );
-                    sleep(POLL).await;
+                    if !backoff.is_failing() {
+                        tracing::warn!(
+                            log.name = log.as_str(),
+                            error = %ErrorChain(&error),
+                            "the log can't be tailed; it is read as soon as it can be"
+                        );
+                    }
+                    backoff.wait().await;
                 }
             }
         }

@@ -5,6 +5,7 @@ use crate::support::broker::{Recorder, assert_delivers, assert_in_order, deliver
 use crate::support::broker::{Whole, first_deliveries};
 use crate::support::fixture::{self, SCOPES};
 use crate::support::ledger;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{Ending, Proxy};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment, Replica};
@@ -217,6 +218,51 @@ async fn a_queue_that_refuses_events_does_not_flood_the_others() {
     assert_in_order(&record, Whole::Yes);
     assert_delivers(&client, &secrets, &record).await;
     until("the relay is well", async || are(&client, "ok", "ok").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_down_is_named_once_with_its_cause_and_once_when_it_is_well_again() {
+    let (url, exchange) = (RabbitMq::shared().url(), fixture::exchange());
+    let recorder = Recorder::start(&url, &exchange, "secret.#").await;
+    let deployment = fixture::postgres().broker(&url, &exchange);
+    let database = deployment.database().to_owned();
+    let proxy = Proxy::start(Postgres::shared().address());
+    let deployment = deployment.set("DATABASE__URL", &proxy.url(&database));
+    let (replica, client) = started(&deployment);
+    let secrets = ledger::create(&client, 1).await;
+    delivered(&recorder, 1, SOON).await;
+
+    proxy.refuse(Ending::Reset);
+    until("the relay fails", async || {
+        are(&client, "ok", "failed").await
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    proxy.pass();
+    until("the relay is well", async || are(&client, "ok", "ok").await).await;
+    fixture::change(&client, &secrets, 1).await;
+    let record = delivered(&recorder, 2, SOON).await;
+    assert_delivers(&client, &secrets, &record).await;
+
+    for target in ["rekey::relay", "rekey::store::tail"] {
+        let named = async || {
+            let lines = said(&replica, target);
+            let again = |line: &&Value| {
+                let text = line["message"].as_str();
+                text.is_some_and(|text| text.ends_with("again"))
+            };
+            lines.iter().filter(again).count() == 2
+        };
+        until("both logs are well again", named).await;
+        let lines = said(&replica, target);
+        // One for each log.
+        let warnings = of_level(&lines, "WARN");
+        assert_eq!(warnings.len(), 2, "{lines:#?}");
+        for warning in warnings {
+            let error = warning["error"].as_str();
+            assert!(error.is_some_and(|error| error.contains(": ")), "{warning}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
