@@ -13,6 +13,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 pub(crate) struct Backoff {
     longest: Duration,
     pauses: ExponentialBackoff,
+    is_failing: bool,
 }
 
 impl Backoff {
@@ -24,11 +25,16 @@ impl Backoff {
             .without_max_times()
             .with_jitter()
             .build();
-        Self { longest, pauses }
+        Self {
+            longest,
+            pauses,
+            is_failing: false,
+        }
     }
 
     /// The pause before the next attempt.
     pub(crate) fn next_pause(&mut self) -> Duration {
+        self.is_failing = true;
         // Without a number of times there is always another.
         self.pauses.next().unwrap_or(self.longest)
     }
@@ -36,6 +42,11 @@ impl Backoff {
     /// Pauses before the next attempt.
     pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.next_pause()).await;
+    }
+
+    /// Whether no attempt has succeeded since one failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing
     }
 
     /// Starts again with the shortest, after an attempt that succeeded.
@@ -52,12 +63,15 @@ mod tests {
     fn pauses_grow_up_to_the_longest_and_start_again() {
         let longest = Duration::from_secs(5);
         let mut backoff = Backoff::new(longest);
+        assert!(!backoff.is_failing());
         for n in 0..12 {
             let pause = backoff.next_pause();
             let least = (SHORTEST * (1 << n.min(5))).min(longest / 2);
             assert!(pause >= least && pause <= longest, "{n}: {pause:?}");
         }
+        assert!(backoff.is_failing());
         backoff.reset();
+        assert!(!backoff.is_failing());
         assert!(backoff.next_pause() <= SHORTEST * 2);
     }
 }

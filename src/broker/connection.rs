@@ -1,21 +1,33 @@
-//! Where the broker is, how a connection to it is made, and what can go wrong with one.
+//! Where the broker is, how a connection to it is made and ended, and what can go wrong with one.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{Shutdown, TcpStream},
+    os::fd::AsFd,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use lapin::{
-    Channel, Connection, ConnectionProperties, ExchangeKind,
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, Event, ExchangeKind,
     options::ExchangeDeclareOptions,
+    runtime::default_runtime,
+    tcp::OwnedTLSConfig,
     types::{FieldTable, ShortString},
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
 use crate::domain::ErrorChain;
 
-/// How long it may take to connect, or to hand one message over. (lapin itself has no limit: a frozen broker
-/// would block it for ever.)
+/// How long it may take to connect. (lapin itself has no limit: a frozen broker would block it for ever.)
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a proper close may take.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Seconds between heartbeats: a silent broker is noticed after two of them.
 const HEARTBEAT: u16 = 10;
@@ -49,17 +61,142 @@ pub(crate) enum BrokerError {
     Broken(#[from] lapin::Error),
 }
 
-/// Connects; the broker's own tools show the connection by `name`. It has no deadline of its own.
-pub(super) async fn connect(
-    target: &BrokerTarget,
-    name: &'static str,
-) -> Result<Connection, BrokerError> {
-    let url = target.url.expose_secret();
-    // The parser's text may quote the password.
-    let mut uri: AMQPUri = url.parse().or(Err(BrokerError::Url))?;
-    uri.query.heartbeat = Some(HEARTBEAT);
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    Ok(Connection::connect_uri(uri, properties).await?)
+/// A connection. Once it is dropped nothing is left of it, whatever state it is in.
+///
+/// lapin keeps thread, socket and buffers of a connection until the broker closes it: of an attempt that is not
+/// answered, and of one that is closed while the broker blocks it, for ever. The end of the socket ends them.
+pub(super) struct BrokerLink {
+    connection: Connection,
+    events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
+    blocked: Option<String>,
+    _socket: Arc<Socket>,
+}
+
+impl BrokerLink {
+    /// Connects; the broker's own tools show the connection by `name`. It has no deadline of its own, and may
+    /// be dropped at any moment.
+    pub(super) async fn open(
+        target: &BrokerTarget,
+        name: &'static str,
+    ) -> Result<Self, BrokerError> {
+        let url = target.url.expose_secret();
+        // The parser's text may quote the password.
+        let mut uri: AMQPUri = url.parse().or(Err(BrokerError::Url))?;
+        uri.query.heartbeat = Some(HEARTBEAT);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let socket = Arc::new(Socket::default());
+        let held = Arc::downgrade(&socket);
+        let connection = Connection::connector(
+            uri,
+            default_runtime()?,
+            async move |uri, runtime| {
+                let host = uri.authority.host;
+                let addresses = runtime.to_socket_addrs((host.clone(), uri.authority.port));
+                let connecting = AsyncTcpStream::connect(&runtime, addresses);
+                let stream = timeout(DEADLINE, connecting)
+                    .await
+                    .map_err(io::Error::from)??;
+                // Where nobody waits for it any more, it ends here.
+                let given_up = io::Error::from(io::ErrorKind::ConnectionAborted);
+                let socket = held.upgrade().ok_or(given_up)?;
+                if let AsyncTcpStream::Plain(plain) = &stream {
+                    socket.hold(plain.get_ref())?;
+                }
+                drop(socket);
+                Ok(match uri.scheme {
+                    AMQPScheme::AMQP => stream,
+                    AMQPScheme::AMQPS => {
+                        let trust = OwnedTLSConfig::default();
+                        stream.into_tls(&host, trust.as_ref()).await?
+                    }
+                })
+            },
+            properties,
+        )
+        .await?;
+        Ok(Self {
+            events: Box::pin(connection.events_listener()),
+            connection,
+            blocked: None,
+            _socket: socket,
+        })
+    }
+
+    /// A new channel.
+    pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
+        Ok(self.connection.create_channel().await?)
+    }
+
+    /// Whether the connection is still there, as far as is known.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Takes note of what the broker has said of the connection.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the connection is gone.
+    pub(super) fn check(&mut self) -> Result<(), BrokerError> {
+        while let Some(Some(event)) = self.events.next().now_or_never() {
+            if let Event::Error(error) = event {
+                return Err(error.into());
+            } else if let Event::ConnectionBlocked(reason) = event {
+                self.blocked = Some(reason);
+            } else if let Event::ConnectionUnblocked = event {
+                self.blocked = None;
+            }
+        }
+        if self.is_connected() {
+            Ok(())
+        } else {
+            Err(BrokerError::Gone)
+        }
+    }
+
+    /// Why the broker blocks the connection, if it did at the last [`BrokerLink::check`]: it reads nothing from it, and
+    /// keeps it.
+    pub(super) fn blocked(&self) -> Option<&str> {
+        self.blocked.as_deref()
+    }
+
+    /// Closes the connection properly, if the broker answers in time.
+    pub(super) async fn close(self) {
+        if self.connection.status().blocked() {
+            // lapin would write nothing.
+            return;
+        }
+        let closed = self.connection.close(200, "".into());
+        if let Err(error) = within(CLOSE, closed).await {
+            // The broker notices by itself that the connection is gone.
+            tracing::debug!(error = %ErrorChain(&error), "cannot close the connection to the broker");
+        }
+    }
+}
+
+/// The socket of a connection, as soon as there is one.
+#[derive(Debug, Default)]
+struct Socket(OnceLock<TcpStream>);
+
+impl Socket {
+    /// Takes a second handle of the socket.
+    fn hold(&self, stream: &impl AsFd) -> io::Result<()> {
+        let stream = stream.as_fd().try_clone_to_owned()?.into();
+        // lapin connects once.
+        self.0
+            .set(stream)
+            .or(Err(io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.get()
+            && let Err(error) = stream.shutdown(Shutdown::Both)
+        {
+            // The other side was first.
+            tracing::trace!(error = %ErrorChain(&error), "the broker's socket is not connected");
+        }
+    }
 }
 
 /// Declares a durable exchange.
@@ -86,13 +223,4 @@ pub(super) async fn within<T, E: Into<BrokerError>>(
         .await
         .or(Err(BrokerError::Deadline))?;
     answered.map_err(Into::into)
-}
-
-/// Closes a connection properly, if the broker answers in time.
-pub(super) async fn close(connection: &Connection) {
-    let closed = connection.close(200, "".into());
-    if let Err(error) = within(DEADLINE, closed).await {
-        // The broker notices by itself that the connection is gone.
-        tracing::debug!(error = %ErrorChain(&error), "cannot close the connection to the broker");
-    }
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    Channel, Connection, ExchangeKind,
+    Channel, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
         QueueBindOptions, QueueDeclareOptions,
@@ -17,7 +17,7 @@ use lapin::{
 use tokio::time::timeout;
 
 use super::connection::{
-    BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within,
+    BrokerError, BrokerLink, BrokerTarget, DEADLINE, declare_exchange, within,
 };
 
 /// The queue; its name is part of the contract.
@@ -50,7 +50,7 @@ pub(crate) struct Delivery {
 
 /// A connection that consumes the queue.
 pub(crate) struct Consumer {
-    connection: Connection,
+    link: BrokerLink,
     channel: Channel,
     deliveries: lapin::Consumer,
 }
@@ -61,12 +61,12 @@ impl Consumer {
     /// # Errors
     /// [`BrokerError`].
     pub(crate) async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let connection = within(DEADLINE, connect(target, "rekey audit")).await?;
+        let link = within(DEADLINE, BrokerLink::open(target, "rekey audit")).await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let opened = async { while_connected(&connection, open(&connection, exchange)).await? };
+        let opened = async { while_connected(&link, open(&link, exchange)).await? };
         let (channel, deliveries) = within(TOPOLOGY, opened).await?;
         Ok(Self {
-            connection,
+            link,
             channel,
             deliveries,
         })
@@ -80,7 +80,7 @@ impl Consumer {
     /// # Cancel safety
     /// Safe: nothing is taken before the first message has arrived.
     pub(crate) async fn batch(&mut self) -> Result<Vec<Delivery>, BrokerError> {
-        let first = while_connected(&self.connection, self.deliveries.next()).await?;
+        let first = while_connected(&self.link, self.deliveries.next()).await?;
         let mut batch = vec![taken(first)?];
         while batch.len() < usize::from(PREFETCH)
             && let Some(next) = self.deliveries.next().now_or_never()
@@ -122,15 +122,15 @@ impl Consumer {
 
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
-        close(&self.connection).await;
+        self.link.close().await;
     }
 }
 
 async fn open(
-    connection: &Connection,
+    link: &BrokerLink,
     exchange: ShortString,
 ) -> Result<(Channel, lapin::Consumer), BrokerError> {
-    let channel = connection.create_channel().await?;
+    let channel = link.channel().await?;
     declare(&channel, &exchange).await?;
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
@@ -149,14 +149,14 @@ async fn open(
 /// Waits as long as the connection is up. (A future of lapin's does not always end when the broker closes its
 /// connection.)
 async fn while_connected<T>(
-    connection: &Connection,
+    link: &BrokerLink,
     waiting: impl Future<Output = T>,
 ) -> Result<T, BrokerError> {
     let mut waiting = std::pin::pin!(waiting);
     loop {
         match timeout(LOOK, &mut waiting).await {
             Ok(done) => return Ok(done),
-            Err(_) if !connection.status().connected() => return Err(BrokerError::Gone),
+            Err(_) if !link.is_connected() => return Err(BrokerError::Gone),
             Err(_) => {}
         }
     }

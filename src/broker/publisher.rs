@@ -4,10 +4,11 @@ use std::pin::Pin;
 
 use super::{
     Message,
-    connection::{BrokerError, BrokerTarget, DEADLINE, close, connect, declare_exchange, within},
+    connection::{BrokerError, BrokerLink, BrokerTarget, DEADLINE, declare_exchange, within},
 };
+use futures_util::FutureExt as _;
 use lapin::{
-    Channel, Confirmation, Connection, ExchangeKind,
+    Channel, Confirmation, ExchangeKind,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::ShortString,
 };
@@ -29,7 +30,7 @@ pub(crate) enum Verdict {
 
 /// A connection with its channel.
 pub(crate) struct Publisher {
-    connection: Connection,
+    link: BrokerLink,
     channel: Channel,
     exchange: ShortString,
 }
@@ -44,55 +45,75 @@ impl Publisher {
     }
 
     async fn open(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let connection = connect(target, "rekey relay").await?;
+        let link = BrokerLink::open(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let channel = connection.create_channel().await?;
+        let channel = link.channel().await?;
         declare_exchange(&channel, exchange.clone(), ExchangeKind::Topic).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         Ok(Self {
-            connection,
+            link,
             channel,
             exchange,
         })
     }
 
-    /// Hands a message over. The returned future ends with the broker's verdict.
-    ///
-    /// # Errors
-    /// [`BrokerError`]; whether the broker has the message is then unknown.
-    pub(crate) async fn publish(&self, message: Message) -> Result<Confirm, BrokerError> {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let handed = self.channel.basic_publish(
-            self.exchange.clone(),
-            message.routing_key,
-            options,
-            &message.body,
-            message.properties,
-        );
-        let confirm = within(DEADLINE, handed).await?;
-        Ok(Box::pin(async move {
+    /// Hands a message over, and returns what ends with the broker's verdict. Messages are sent in the order of the
+    /// calls, as soon as the broker takes them: while it blocks the connection they wait in memory.
+    pub(crate) fn publish(&self, message: Message) -> Confirm {
+        let (channel, exchange) = (self.channel.clone(), self.exchange.clone());
+        let mut confirm: Confirm = Box::pin(async move {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let confirm = {
+                let Message {
+                    routing_key,
+                    properties,
+                    body,
+                } = message;
+                channel
+                    .basic_publish(exchange, routing_key, options, &body, properties)
+                    .await?
+            };
             match confirm.await? {
                 Confirmation::Ack(returned) => Ok(Verdict::Taken {
                     unroutable: returned.is_some(),
                 }),
                 Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Verdict::Refused),
             }
-        }))
+        });
+        // The first poll hands it over; lapin does not wait before that.
+        match confirm.as_mut().now_or_never() {
+            Some(verdict) => Box::pin(std::future::ready(verdict)),
+            None => confirm,
+        }
     }
 
-    /// Whether the connection is still there, as far as is known.
+    /// Takes note of what the broker has said of the connection.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the connection can no longer be used.
+    pub(crate) fn check(&mut self) -> Result<(), BrokerError> {
+        self.link.check()?;
+        if self.channel.status().connected() {
+            Ok(())
+        } else {
+            Err(BrokerError::Gone)
+        }
+    }
+
+    /// Why the broker blocks the connection, if it did at the last [`Publisher::check`]. It does so to all that
+    /// publish, while it lacks memory or disk space.
     #[must_use]
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connection.status().connected() && self.channel.status().connected()
+    pub(crate) fn blocked(&self) -> Option<&str> {
+        self.link.blocked()
     }
 
     /// Closes the connection properly, if the broker answers in time.
     pub(crate) async fn close(self) {
-        close(&self.connection).await;
+        self.link.close().await;
     }
 }

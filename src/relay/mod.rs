@@ -4,9 +4,14 @@
 //! confirmed. At most one relay holds the cursor's lease. Delivery is at least once; the first delivery of
 //! position n + 1 always follows that of n, because each connection publishes a contiguous stretch that
 //! begins at or before the first unconfirmed event.
+//!
+//! A relay is in one of four states. *Connected*, it publishes. *Blocked*: the broker lacks memory or disk space and
+//! reads nothing; the relay keeps connection and lease, and nothing is late. *Pausing*: the broker is away or has
+//! refused an event; the pauses grow until an event is confirmed. *Without the lease*: another replica publishes.
 
+mod cursor;
 mod health;
-mod session;
+mod window;
 
 use std::time::Duration;
 
@@ -14,25 +19,23 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-use uuid::Uuid;
 
 use crate::{
     backoff::Backoff,
-    broker::{BrokerTarget, Publisher},
+    broker::{BrokerError, BrokerTarget, Publisher},
     domain::{ErrorChain, Log},
-    store::{Check, Committer, CursorAction, CursorName, CursorState, CursorStep, Reader},
+    store::{Check, Committer, CursorName, Reader},
 };
+use cursor::LeasedCursor;
 pub(crate) use health::RelayHealth;
-use session::{Ended, PublishSession};
+use window::Window;
 
 /// How long a relay without a broker keeps its lease.
 const WITHOUT_BROKER: Duration = Duration::from_secs(5);
-/// How long it then waits before it asks for the lease again, so that a replica with a broker gets it.
-const STAND_BACK: Duration = Duration::from_secs(10);
-/// How often a relay without the lease asks for it.
-const ASK: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts to connect.
+/// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often the relay looks about itself: other replicas write too.
+const POLL: Duration = Duration::from_millis(250);
 
 /// The state of the relay and its broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,25 +52,16 @@ pub(crate) struct RelayState {
     pub confirmed: Option<u64>,
 }
 
-/// The lease of the cursor, and the last position that was confirmed under it.
-#[derive(Debug, Clone, Copy)]
-struct Lease {
-    number: u64,
-    confirmed: u64,
-    renewed: Instant,
-}
-
 /// The relay of one log.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    reader: Reader,
-    committer: Committer,
     target: BrokerTarget,
-    cursor: CursorName,
-    holder: Uuid,
-    lease: Option<Lease>,
+    cursor: LeasedCursor,
     /// Publishes one event at a time up to this position, because a window before it was refused or timed out.
     careful_until: u64,
+    backoff: Backoff,
+    /// When there was a connection last.
+    connected: Instant,
     state: watch::Sender<RelayState>,
     stopping: watch::Receiver<bool>,
 }
@@ -82,7 +76,7 @@ impl Relay {
         target: BrokerTarget,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let cursor = CursorName {
+        let name = CursorName {
             exchange: target.exchange.clone(),
             log,
         };
@@ -94,13 +88,11 @@ impl Relay {
             confirmed: None,
         };
         Self {
-            reader,
-            committer,
             target,
-            cursor,
-            holder: Uuid::now_v7(),
-            lease: None,
+            cursor: LeasedCursor::new(name, reader, committer),
             careful_until: 0,
+            backoff: Backoff::new(LONGEST_PAUSE),
+            connected: Instant::now(),
             state: watch::Sender::new(state),
             stopping,
         }
@@ -114,132 +106,118 @@ impl Relay {
 
     /// Publishes until it is stopped; then moves the cursor one last time and releases the lease.
     pub(crate) async fn run(mut self) {
-        let mut lost_at = Instant::now();
-        let mut backoff = Backoff::new(LONGEST_PAUSE);
-        while !*self.stopping.borrow() {
-            match Publisher::connect(&self.target).await {
-                Ok(publisher) => {
-                    backoff.reset();
-                    self.set(Check::Ok);
-                    self.serve(publisher).await;
-                    lost_at = Instant::now();
+        while !self.is_stopping() {
+            let served = match Publisher::connect(&self.target).await {
+                Ok(mut publisher) => {
+                    let served = self.serve(&mut publisher).await;
+                    self.connected = Instant::now();
+                    publisher.close().await;
+                    served
                 }
-                Err(error) => {
-                    tracing::warn!(
-                        error = %ErrorChain(&error),
-                        "cannot connect to the broker"
-                    );
-                    self.set(Check::Failed);
-                    if self.lease.is_some() && lost_at.elapsed() >= WITHOUT_BROKER {
-                        self.release().await;
-                        self.rest(STAND_BACK).await;
-                    }
-                    self.rest(backoff.next_pause()).await;
-                }
-            }
-        }
-        self.release().await;
-    }
-
-    /// Publishes on one connection until it breaks, or the relay is stopped.
-    async fn serve(&mut self, publisher: Publisher) {
-        while !*self.stopping.borrow() {
-            let Some(lease) = self.acquire().await else {
-                self.rest(ASK).await;
-                continue;
+                Err(error) => Err(error),
             };
-            let cursor = self.cursor.clone();
-            let mut session = PublishSession::new(&publisher, &cursor, lease, self.careful_until);
-            let ended = loop {
-                if *self.stopping.borrow() {
-                    break Ended::Stopped;
-                }
-                if let Err(ended) = session
-                    .step(&self.reader, &self.committer, &mut self.stopping)
-                    .await
-                {
-                    break ended;
-                }
-                self.note(&mut session);
-            };
-            self.lease = Some(session.lease());
-            self.careful_until = session.careful_until(&ended);
-            match ended {
-                Ended::Stopped => {}
-                Ended::LeaseLost => {
-                    self.lease = None;
-                    self.state.send_modify(|state| state.confirmed = None);
-                }
-                Ended::BrokerLost(error) => {
-                    tracing::warn!(
-                        error = %ErrorChain(&error),
-                        "the connection to the broker is lost"
-                    );
-                    self.set(Check::Failed);
-                    break;
-                }
+            if let Err(error) = served {
+                self.pause(&error).await;
             }
         }
-        publisher.close().await;
+        self.cursor.release().await;
     }
 
-    /// The lease that the relay holds, or takes now.
-    async fn acquire(&mut self) -> Option<Lease> {
-        if self.lease.is_none() {
-            let holder = self.holder;
-            let step = self.step(CursorAction::Acquire { holder });
-            match self.committer.cursor(step).await {
-                Ok(CursorState::Held {
-                    lease_number,
-                    position,
-                }) => {
-                    tracing::info!(
-                        relay.log = self.cursor.log.as_str(),
-                        relay.lease = lease_number,
-                        event.position = position,
-                        "the relay has the lease"
-                    );
-                    self.lease = Some(Lease {
-                        number: lease_number,
-                        confirmed: position,
-                        renewed: Instant::now(),
-                    });
-                }
-                // Another replica has it: this one asks again later.
-                Ok(CursorState::Lost) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        relay.log = self.cursor.log.as_str(),
-                        error = %ErrorChain(&error),
-                        "cannot ask for the relay's lease; trying again"
-                    );
-                }
+    /// Uses one connection until it has to be given up, or the relay is stopped.
+    async fn serve(&mut self, publisher: &mut Publisher) -> Result<(), BrokerError> {
+        while !self.is_stopping() {
+            publisher.check()?;
+            self.cursor.acquire().await;
+            if let Some(confirmed) = self.cursor.confirmed() {
+                self.publish(publisher, confirmed).await?;
+            } else {
+                self.well();
+                self.report(Check::Ok, check(self.cursor.is_well()));
+                self.rest(POLL).await;
             }
         }
-        self.lease
+        Ok(())
     }
 
-    fn step(&self, action: CursorAction) -> CursorStep {
-        CursorStep {
-            cursor: self.cursor.clone(),
-            action,
-        }
-    }
-
-    async fn release(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            let step = self.step(CursorAction::Release {
-                lease_number: lease.number,
-                position: lease.confirmed,
+    /// Publishes what follows the last confirmed event until the lease is lost.
+    async fn publish(
+        &mut self,
+        publisher: &mut Publisher,
+        confirmed: u64,
+    ) -> Result<(), BrokerError> {
+        let mut window = Window::new(confirmed, self.careful_until);
+        let mut was_blocked = false;
+        while !self.is_stopping() && self.cursor.confirmed().is_some() {
+            let step = window.step(publisher, &mut self.cursor).await;
+            let unroutable = window.take_unroutable();
+            self.state.send_if_modified(|state| {
+                state.unroutable += unroutable;
+                unroutable > 0
             });
-            if let Err(error) = self.committer.cursor(step).await {
-                tracing::warn!(
-                    relay.log = self.cursor.log.as_str(),
-                    error = %ErrorChain(&error),
-                    "cannot release the relay's lease: it ends by itself"
-                );
+            if let Err(error) = step {
+                self.careful_until = self.careful_until.max(window.published());
+                return Err(error);
             }
+            let blocked = publisher.blocked();
+            if blocked.is_some() != was_blocked {
+                was_blocked = !was_blocked;
+                self.tell_blocked(blocked);
+            }
+            let flows = !was_blocked && window.is_well();
+            if flows {
+                self.well();
+            }
+            self.report(Check::Ok, check(flows && self.cursor.is_well()));
         }
+        Ok(())
+    }
+
+    /// Pauses after an attempt that failed. A broker that only refuses is no reason to give the lease away: it would
+    /// refuse another replica too.
+    async fn pause(&mut self, error: &BrokerError) {
+        self.report(Check::Failed, Check::Failed);
+        if !self.backoff.is_failing() {
+            tracing::warn!(
+                relay.log = self.cursor.log().as_str(),
+                error = %ErrorChain(error),
+                "the relay can't publish; it tries until it can"
+            );
+        }
+        let end = Instant::now() + self.backoff.next_pause();
+        if self.connected.elapsed() >= WITHOUT_BROKER {
+            self.cursor.release().await;
+        }
+        while !self.is_stopping() && Instant::now() < end {
+            self.cursor.renew().await;
+            self.rest(POLL.min(end - Instant::now())).await;
+        }
+    }
+
+    fn well(&mut self) {
+        if self.backoff.is_failing() {
+            tracing::info!(
+                relay.log = self.cursor.log().as_str(),
+                "the relay can publish again"
+            );
+            self.backoff.reset();
+        }
+    }
+
+    fn tell_blocked(&self, reason: Option<&str>) {
+        let log = self.cursor.log().as_str();
+        if let Some(reason) = reason {
+            tracing::warn!(
+                relay.log = log,
+                broker.reason = reason,
+                "the broker blocks the relay; it waits"
+            );
+        } else {
+            tracing::info!(relay.log = log, "the broker takes the relay's events again");
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Waits, unless the relay is stopped.
@@ -250,20 +228,16 @@ impl Relay {
         }
     }
 
-    fn set(&self, broker: Check) {
-        self.state.send_modify(|state| {
-            state.broker = broker;
-            state.relay = broker;
-        });
-    }
-
-    fn note(&self, session: &mut PublishSession<'_>) {
-        let (unroutable, confirmed) = (session.take_unroutable(), session.lease().confirmed);
+    fn report(&self, broker: Check, relay: Check) {
+        let confirmed = self.cursor.confirmed();
         self.state.send_if_modified(|state| {
-            let news = unroutable > 0 || state.confirmed != Some(confirmed);
-            state.unroutable += unroutable;
-            state.confirmed = Some(confirmed);
-            news
+            let before = *state;
+            (state.broker, state.relay, state.confirmed) = (broker, relay, confirmed);
+            *state != before
         });
     }
+}
+
+fn check(is_well: bool) -> Check {
+    if is_well { Check::Ok } else { Check::Failed }
 }

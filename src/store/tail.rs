@@ -14,14 +14,19 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{LoggedEvent, Reader};
-use crate::domain::{Cursor, ErrorChain, Log};
+use crate::{
+    backoff::Backoff,
+    domain::{Cursor, ErrorChain, Log},
+};
 
 /// How often the log is looked at without being woken.
 const POLL: Duration = Duration::from_millis(250);
+/// The longest pause between two attempts while the log can't be read.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Events read at once.
 const READ: u64 = 500;
 /// The most that the ring holds: events, and bytes of their bodies (4 MiB).
@@ -126,6 +131,7 @@ impl LogTail {
     ) {
         let mut begun = false;
         let mut look_at = Instant::now();
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !*stopping.borrow() {
             // Marked before the log is read: a commit in between wakes the next round.
             let committed = *commits.borrow_and_update();
@@ -149,13 +155,23 @@ impl LogTail {
                     begun = true;
                 })
             };
-            if let Err(error) = read {
-                tracing::warn!(
-                    log.name = log.as_str(),
-                    error = %ErrorChain(&error),
-                    "the log can't be tailed"
-                );
-                sleep(POLL).await;
+            match read {
+                Ok(()) => {
+                    if backoff.is_failing() {
+                        backoff.reset();
+                        tracing::info!(log.name = log.as_str(), "the log can be tailed again");
+                    }
+                }
+                Err(error) => {
+                    if !backoff.is_failing() {
+                        tracing::warn!(
+                            log.name = log.as_str(),
+                            error = %ErrorChain(&error),
+                            "the log can't be tailed; it is read as soon as it can be"
+                        );
+                    }
+                    backoff.wait().await;
+                }
             }
         }
     }

@@ -34,7 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["backoff", "domain"]),
-    ("store", &["crypto", "domain", "faults"]),
+    ("store", &["backoff", "crypto", "domain", "faults"]),
     ("crypto", &["domain", "files"]),
     ("domain", &[]),
     ("settings", &["domain"]),
