@@ -129,10 +129,10 @@ impl Application {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
         let stop_relay = watch::Sender::new(false);
-        let (relaying, relays) = start_relays(&settings, &reader, &committer, &stop_relay);
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
         let (tails, tailing) = Tailing::start(&reader, &committer);
         committer.feed(tails.clone());
+        let (relaying, relays) = start_relays(&settings, &reader, &tails, &committer, &stop_relay);
         let (serving, giving_up) = (watch::Sender::new(true), watch::Sender::new(false));
         let listener = listen(&settings, settings.server.port)?;
         let failed = |error| StartError::Listen(settings.server.host.clone(), error);
@@ -338,6 +338,7 @@ fn listen(settings: &Settings, port: u16) -> Result<TcpListener, StartError> {
 fn start_relays(
     settings: &Settings,
     reader: &Reader,
+    tails: &[LogTail; Log::ALL.len()],
     committer: &Committer,
     stop: &watch::Sender<bool>,
 ) -> (Vec<JoinHandle<()>>, Vec<watch::Receiver<RelayState>>) {
@@ -346,13 +347,14 @@ fn start_relays(
     };
     let exchange = settings.broker.exchange.clone();
     let broker = BrokerTarget { url, exchange };
-    let relays = Log::ALL.map(|log| {
+    let relays = Log::ALL.into_iter().zip(tails).map(|(log, tail)| {
         let (reader, committer) = (reader.clone(), committer.clone());
-        let relay = Relay::new(log, reader, committer, broker.clone(), stop.subscribe());
+        let (tail, broker) = (tail.clone(), broker.clone());
+        let relay = Relay::new(log, reader, tail, committer, broker, stop.subscribe());
         let state = relay.state();
         (tokio::spawn(relay.run()), state)
     });
-    relays.into_iter().unzip()
+    relays.unzip()
 }
 
 /// How the relays do, as `/ready` and `/metrics` show it.

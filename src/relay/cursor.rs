@@ -3,16 +3,18 @@
 //! Every statement of a relay goes through here, so that one outage of the database is told once, and asked
 //! about less and less often.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use crate::{
     backoff::Backoff,
-    domain::{ErrorChain, Log},
+    domain::{Cursor, ErrorChain, Log},
     faults,
-    store::{Committer, CursorAction, CursorName, CursorState, CursorStep, LoggedEvent, Reader},
+    store::{
+        Committer, CursorAction, CursorName, CursorState, CursorStep, LogTail, LoggedEvent, Reader,
+    },
 };
 
 /// How often lease and cursor are written, and how often a relay without the lease asks for it.
@@ -24,7 +26,7 @@ const STAND_BACK: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts while the database fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Events that are read at once: more than the window, so that it seldom waits for the database.
-const READ: u64 = 2000;
+const READ: usize = 2000;
 
 /// The lease of a cursor, and the last position that was confirmed under it.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,7 @@ struct Lease {
 #[derive(Debug)]
 pub(super) struct LeasedCursor {
     reader: Reader,
+    tail: LogTail,
     committer: Committer,
     name: CursorName,
     holder: Uuid,
@@ -51,10 +54,16 @@ pub(super) struct LeasedCursor {
 }
 
 impl LeasedCursor {
-    pub(super) fn new(name: CursorName, reader: Reader, committer: Committer) -> Self {
+    pub(super) fn new(
+        name: CursorName,
+        reader: Reader,
+        tail: LogTail,
+        committer: Committer,
+    ) -> Self {
         let now = Instant::now();
         Self {
             reader,
+            tail,
             committer,
             name,
             holder: Uuid::now_v7(),
@@ -87,9 +96,9 @@ impl LeasedCursor {
         }
     }
 
-    /// Wakes when this process commits to the log.
-    pub(super) fn commits(&self) -> watch::Receiver<u64> {
-        self.committer.committed(self.name.log)
+    /// Changes when the log has new events.
+    pub(super) fn head(&self) -> watch::Receiver<Cursor> {
+        self.tail.head()
     }
 
     /// Asks for the lease if the relay does not have it and it is time to ask.
@@ -116,8 +125,7 @@ impl LeasedCursor {
                 });
             }
             // Another replica has it: this one asks again later.
-            Some(CursorState::Lost) => self.well(),
-            None => {}
+            Some(CursorState::Lost) | None => {}
         }
     }
 
@@ -159,12 +167,19 @@ impl LeasedCursor {
         }
     }
 
-    /// The next events of the log; none while the database fails.
+    /// The next events of the log, from the ring where it reaches back that far; none while the database fails.
     pub(super) async fn read(&mut self, after: u64) -> Vec<LoggedEvent> {
+        if let Some(events) = self.tail.after(after, READ) {
+            return events.into_iter().map(Arc::unwrap_or_clone).collect();
+        }
         if Instant::now() < self.readable {
             return Vec::new();
         }
-        match self.reader.log_after(self.name.log, after, READ).await {
+        match self
+            .reader
+            .log_after(self.name.log, after, READ as u64)
+            .await
+        {
             Ok(events) => {
                 self.well();
                 events
@@ -185,6 +200,7 @@ impl LeasedCursor {
         self.is_elsewhere = matches!(written, Ok(CursorState::Lost));
         match written {
             Ok(state) => {
+                self.well();
                 self.readable = Instant::now();
                 self.due = self.readable + PERIOD;
                 Some(state)

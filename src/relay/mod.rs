@@ -24,7 +24,7 @@ use crate::{
     backoff::Backoff,
     broker::{BrokerError, BrokerTarget, Publisher},
     domain::{ErrorChain, Log},
-    store::{Check, Committer, CursorName, Reader},
+    store::{Check, Committer, CursorName, LogTail, Reader},
 };
 use cursor::LeasedCursor;
 pub(crate) use health::RelayHealth;
@@ -72,6 +72,7 @@ impl Relay {
     pub(crate) fn new(
         log: Log,
         reader: Reader,
+        tail: LogTail,
         committer: Committer,
         target: BrokerTarget,
         stopping: watch::Receiver<bool>,
@@ -89,7 +90,7 @@ impl Relay {
         };
         Self {
             target,
-            cursor: LeasedCursor::new(name, reader, committer),
+            cursor: LeasedCursor::new(name, reader, tail, committer),
             careful_until: 0,
             backoff: Backoff::new(LONGEST_PAUSE),
             connected: Instant::now(),

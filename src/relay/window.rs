@@ -80,8 +80,8 @@ impl Window {
         let Some(confirmed) = cursor.confirmed() else {
             return Ok(());
         };
-        // Subscribed before the log is read: a commit in between ends the wait.
-        let mut commits = cursor.commits();
+        // Subscribed before the log is read: an event in between ends the wait.
+        let mut head = cursor.head();
         if publisher.blocked().is_some() {
             self.quiet_since = Instant::now();
         } else {
@@ -89,7 +89,7 @@ impl Window {
         }
         let Some(first) = self.unconfirmed.front_mut() else {
             self.is_well |= cursor.is_well();
-            drop(timeout(POLL, commits.changed()).await);
+            drop(timeout(POLL, head.changed()).await);
             return Ok(());
         };
         match timeout(POLL, &mut first.confirm).await {
