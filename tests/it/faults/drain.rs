@@ -103,7 +103,7 @@ async fn clients_that_hold_their_connections_do_not_delay_the_end() {
     let code = tokio::task::block_in_place(|| world.replica.exit_code(SOON));
     assert_eq!(code, Some(0), "{}", world.replica.stderr());
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(12), "{took:?}");
+    assert!(took < Duration::from_secs(18), "{took:?}");
     drop((body, answer, started, idle));
 }
 
