@@ -131,7 +131,6 @@ impl Application {
         let stop_relay = watch::Sender::new(false);
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
         let (tails, tailing) = Tailing::start(&reader, &committer);
-        committer.feed(tails.clone());
         let (relaying, relays) = start_relays(&settings, &reader, &tails, &committer, &stop_relay);
         let (serving, giving_up) = (watch::Sender::new(true), watch::Sender::new(false));
         let listener = listen(&settings, settings.server.port)?;
@@ -279,8 +278,9 @@ impl Tailing {
             LogTail::start(log, reader.clone(), commits, stop.subscribe())
         };
         let [(changes, one), (activity, other)] = Log::ALL.map(start);
-        let tasks = vec![one, other];
-        ([changes, activity], Self { tasks, stop })
+        let (tails, tasks) = ([changes, activity], vec![one, other]);
+        committer.feed(tails.clone());
+        (tails, Self { tasks, stop })
     }
 
     async fn stop(self, drain: &Drain) {
@@ -347,10 +347,10 @@ fn start_relays(
     };
     let exchange = settings.broker.exchange.clone();
     let broker = BrokerTarget { url, exchange };
-    let relays = Log::ALL.into_iter().zip(tails).map(|(log, tail)| {
+    let relays = tails.iter().map(|tail| {
         let (reader, committer) = (reader.clone(), committer.clone());
         let (tail, broker) = (tail.clone(), broker.clone());
-        let relay = Relay::new(log, reader, tail, committer, broker, stop.subscribe());
+        let relay = Relay::new(tail, reader, committer, broker, stop.subscribe());
         let state = relay.state();
         (tokio::spawn(relay.run()), state)
     });

@@ -67,16 +67,16 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// A relay of `log` that runs until `stopping` is true.
+    /// A relay of the log that `tail` follows. It runs until `stopping` is true.
     #[must_use]
     pub(crate) fn new(
-        log: Log,
-        reader: Reader,
         tail: LogTail,
+        reader: Reader,
         committer: Committer,
         target: BrokerTarget,
         stopping: watch::Receiver<bool>,
     ) -> Self {
+        let log = tail.log();
         let name = CursorName {
             exchange: target.exchange.clone(),
             log,

@@ -36,6 +36,7 @@ const BYTES: usize = 4 << 20;
 /// A log's newest events. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct LogTail {
+    log: Log,
     shared: Arc<Shared>,
 }
 
@@ -82,9 +83,15 @@ impl LogTail {
             ring: RwLock::default(),
             head: watch::Sender::new(Cursor::START),
         });
-        let tail = Self { shared };
-        let follow = tail.clone().follow(log, reader, commits, stopping);
+        let tail = Self { log, shared };
+        let follow = tail.clone().follow(reader, commits, stopping);
         (tail, tokio::spawn(follow))
+    }
+
+    /// The log.
+    #[must_use]
+    pub(crate) fn log(&self) -> Log {
+        self.log
     }
 
     /// The cursor of the last event that was read; it changes with each that comes.
@@ -124,11 +131,11 @@ impl LogTail {
 
     async fn follow(
         self,
-        log: Log,
         reader: Reader,
         mut commits: watch::Receiver<u64>,
         stopping: watch::Receiver<bool>,
     ) {
+        let log = self.log;
         let mut begun = false;
         let mut look_at = Instant::now();
         let mut backoff = Backoff::new(LONGEST_PAUSE);
@@ -177,14 +184,14 @@ impl LogTail {
     }
 
     fn begin(&self, head: Cursor) {
-        let mut held = self
+        let mut contents = self
             .shared
             .ring
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        held.newest = Some(head.position);
-        held.before = head.position;
-        drop(held);
+        contents.newest = Some(head.position);
+        contents.before = head.position;
+        drop(contents);
         self.shared.head.send_replace(head);
     }
 
@@ -194,21 +201,21 @@ impl LogTail {
         let Some(head) = events.last().map(LoggedEvent::cursor) else {
             return;
         };
-        let mut held = self
+        let mut contents = self
             .shared
             .ring
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(newest) = held
+        let Some(newest) = contents
             .newest
             .filter(|newest| *newest < head.position && fits(*newest))
         else {
             return;
         };
-        held.newest = Some(head.position);
+        contents.newest = Some(head.position);
         for event in events {
             if event.position > newest {
-                held.push(event);
+                contents.push(event);
             }
         }
         // Under the lock, so that the head never goes back.
@@ -223,6 +230,7 @@ mod tests {
 
     fn tail() -> LogTail {
         LogTail {
+            log: Log::Changes,
             shared: Arc::new(Shared {
                 ring: RwLock::default(),
                 head: watch::Sender::new(Cursor::START),
