@@ -154,30 +154,31 @@ impl Worker {
         for item in slots.cursors.into_iter().flatten() {
             let work = cursor::run(self.writer.take(), self.opener.clone(), item.step);
             let task = self.runtime.spawn(work);
-            let _ = item.answer.send(self.alone(task).await);
+            let state = self.alone(task).await;
+            // The relay tells what fails, once.
+            let _ = item
+                .answer
+                .send(state.map_err(|error| Failure::from(&error)));
         }
         if let Some(item) = slots.retention {
             let work = retention::run(self.writer.take(), self.opener.clone(), item.retention);
             let task = self.runtime.spawn(work);
-            let _ = item.answer.send(self.alone(task).await);
+            let removed = self.alone(task).await.map_err(|error| {
+                tracing::warn!(error = %ErrorChain(&error), "old events could not be removed");
+                Failure::from(&error)
+            });
+            let _ = item.answer.send(removed);
         }
     }
 
-    /// Runs one such item. One that failed is tried again by whoever waits for it.
+    /// Waits for the end of such an item.
     async fn alone<T>(
         &mut self,
         task: JoinHandle<Result<(Writer, T), StoreError>>,
-    ) -> Result<T, Failure> {
-        match watched(Instant::now() + self.settings.watchdog, task).await {
-            Ok((writer, result)) => {
-                self.writer = Some(writer);
-                Ok(result)
-            }
-            Err(error) => {
-                tracing::warn!(error = %ErrorChain(&error), "an item of the process's own failed");
-                Err(Failure::from(&error))
-            }
-        }
+    ) -> Result<T, StoreError> {
+        let (writer, result) = watched(Instant::now() + self.settings.watchdog, task).await?;
+        self.writer = Some(writer);
+        Ok(result)
     }
 
     /// Commits a batch and answers everybody in it.
