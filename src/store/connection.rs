@@ -1,15 +1,11 @@
 //! Connections: how they are opened, and which databases are refused.
 
-use std::{
-    io,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, Statement,
+    ConnectOptions, ConnectionTrait, DbBackend, Statement,
     sqlx::{
-        self, Connection as _,
+        self,
         pool::PoolOptions,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
@@ -18,15 +14,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
 use super::{StoreError, error::ReadError};
-
-/// What has become of a pool.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PoolState {
-    /// Its tasks end, and its connections are closed hard.
-    pub(super) condemned: bool,
-    /// When one of its connections was last found to be broken.
-    pub(super) broke_at: Option<Instant>,
-}
 
 /// What to do when the file of a SQLite database is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +45,7 @@ impl Target {
     pub(super) fn options(
         &self,
         connections: u32,
-        state: &watch::Sender<PoolState>,
+        condemned: &watch::Sender<bool>,
     ) -> ConnectOptions {
         let mut options = ConnectOptions::new(self.url.expose_secret());
         options
@@ -71,14 +58,14 @@ impl Target {
             .sqlx_logging(false)
             .record_stmt_in_spans(false);
         if self.sqlite_path.is_some() {
-            self.sqlite(&mut options, state.subscribe());
+            self.sqlite(&mut options, condemned.subscribe());
         } else {
-            self.postgres(&mut options, state.subscribe());
+            self.postgres(&mut options, condemned.subscribe());
         }
         options
     }
 
-    fn sqlite(&self, options: &mut ConnectOptions, state: watch::Receiver<PoolState>) {
+    fn sqlite(&self, options: &mut ConnectOptions, condemned: watch::Receiver<bool>) {
         let create = self.missing == Missing::Create;
         let timeout = self.timeout;
         options
@@ -88,10 +75,10 @@ impl Target {
                     .synchronous(SqliteSynchronous::Full)
                     .busy_timeout(timeout)
             })
-            .map_sqlx_sqlite_pool_opts(move |o| close_hard_when(o, state.clone()));
+            .map_sqlx_sqlite_pool_opts(move |o| close_hard_when(o, condemned.clone()));
     }
 
-    fn postgres(&self, options: &mut ConnectOptions, state: watch::Receiver<PoolState>) {
+    fn postgres(&self, options: &mut ConnectOptions, condemned: watch::Receiver<bool>) {
         let timeout = self.timeout.as_millis().to_string();
         let idle = self.idle_in_transaction.as_millis().to_string();
         options
@@ -114,20 +101,8 @@ impl Target {
                 ])
             })
             .map_sqlx_postgres_pool_opts(move |o| {
-                let state = state.clone();
-                close_hard_when(o, state.clone())
+                close_hard_when(o, condemned.clone())
                     .after_connect(|connection, _| Box::pin(refuse_standby(connection)))
-                    .before_acquire(move |connection, usage| {
-                        // Whatever broke one connection may have broken all that were idle at that time.
-                        let broke_at = state.borrow().broke_at;
-                        let suspect = broke_at.is_some_and(|at| at.elapsed() < usage.idle_for);
-                        Box::pin(async move {
-                            if suspect {
-                                connection.ping().await?;
-                            }
-                            Ok(true)
-                        })
-                    })
             });
     }
 }
@@ -136,10 +111,10 @@ impl Target {
 /// which can hang on a dead socket.
 fn close_hard_when<D: sqlx::Database>(
     options: PoolOptions<D>,
-    state: watch::Receiver<PoolState>,
+    condemned: watch::Receiver<bool>,
 ) -> PoolOptions<D> {
     options.after_release(move |_, _| {
-        let verdict = if state.borrow().condemned {
+        let verdict = if *condemned.borrow() {
             Err(sqlx::Error::PoolClosed)
         } else {
             Ok(true)
@@ -164,7 +139,7 @@ async fn refuse_standby(connection: &mut sqlx::PgConnection) -> Result<(), sqlx:
 ///
 /// # Errors
 /// [`UnsafeDatabase`] names the setting.
-pub(crate) async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDatabase> {
+pub(crate) async fn refuse_unsafe(db: impl ConnectionTrait) -> Result<(), UnsafeDatabase> {
     let backend = db.get_database_backend();
     let queries: &[(&'static str, &'static str, &[&str])] = if backend == DbBackend::Postgres {
         &[
@@ -201,7 +176,7 @@ pub(crate) async fn refuse_unsafe(db: DatabaseConnection) -> Result<(), UnsafeDa
 }
 
 /// Versions before 3.51.3 can corrupt a database when its write-ahead log is reset.
-async fn refuse_old_sqlite(db: &DatabaseConnection) -> Result<(), UnsafeDatabase> {
+async fn refuse_old_sqlite(db: &impl ConnectionTrait) -> Result<(), UnsafeDatabase> {
     let row = db
         .query_one_raw(Statement::from_string(
             DbBackend::Sqlite,

@@ -17,6 +17,7 @@ mod entity;
 mod error;
 mod gate;
 mod keys;
+mod lease;
 mod log;
 mod pool;
 mod present;

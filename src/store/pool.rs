@@ -12,18 +12,19 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{Database, DatabaseConnection};
+use sea_orm::{ConnAcquireErr, Database, DatabaseConnection, DbErr};
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     StoreError,
-    connection::{PoolState, Target},
+    connection::Target,
     error::ReadError,
+    lease::{Idle, Lease},
     transaction::Connection,
 };
 use crate::domain::ErrorChain;
@@ -32,7 +33,11 @@ use crate::domain::ErrorChain;
 #[derive(Debug)]
 pub(super) struct Pool {
     db: DatabaseConnection,
-    state: watch::Sender<PoolState>,
+    condemned: watch::Sender<bool>,
+    idle: Arc<Idle>,
+    /// One for each connection that reads may have.
+    permits: Arc<Semaphore>,
+    patience: Duration,
     runtime: Handle,
 }
 
@@ -46,13 +51,16 @@ impl Pool {
         connections: u32,
         runtime: &Handle,
     ) -> Result<Self, StoreError> {
-        let state = watch::Sender::new(PoolState::default());
-        let mut options = target.options(connections, &state);
+        let condemned = watch::Sender::new(false);
+        let mut options = target.options(connections, &condemned);
         options.connect_lazy(true);
         let db = Database::connect(options).await?;
         Ok(Self {
             db,
-            state,
+            condemned,
+            idle: Arc::default(),
+            permits: Arc::new(Semaphore::new(connections as usize)),
+            patience: target.timeout,
             runtime: runtime.clone(),
         })
     }
@@ -65,14 +73,50 @@ impl Pool {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let mut state = self.state.subscribe();
-        let work = work(self.db.clone());
+        self.start(work(self.db.clone()))
+    }
+
+    /// Runs a read as [`Pool::spawn`] runs work, on a connection that it has for itself. Where all are in use, it
+    /// waits for one as long as a statement may run.
+    pub(super) fn spawn_read<F, W, T, E>(&self, read: F) -> Running<T, E>
+    where
+        F: FnOnce(Lease) -> W + Send + 'static,
+        W: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (db, idle, permits) = (self.db.clone(), self.idle.clone(), self.permits.clone());
+        let patience = self.patience;
+        self.start(async move {
+            let permit = timeout(patience, permits.acquire_owned()).await;
+            // Nobody closes the semaphore.
+            let Some(permit) = permit.ok().and_then(Result::ok) else {
+                let late = DbErr::ConnectionAcquire(ConnAcquireErr::Timeout);
+                return Err(StoreError::from(late).into());
+            };
+            let connection = match idle.take() {
+                Some(connection) => connection,
+                None => Connection::take(&db).await?,
+            };
+            read(Lease::new(connection, idle, permit)).await
+        })
+    }
+
+    fn start<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Running<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let mut condemned = self.condemned.subscribe();
         Running(self.runtime.spawn(async move {
             tokio::select! {
                 biased;
                 result = work => result,
                 // Also when the pool itself is dropped: then nothing could give up the task any more.
-                _ = state.wait_for(|state| state.condemned) => Err(StoreError::Deadline.into()),
+                _ = condemned.wait_for(|condemned| *condemned) => Err(StoreError::Deadline.into()),
             }
         }))
     }
@@ -85,19 +129,16 @@ impl Pool {
         Connection::take(&self.db).await
     }
 
-    /// Notes that a connection was found to be broken: those that were idle then are asked before they are used.
-    fn broke(&self) {
-        let now = Some(std::time::Instant::now());
-        self.state.send_modify(|state| state.broke_at = now);
-    }
-
     /// Gives up the pool: drops its tasks and closes its connections hard.
     pub(super) fn condemn(&self) {
-        self.state.send_modify(|state| state.condemned = true);
+        self.condemned.send_replace(true);
+        self.idle.drop_all();
+        self.idle.close();
     }
 
     /// Closes the pool in good order, as far as that is possible within `deadline`.
     pub(super) async fn close(&self, deadline: Duration) {
+        self.idle.close();
         // Nothing uses the pool any more, so the dropped future can lose no write. Connections that do not
         // close in time end with the process.
         let _ = timeout(deadline, self.db.clone().close()).await;
@@ -156,23 +197,27 @@ impl ReplaceablePool {
         Arc::clone(&self.watched.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs a read as [`ReplaceablePool::run`] does. One that meets a broken connection is tried once more.
+    /// Runs a read as [`ReplaceablePool::run`] runs work. One that meets a broken connection is tried once more:
+    /// whatever broke it may have broken all that are idle.
     ///
     /// # Errors
     /// As [`ReplaceablePool::run`].
     pub(crate) async fn read<F, W, T, E>(self: &Arc<Self>, read: F) -> Result<T, E>
     where
-        F: FnOnce(DatabaseConnection) -> W + Clone,
+        F: FnOnce(Lease) -> W + Clone + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: ReadError,
     {
-        let first = self.run(read.clone()).await;
+        let watched = self.watched();
+        let again = read.clone();
+        let first = self.wait(&watched, watched.pool.spawn_read(read)).await;
         if !first.as_ref().is_err_and(E::is_broken) {
             return first;
         }
-        self.watched().pool.broke();
-        self.run(read).await
+        watched.pool.idle.drop_all();
+        let watched = self.watched();
+        self.wait(&watched, watched.pool.spawn_read(again)).await
     }
 
     /// Runs work as a task of its own. When it misses its deadline the task goes on, unless the pool is given
@@ -188,28 +233,37 @@ impl ReplaceablePool {
         E: From<StoreError> + Send + 'static,
     {
         let watched = self.watched();
+        self.wait(&watched, watched.pool.spawn(work)).await
+    }
+
+    async fn wait<T, E>(
+        self: &Arc<Self>,
+        watched: &Arc<Watched>,
+        mut task: Running<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let began = Instant::now();
-        let mut task = watched.pool.spawn(work);
-        match timeout(self.patience.deadline, task.finish()).await {
-            Ok(result) => result,
-            Err(_elapsed) => {
-                let overdue = 1 + watched.overdue.fetch_add(1, Ordering::Relaxed);
-                let pool = Arc::clone(self);
-                self.runtime.spawn(async move {
-                    // Whether it ends, and how, concerns nobody any more.
-                    let ended = overdue < pool.patience.overdue
-                        && timeout_at(began + LONGEST_OVERDUE, task.finish())
-                            .await
-                            .is_ok();
-                    if ended {
-                        watched.overdue.fetch_sub(1, Ordering::Relaxed);
-                    } else {
-                        pool.replace(&watched).await;
-                    }
-                });
-                Err(StoreError::Deadline.into())
-            }
+        if let Ok(result) = timeout(self.patience.deadline, task.finish()).await {
+            return result;
         }
+        let overdue = 1 + watched.overdue.fetch_add(1, Ordering::Relaxed);
+        let (pool, watched) = (Arc::clone(self), Arc::clone(watched));
+        self.runtime.spawn(async move {
+            // Whether it ends, and how, concerns nobody any more.
+            let ended = overdue < pool.patience.overdue
+                && timeout_at(began + LONGEST_OVERDUE, task.finish())
+                    .await
+                    .is_ok();
+            if ended {
+                watched.overdue.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                pool.replace(&watched).await;
+            }
+        });
+        Err(StoreError::Deadline.into())
     }
 
     async fn replace(&self, late: &Arc<Watched>) {

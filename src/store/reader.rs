@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use migration::Migrator;
-use sea_orm::DatabaseConnection;
 use tokio::runtime::Handle;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     connection,
     error::ReadError,
     keys::{self, StoredKey},
+    lease::Lease,
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
     pool::{Patience, ReplaceablePool},
     schema::{self, SchemaError},
@@ -278,7 +278,7 @@ impl Reader {
 
     async fn read<F, W, T, E>(&self, query: F) -> Result<T, E>
     where
-        F: FnOnce(DatabaseConnection) -> W + Clone,
+        F: FnOnce(Lease) -> W + Clone + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: ReadError,

@@ -76,7 +76,7 @@ async fn alone(
 /// Not asked of the migrator: it fails where a newer binary's migrations stand, and replicas of the last
 /// version run on those.
 pub(super) async fn migrations<M: MigratorTrait>(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
 ) -> Result<Vec<MigrationState>, StoreError> {
     #[derive(FromQueryResult)]
     struct Row {
@@ -110,7 +110,7 @@ pub(super) async fn migrations<M: MigratorTrait>(
 
 /// The first migration that this binary needs and the database lacks. (Newer ones don't matter.)
 pub(crate) async fn missing<M: MigratorTrait>(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
 ) -> Result<Option<String>, StoreError> {
     let migrations = migrations::<M>(db).await?;
     let missing = migrations.into_iter().find(|known| !known.applied);

@@ -1,6 +1,6 @@
 //! Reads of secrets. The owner is in each statement's WHERE: another owner's secret is absent.
 
-use sea_orm::{DatabaseConnection, FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use super::{
     StoreError, log,
@@ -34,7 +34,7 @@ fn masked(row: MaskedRow) -> Result<(Secret, SealedMask), StoreError> {
 }
 
 pub(super) async fn list(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     owner: &Owner,
 ) -> Result<Vec<(Secret, SealedMask)>, StoreError> {
     let sql = select(" ORDER BY s.created_at, s.id");
@@ -44,7 +44,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn get(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     owner: &Owner,
     id: SecretId,
 ) -> Result<Option<(Secret, SealedMask)>, StoreError> {
@@ -58,7 +58,7 @@ pub(super) async fn get(
 }
 
 pub(super) async fn names(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     owner: &Owner,
 ) -> Result<Vec<SecretName>, StoreError> {
     let sql = "SELECT name FROM secrets WHERE owner = $1";
@@ -126,7 +126,7 @@ impl TryFrom<SealedRow> for SealedSecret {
 /// Reads the head, then all secrets in one statement: a change that the statement misses comes after the
 /// head, and a change set is seen whole or not at all.
 pub(super) async fn resolve(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     owner: &Owner,
     selection: &Selection,
 ) -> Result<Resolution, StoreError> {
@@ -164,7 +164,7 @@ pub(super) async fn resolve(
 }
 
 pub(super) async fn exists(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     owner: &Owner,
     id: SecretId,
 ) -> Result<bool, StoreError> {

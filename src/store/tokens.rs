@@ -1,8 +1,8 @@
 //! The rows of API tokens.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, EntityTrait,
-    IntoActiveModel, QueryFilter, QueryOrder,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder,
 };
 
 use super::{StoreError, entity::api_tokens};
@@ -79,14 +79,14 @@ impl TryFrom<api_tokens::Model> for StoredToken {
 }
 
 pub(super) async fn find(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     id: &str,
 ) -> Result<Option<StoredToken>, StoreError> {
     let row = api_tokens::Entity::find_by_id(id).one(db).await?;
     row.map(StoredToken::try_from).transpose()
 }
 
-pub(super) async fn all(db: &DatabaseConnection) -> Result<Vec<StoredToken>, StoreError> {
+pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredToken>, StoreError> {
     let rows = api_tokens::Entity::find()
         .order_by_asc(api_tokens::Column::CreatedAt)
         .order_by_asc(api_tokens::Column::Id)
@@ -96,7 +96,7 @@ pub(super) async fn all(db: &DatabaseConnection) -> Result<Vec<StoredToken>, Sto
 }
 
 pub(super) async fn insert(
-    db: &impl sea_orm::ConnectionTrait,
+    db: &impl ConnectionTrait,
     token: StoredToken,
 ) -> Result<(), StoreError> {
     let StoredToken {
@@ -135,7 +135,7 @@ pub(super) async fn insert(
 
 /// Revokes a token and returns it; none when no active token has this ID.
 pub(super) async fn revoke(
-    db: &impl sea_orm::ConnectionTrait,
+    db: &impl ConnectionTrait,
     id: &str,
     now: Timestamp,
 ) -> Result<Option<StoredToken>, StoreError> {

@@ -48,7 +48,7 @@ impl Connection {
     }
 
     /// Closes it at once, without a word to the server, which then rolls back what was begun on it.
-    fn close_hard(self) {
+    pub(super) fn close_hard(self) {
         match self {
             Self::Postgres(connection) => drop(connection.detach()),
             Self::Sqlite(connection) => drop(connection.detach()),
@@ -140,10 +140,7 @@ impl Transaction {
         connection: Connection,
         first: &str,
     ) -> Result<(Self, Vec<Vec<QueryResult>>), StoreError> {
-        let backend = match connection {
-            Connection::Postgres(_) => DbBackend::Postgres,
-            Connection::Sqlite(_) => DbBackend::Sqlite,
-        };
+        let backend = connection.backend();
         let transaction = Self {
             backend,
             connection: Mutex::new(Some(connection)),
@@ -287,6 +284,66 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// SeaORM's statements.
+impl Connection {
+    /// Which database it is.
+    pub(super) fn backend(&self) -> DbBackend {
+        match self {
+            Self::Postgres(_) => DbBackend::Postgres,
+            Self::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        match self {
+            Self::Postgres(connection) => {
+                let result = query!(statement).execute(&mut **connection).await;
+                result.map(ExecResult::from).map_err(failed)
+            }
+            Self::Sqlite(connection) => {
+                let result = query!(statement).execute(&mut **connection).await;
+                result.map(ExecResult::from).map_err(failed)
+            }
+        }
+    }
+
+    /// The first row that it finds.
+    pub(super) async fn query_one(
+        &mut self,
+        statement: Statement,
+    ) -> Result<Option<QueryResult>, DbErr> {
+        match self {
+            Self::Postgres(connection) => {
+                let row = query!(statement).fetch_optional(&mut **connection).await;
+                row.map(|row| row.map(QueryResult::from)).map_err(failed)
+            }
+            Self::Sqlite(connection) => {
+                let row = query!(statement).fetch_optional(&mut **connection).await;
+                row.map(|row| row.map(QueryResult::from)).map_err(failed)
+            }
+        }
+    }
+
+    /// All rows that it finds.
+    pub(super) async fn query_all(
+        &mut self,
+        statement: Statement,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        match self {
+            Self::Postgres(connection) => {
+                let rows = query!(statement).fetch_all(&mut **connection).await;
+                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
+                    .map_err(failed)
+            }
+            Self::Sqlite(connection) => {
+                let rows = query!(statement).fetch_all(&mut **connection).await;
+                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
+                    .map_err(failed)
+            }
+        }
+    }
+}
+
 #[async_trait::async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
@@ -294,16 +351,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match &mut *self.connection().await {
-            Connection::Postgres(connection) => {
-                let result = query!(statement).execute(&mut **connection).await;
-                result.map(ExecResult::from).map_err(failed)
-            }
-            Connection::Sqlite(connection) => {
-                let result = query!(statement).execute(&mut **connection).await;
-                result.map(ExecResult::from).map_err(failed)
-            }
-        }
+        self.connection().await.execute(statement).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
@@ -312,30 +360,10 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match &mut *self.connection().await {
-            Connection::Postgres(connection) => {
-                let row = query!(statement).fetch_optional(&mut **connection).await;
-                row.map(|row| row.map(QueryResult::from)).map_err(failed)
-            }
-            Connection::Sqlite(connection) => {
-                let row = query!(statement).fetch_optional(&mut **connection).await;
-                row.map(|row| row.map(QueryResult::from)).map_err(failed)
-            }
-        }
+        self.connection().await.query_one(statement).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &mut *self.connection().await {
-            Connection::Postgres(connection) => {
-                let rows = query!(statement).fetch_all(&mut **connection).await;
-                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
-                    .map_err(failed)
-            }
-            Connection::Sqlite(connection) => {
-                let rows = query!(statement).fetch_all(&mut **connection).await;
-                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
-                    .map_err(failed)
-            }
-        }
+        self.connection().await.query_all(statement).await
     }
 }

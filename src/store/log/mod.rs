@@ -4,8 +4,8 @@ mod append;
 mod page;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QueryFilter,
-    QueryOrder, QuerySelect, prelude::Uuid,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, prelude::Uuid,
 };
 
 use super::{
@@ -154,7 +154,7 @@ struct BodyRow {
 /// A living secret's events before a position, newest first. One more than `limit` is read, to know
 /// whether there is a next page.
 pub(super) async fn history(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     owner: &Owner,
     id: SecretId,
     before: Option<Cursor>,

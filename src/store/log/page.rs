@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 
 use super::{LoggedEvent, head};
@@ -52,7 +52,7 @@ impl Filter {
 
 /// The events after one position through another, in position order, at most `limit`.
 pub(in crate::store) async fn between(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     log: Log,
     positions: RangeInclusive<u64>,
     filter: &Filter,
@@ -142,7 +142,7 @@ impl From<DbErr> for CursorError {
 
 /// The page after a cursor; without one it begins at the first event kept.
 pub(in crate::store) async fn page(
-    db: &DatabaseConnection,
+    db: &impl ConnectionTrait,
     log: Log,
     cursor: Option<Cursor>,
     filter: &Filter,
