@@ -284,16 +284,19 @@ async fn a_lease_that_the_database_refuses_to_renew_concerns_no_change() {
     );
     deployment
         .sql("CREATE TRIGGER refuse BEFORE UPDATE ON relay_cursors EXECUTE FUNCTION refuse()");
+    let told = "the relay can't use the database";
     wait_until("a refused renewal", Duration::from_secs(20), async || {
         let put = client.put(&secrets[0], "sk-next").await.unwrap();
         put.expect(200);
-        replica
-            .stderr()
-            .matches("cannot renew the relay's lease")
-            .count()
-            >= 4
+        replica.stderr().contains(told)
     })
     .await;
+    // It is tried again and again meanwhile.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        let put = client.put(&secrets[0], "sk-next").await.unwrap();
+        put.expect(200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
