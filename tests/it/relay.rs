@@ -82,6 +82,12 @@ fn of_level<'lines>(lines: &'lines [Value], level: &str) -> Vec<&'lines Value> {
     lines.iter().filter(|line| line["level"] == level).collect()
 }
 
+/// One more event, and a short time to see what comes of it.
+async fn put(client: &Client, secret: &str) {
+    client.put(secret, "sk-next").await.unwrap().expect(200);
+    tokio::time::sleep(LOOK).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_broker_blocks_the_relay_keeps_its_connection_and_then_goes_on() {
     let _alone = fixture::alone().await;
@@ -98,13 +104,8 @@ async fn while_the_broker_blocks_the_relay_keeps_its_connection_and_then_goes_on
     broker.ctl(&["set_vm_memory_high_watermark", "0"]);
     while !are(&client, "ok", "failed").await {
         assert!(events < 300, "the relay does not see that it is blocked");
-        client
-            .put(&secrets[0], "sk-next")
-            .await
-            .unwrap()
-            .expect(200);
+        put(&client, &secrets[0]).await;
         events += 1;
-        tokio::time::sleep(LOOK).await;
     }
     let (threads, _) = held(&replica);
     // Longer than any of the relay's deadlines.
@@ -112,13 +113,8 @@ async fn while_the_broker_blocks_the_relay_keeps_its_connection_and_then_goes_on
     while Instant::now() < end {
         assert_eq!(links(&client).await, ("ok".to_owned(), "failed".to_owned()));
         assert_eq!((proxy.accepted(), held(&replica).0), (2, threads));
-        client
-            .put(&secrets[0], "sk-next")
-            .await
-            .unwrap()
-            .expect(200);
+        put(&client, &secrets[0]).await;
         events += 1;
-        tokio::time::sleep(LOOK).await;
     }
     assert!(recorder.deliveries().len() < events);
 

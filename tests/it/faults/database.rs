@@ -26,7 +26,12 @@ fn behind_proxy() -> (Proxy, Deployment) {
 }
 
 async fn started(deployment: &Deployment) -> (Replica, Client, Vec<String>) {
-    let token = deployment.token("alice", SCOPES);
+    started_for(deployment, "alice").await
+}
+
+/// With a secret of this owner, who has none yet.
+async fn started_for(deployment: &Deployment, owner: &str) -> (Replica, Client, Vec<String>) {
+    let token = deployment.token(owner, SCOPES);
     let replica = deployment.serve();
     let client = replica.client(&token);
     let secrets = ledger::create(&client, 1).await;
@@ -225,17 +230,9 @@ async fn a_lease_of_the_future_is_over() {
         // The clock was an hour ahead; then it was set right, while the service was dead.
         replica.kill_9();
         deployment.sql("UPDATE relay_cursors SET leased_until = leased_until + 3600000000");
-        let (_replica, _, _) = started_again(&deployment).await;
+        let (_replica, _, _) = started_for(&deployment, "bob").await;
         delivered(&recorder, 2, Duration::from_secs(30)).await;
     }
-}
-
-async fn started_again(deployment: &Deployment) -> (Replica, Client, String) {
-    let token = deployment.token("bob", SCOPES);
-    let replica = deployment.serve();
-    let client = replica.client(&token);
-    let secret = ledger::create(&client, 1).await.remove(0);
-    (replica, client, secret)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,7 +332,7 @@ async fn a_log_that_lost_what_was_seen_in_it_stops_all_writes_until_a_restart() 
         let metrics = anybody.fetch("/metrics").await.unwrap().expect(200).text();
         assert!(metrics.contains("\nrekey_log_broken 1\n"), "{metrics}");
         assert_eq!(replica.terminate(), Some(0));
-        let (replica, _, _) = started_again(&deployment).await;
+        let (replica, _, _) = started_for(&deployment, "bob").await;
         replica.ready(Duration::from_secs(5)).await;
     }
 }
