@@ -241,6 +241,6 @@ async fn record(
         .await?
         .append(event, None);
     let entries = [entry];
-    transaction.write(vec![log::insert(&entries).bulk]).await?;
+    transaction.write(vec![log::insert(&entries)]).await?;
     Ok(())
 }

@@ -98,7 +98,7 @@ impl Shared {
         std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Hands what was committed to the tailers, and tells whoever waits for it.
+    /// Gives the committed events to the tailers, and wakes those who wait for a commit.
     pub(super) fn tell(&self, events: Vec<LogEntry>) {
         let mut logs = Log::ALL.map(|_| Vec::new());
         for entry in events {

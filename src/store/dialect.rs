@@ -102,8 +102,7 @@ impl<'a> Rows<'a> {
         self
     }
 
-    /// How many rows there are.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.columns.first().map_or(0, |(_, column)| column.len())
     }
 
@@ -159,9 +158,23 @@ impl<'a> Rows<'a> {
 pub(super) struct Bulk<'a> {
     pub(super) rows: Rows<'a>,
     pub(super) sql: &'static str,
+    /// How many rows it must write, where that is known.
+    pub(super) named: Option<u64>,
 }
 
-impl Bulk<'_> {
+impl<'a> Bulk<'a> {
+    /// A query, or a write of some rows.
+    pub(super) fn of_some(rows: Rows<'a>, sql: &'static str) -> Self {
+        let named = None;
+        Self { rows, sql, named }
+    }
+
+    /// A write of as many rows as it is given.
+    pub(super) fn of_all(rows: Rows<'a>, sql: &'static str) -> Self {
+        let named = Some(rows.len() as u64);
+        Self { rows, sql, named }
+    }
+
     /// Without rows there is nothing to run.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.len() == 0
@@ -201,7 +214,7 @@ pub(super) fn postgres_writes(writes: Vec<Bulk<'_>>) -> Result<(String, PgArgume
 
 fn postgres_parts(parts: Vec<Bulk<'_>>) -> Result<(Vec<String>, PgArguments), sqlx::Error> {
     let (mut texts, mut arguments) = (Vec::new(), PgArguments::default());
-    for Bulk { rows, sql } in parts {
+    for Bulk { rows, sql, .. } in parts {
         texts.push(sql.replace("{rows}", &rows.relation(arguments.len() + 1)));
         for (_, column) in rows.columns {
             let bound = column.bind_all(&mut arguments);
@@ -231,8 +244,7 @@ mod tests {
     }
 
     fn bulk(count: i64, sql: &'static str) -> Bulk<'static> {
-        let rows = rows(count);
-        Bulk { rows, sql }
+        Bulk::of_some(rows(count), sql)
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What can go wrong with the database, sorted by what the caller is told.
 
-use crate::domain::Log;
 use sea_orm::{
     ConnAcquireErr, DbErr, RuntimeErr,
     sqlx::{self, error::DatabaseError},
 };
+
+use crate::domain::Log;
 
 /// A failed read or write. Display is fixed text; the cause hangs below it.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use super::{
     StoreError,
     connection::Target,
     error::ReadError,
-    lease::{Idle, Lease},
+    read_connection::{Idle, ReadConnection},
     transaction::Connection,
 };
 use crate::domain::ErrorChain;
@@ -80,7 +80,7 @@ impl Pool {
     /// waits for one as long as a statement may run.
     pub(super) fn spawn_read<F, W, T, E>(&self, read: F) -> Running<T, E>
     where
-        F: FnOnce(Lease) -> W + Send + 'static,
+        F: FnOnce(ReadConnection) -> W + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -98,7 +98,7 @@ impl Pool {
                 Some(connection) => connection,
                 None => Connection::take(&db).await?,
             };
-            read(Lease::new(connection, idle, permit)).await
+            read(ReadConnection::new(connection, idle, permit)).await
         })
     }
 
@@ -204,7 +204,7 @@ impl ReplaceablePool {
     /// As [`ReplaceablePool::run`].
     pub(crate) async fn read<F, W, T, E>(self: &Arc<Self>, read: F) -> Result<T, E>
     where
-        F: FnOnce(Lease) -> W + Clone + Send + 'static,
+        F: FnOnce(ReadConnection) -> W + Clone + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: ReadError,

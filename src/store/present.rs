@@ -9,12 +9,11 @@ use super::{
     apply::Limits,
     chain::{Head, Heads},
     dialect::{Bulk, Rows},
-    rows::{corrupt, signed, unsigned},
+    rows::{SecretRow, corrupt, signed, unsigned},
     transaction::Transaction,
 };
 use crate::domain::{
-    Action, Change, Cursor, KeyId, Log, Owner, Provider, Secret, SecretId, SecretName, Timestamp,
-    VersionId, Work,
+    Action, Change, Cursor, KeyId, Log, Owner, Secret, SecretId, SecretName, Work,
 };
 
 /// What was read.
@@ -68,24 +67,15 @@ pub(super) async fn read(
     let mut queries = Vec::new();
     if !changes.is_empty() {
         queries.extend([
-            Bulk {
-                rows: seen_position(seen.changes),
-                sql: CHANGES_HEAD,
-            },
-            Bulk {
-                rows: Rows::default().texts("state", ["active"].into_iter()),
-                sql: KEYS,
-            },
+            Bulk::of_some(seen_position(seen.changes), CHANGES_HEAD),
+            Bulk::of_some(Rows::default().texts("state", ["active"].into_iter()), KEYS),
             secrets(&changes, limits),
             names(&changes),
             owners(&changes),
         ]);
     }
     if accesses {
-        queries.push(Bulk {
-            rows: seen_position(seen.activity),
-            sql: ACTIVITY_HEAD,
-        });
+        queries.push(Bulk::of_some(seen_position(seen.activity), ACTIVITY_HEAD));
     }
     let mut found = Reading {
         seen,
@@ -160,7 +150,7 @@ fn secrets<'a>(changes: &[&'a Change], limits: Limits) -> Bulk<'a> {
          CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
          FROM {rows} JOIN secrets s ON s.id = r.id AND s.owner = r.owner \
          JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version";
-    Bulk { rows, sql }
+    Bulk::of_some(rows, sql)
 }
 
 /// Which of the names that are to be created are taken.
@@ -176,7 +166,7 @@ fn names<'a>(changes: &[&'a Change]) -> Bulk<'a> {
          CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, \
          CAST(NULL AS BYTEA) AS bytes2 \
          FROM {rows} JOIN secrets s ON s.owner = r.owner AND s.name = r.name";
-    Bulk { rows, sql }
+    Bulk::of_some(rows, sql)
 }
 
 /// How many secrets each owner has for whom the batch creates one.
@@ -189,7 +179,7 @@ fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
          CAST(NULL AS BIGINT) AS number4, CAST(NULL AS BIGINT) AS number5, \
          CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
          FROM {rows} JOIN secrets s ON s.owner = r.owner GROUP BY r.owner";
-    Bulk { rows, sql }
+    Bulk::of_some(rows, sql)
 }
 
 fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
@@ -266,18 +256,16 @@ impl Reading {
 }
 
 fn secret(row: FoundRow) -> Result<Secret, StoreError> {
-    let name = present(row.text1, "secrets")?;
-    let provider = row.text2.as_deref().map(Provider::parse).transpose();
-    Ok(Secret {
-        id: SecretId::new(present(row.id, "secrets")?),
-        owner: owner(row.text3)?,
-        name: SecretName::parse(&name).map_err(corrupt("secrets"))?,
-        provider: provider.map_err(corrupt("secrets"))?,
-        version: number(row.number1, "secrets")?,
-        version_id: VersionId::new(present(row.version_id, "secret_versions")?),
-        sequence: number(row.number2, "secrets")?,
-        created_at: Timestamp::from_micros(present(row.number3, "secrets")?),
-        updated_at: Timestamp::from_micros(present(row.number4, "secrets")?),
+    Secret::try_from(SecretRow {
+        id: present(row.id, "secrets")?,
+        owner: present(row.text3, "secrets")?,
+        name: present(row.text1, "secrets")?,
+        provider: row.text2,
+        version: present(row.number1, "secrets")?,
+        version_id: present(row.version_id, "secret_versions")?,
+        sequence: present(row.number2, "secrets")?,
+        created_at: present(row.number3, "secrets")?,
+        updated_at: present(row.number4, "secrets")?,
     })
 }
 

@@ -68,7 +68,7 @@ impl Drop for Idle {
 /// A connection that a read has for itself. Dropped in the middle of a statement, or after one that failed, it is
 /// closed hard.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct ReadConnection {
     backend: DbBackend,
     // A lock, because SeaORM's statements take a shared reference. No task ever waits for it.
     connection: Mutex<Option<Connection>>,
@@ -77,7 +77,7 @@ pub(crate) struct Lease {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Lease {
+impl ReadConnection {
     pub(super) fn new(
         connection: Connection,
         home: Arc<Idle>,
@@ -106,7 +106,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for ReadConnection {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.get_mut().take() {
             if *self.is_clean.get_mut() {
@@ -119,7 +119,7 @@ impl Drop for Lease {
 }
 
 #[async_trait::async_trait]
-impl ConnectionTrait for Lease {
+impl ConnectionTrait for ReadConnection {
     fn get_database_backend(&self) -> DbBackend {
         self.backend
     }

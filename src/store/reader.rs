@@ -11,9 +11,9 @@ use super::{
     connection,
     error::ReadError,
     keys::{self, StoredKey},
-    lease::Lease,
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
     pool::{Patience, ReplaceablePool},
+    read_connection::ReadConnection,
     schema::{self, SchemaError},
     secrets::{self, Resolution, Selection},
     service_keys::{self, StoredServiceKey},
@@ -278,7 +278,7 @@ impl Reader {
 
     async fn read<F, W, T, E>(&self, query: F) -> Result<T, E>
     where
-        F: FnOnce(Lease) -> W + Clone + Send + 'static,
+        F: FnOnce(ReadConnection) -> W + Clone + Send + 'static,
         W: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: ReadError,

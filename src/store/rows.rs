@@ -1,4 +1,4 @@
-//! What several queries share: their statements, their rows, and the way of these into domain types.
+//! What several queries share: their statements, their rows, and how rows become domain types.
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value, prelude::Uuid};
 
@@ -22,15 +22,15 @@ pub(super) const SECRET_COLUMNS: &str = "s.id, s.owner, s.name, s.provider, s.ve
 /// A secret with the ID of its present version.
 #[derive(Debug, FromQueryResult)]
 pub(super) struct SecretRow {
-    id: Uuid,
-    owner: String,
-    name: String,
-    provider: Option<String>,
-    version: i64,
-    version_id: Uuid,
-    sequence: i64,
-    created_at: i64,
-    updated_at: i64,
+    pub(super) id: Uuid,
+    pub(super) owner: String,
+    pub(super) name: String,
+    pub(super) provider: Option<String>,
+    pub(super) version: i64,
+    pub(super) version_id: Uuid,
+    pub(super) sequence: i64,
+    pub(super) created_at: i64,
+    pub(super) updated_at: i64,
 }
 
 impl TryFrom<SecretRow> for Secret {

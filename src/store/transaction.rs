@@ -27,6 +27,32 @@ pub(super) struct Session {
     pub(super) backend_start: String,
 }
 
+/// Runs the same on a connection of either database.
+macro_rules! on {
+    ($connection:expr, $inner:ident => $run:expr) => {
+        match $connection {
+            Connection::Postgres(connection) => {
+                let $inner = &mut **connection;
+                $run
+            }
+            Connection::Sqlite(connection) => {
+                let $inner = &mut **connection;
+                $run
+            }
+        }
+    };
+}
+
+/// A statement of SeaORM's as sqlx runs it.
+macro_rules! query {
+    ($statement:expr) => {{
+        let Statement { sql, values, .. } = $statement;
+        // A statement without values has none to bind.
+        let values = values.unwrap_or_else(|| Values(Vec::new()));
+        sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values))
+    }};
+}
+
 /// A connection of a pool. Dropped, it goes back there.
 #[derive(Debug)]
 pub(super) enum Connection {
@@ -89,21 +115,15 @@ impl Connection {
     ) -> Result<Vec<Vec<QueryResult>>, StoreError> {
         let script = sqlx::raw_sql(AssertSqlSafe(sql));
         let (mut results, mut rows) = (Vec::new(), Vec::new());
-        macro_rules! collect {
-            ($connection:expr) => {{
-                let mut answers = script.fetch_many(&mut **$connection);
-                while let Some(answer) = answers.try_next().await? {
-                    match answer {
-                        Either::Left(_done) => results.push(std::mem::take(&mut rows)),
-                        Either::Right(row) => rows.push(QueryResult::from(row)),
-                    }
+        on!(self, connection => {
+            let mut answers = script.fetch_many(connection);
+            while let Some(answer) = answers.try_next().await? {
+                match answer {
+                    Either::Left(_done) => results.push(std::mem::take(&mut rows)),
+                    Either::Right(row) => rows.push(QueryResult::from(row)),
                 }
-            }};
-        }
-        match self {
-            Self::Postgres(connection) => collect!(connection),
-            Self::Sqlite(connection) => collect!(connection),
-        }
+            }
+        });
         Ok(results)
     }
 }
@@ -150,10 +170,9 @@ impl Transaction {
         } else {
             "BEGIN IMMEDIATE".to_owned()
         };
-        let mut results = transaction.connection().await.script(sql).await?;
-        // That of BEGIN itself.
-        results.drain(..1.min(results.len()));
-        Ok((transaction, results))
+        let results = transaction.connection().await.script(sql).await?;
+        // The first is that of BEGIN itself.
+        Ok((transaction, results.into_iter().skip(1).collect()))
     }
 
     async fn connection(&self) -> MappedMutexGuard<'_, Connection> {
@@ -184,30 +203,29 @@ impl Transaction {
         self.commit_and_keep().await.map(drop)
     }
 
-    /// Runs writes over rows in their order, on PostgreSQL as one statement, and returns how many rows each
-    /// wrote.
+    /// Runs writes over rows in their order, on PostgreSQL as one statement.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub(super) async fn write(&self, mut writes: Vec<Bulk<'_>>) -> Result<Vec<u64>, StoreError> {
+    /// [`StoreError`]; [`StoreError::RowCount`] when one did not write the rows that it names.
+    pub(super) async fn write(&self, mut writes: Vec<Bulk<'_>>) -> Result<(), StoreError> {
         writes.retain(|write| !write.is_empty());
         if writes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let number = writes.len();
-        let mut written = Vec::with_capacity(number);
+        let named: Vec<_> = writes.iter().map(|write| write.named).collect();
+        let mut written = Vec::with_capacity(named.len());
         match &mut *self.connection().await {
             Connection::Postgres(connection) => {
                 let (sql, arguments) = postgres_writes(writes)?;
                 let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
                 let row = QueryResult::from(query.fetch_one(&mut **connection).await?);
-                for index in 0..number {
+                for index in 0..named.len() {
                     let count: i64 = row.try_get_by_index(index)?;
                     written.push(count.unsigned_abs());
                 }
             }
             Connection::Sqlite(connection) => {
-                for Bulk { rows, sql } in writes {
+                for Bulk { rows, sql, .. } in writes {
                     let mut count = 0;
                     for (sql, arguments) in rows.sqlite(sql)? {
                         let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
@@ -217,7 +235,11 @@ impl Transaction {
                 }
             }
         }
-        Ok(written)
+        let wrong = |(named, written): (Option<u64>, u64)| named.is_some_and(|n| n != written);
+        if named.into_iter().zip(written).any(wrong) {
+            return Err(StoreError::RowCount);
+        }
+        Ok(())
     }
 
     /// Runs queries over rows, on PostgreSQL as one statement, and returns what they find together. They have
@@ -242,7 +264,7 @@ impl Transaction {
                 found.extend(rows.into_iter().map(QueryResult::from));
             }
             Connection::Sqlite(connection) => {
-                for Bulk { rows, sql } in queries {
+                for Bulk { rows, sql, .. } in queries {
                     for (sql, arguments) in rows.sqlite(sql)? {
                         let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
                         let rows = query.fetch_all(&mut **connection).await?;
@@ -262,16 +284,6 @@ impl Drop for Transaction {
             connection.close_hard();
         }
     }
-}
-
-/// A statement of SeaORM's as sqlx runs it.
-macro_rules! query {
-    ($statement:expr) => {{
-        let Statement { sql, values, .. } = $statement;
-        // A statement without values has none to bind.
-        let values = values.unwrap_or_else(|| Values(Vec::new()));
-        sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values))
-    }};
 }
 
 fn failed(error: sqlx::Error) -> DbErr {
@@ -295,16 +307,10 @@ impl Connection {
     }
 
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match self {
-            Self::Postgres(connection) => {
-                let result = query!(statement).execute(&mut **connection).await;
-                result.map(ExecResult::from).map_err(failed)
-            }
-            Self::Sqlite(connection) => {
-                let result = query!(statement).execute(&mut **connection).await;
-                result.map(ExecResult::from).map_err(failed)
-            }
-        }
+        on!(self, connection => {
+            let result = query!(statement).execute(connection).await;
+            result.map(ExecResult::from).map_err(failed)
+        })
     }
 
     /// The first row that it finds.
@@ -312,16 +318,10 @@ impl Connection {
         &mut self,
         statement: Statement,
     ) -> Result<Option<QueryResult>, DbErr> {
-        match self {
-            Self::Postgres(connection) => {
-                let row = query!(statement).fetch_optional(&mut **connection).await;
-                row.map(|row| row.map(QueryResult::from)).map_err(failed)
-            }
-            Self::Sqlite(connection) => {
-                let row = query!(statement).fetch_optional(&mut **connection).await;
-                row.map(|row| row.map(QueryResult::from)).map_err(failed)
-            }
-        }
+        on!(self, connection => {
+            let row = query!(statement).fetch_optional(connection).await;
+            row.map(|row| row.map(QueryResult::from)).map_err(failed)
+        })
     }
 
     /// All rows that it finds.
@@ -329,18 +329,11 @@ impl Connection {
         &mut self,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        match self {
-            Self::Postgres(connection) => {
-                let rows = query!(statement).fetch_all(&mut **connection).await;
-                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
-                    .map_err(failed)
-            }
-            Self::Sqlite(connection) => {
-                let rows = query!(statement).fetch_all(&mut **connection).await;
-                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
-                    .map_err(failed)
-            }
-        }
+        on!(self, connection => {
+            let rows = query!(statement).fetch_all(connection).await;
+            rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
+                .map_err(failed)
+        })
     }
 }
 

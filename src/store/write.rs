@@ -13,61 +13,32 @@ use crate::domain::Secret;
 /// Writes what the plan says, deletions and updates before inserts.
 ///
 /// # Errors
-/// [`StoreError`], also when a statement did not write the rows that the plan names.
+/// [`StoreError`].
 pub(super) async fn write(
     transaction: &Transaction,
     writes: &Writes<'_>,
 ) -> Result<(), StoreError> {
-    let mut steps = vec![
-        delete_all_versions(writes),
-        delete_versions(writes),
-        delete_secrets(writes),
-        update_secrets(writes),
-        insert_secrets(writes),
-        insert_versions(writes),
-        log::insert(&writes.events),
-    ];
-    steps.retain(|step| !step.bulk.is_empty());
-    let named: Vec<Option<u64>> = steps.iter().map(|step| step.named).collect();
-    let bulks = steps.into_iter().map(|step| step.bulk).collect();
-    let written = transaction.write(bulks).await?;
-    for (named, written) in named.into_iter().zip(written) {
-        if named.is_some_and(|named| named != written) {
-            return Err(StoreError::RowCount);
-        }
-    }
-    Ok(())
+    transaction
+        .write(vec![
+            delete_all_versions(writes),
+            delete_versions(writes),
+            delete_secrets(writes),
+            update_secrets(writes),
+            insert_secrets(writes),
+            insert_versions(writes),
+            log::insert(&writes.events),
+        ])
+        .await
 }
 
-/// A write, and how many rows it must write, where that is known.
-pub(super) struct Step<'a> {
-    pub(super) bulk: Bulk<'a>,
-    pub(super) named: Option<u64>,
-}
-
-impl<'a> Step<'a> {
-    /// A write of as many rows as it is given.
-    pub(super) fn of_all(rows: Rows<'a>, sql: &'static str) -> Self {
-        let named = Some(rows.len() as u64);
-        let bulk = Bulk { rows, sql };
-        Self { bulk, named }
-    }
-
-    /// A write of some rows.
-    fn of_some(rows: Rows<'a>, sql: &'static str) -> Self {
-        let bulk = Bulk { rows, sql };
-        Self { bulk, named: None }
-    }
-}
-
-fn delete_all_versions<'a>(writes: &Writes<'a>) -> Step<'a> {
+fn delete_all_versions<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     let rows = Rows::default().uuids("id", writes.deleted.iter().map(|id| id.get()));
     let sql = "DELETE FROM secret_versions WHERE secret_id IN (SELECT r.id FROM {rows})";
-    Step::of_some(rows, sql)
+    Bulk::of_some(rows, sql)
 }
 
 /// Not all that are named need be there: a secret has fewer versions than are kept when the limit was lower.
-fn delete_versions<'a>(writes: &Writes<'a>) -> Step<'a> {
+fn delete_versions<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     let deleted = writes.pushed_out.iter().flat_map(|pushed_out| {
         let id = pushed_out.secret_id.get();
         pushed_out
@@ -80,16 +51,16 @@ fn delete_versions<'a>(writes: &Writes<'a>) -> Step<'a> {
         .numbers("version", deleted.map(|(_, version)| version));
     let sql = "DELETE FROM secret_versions WHERE (secret_id, version) IN \
                (SELECT r.secret_id, r.version FROM {rows})";
-    Step::of_some(rows, sql)
+    Bulk::of_some(rows, sql)
 }
 
-fn delete_secrets<'a>(writes: &Writes<'a>) -> Step<'a> {
+fn delete_secrets<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     let rows = Rows::default().uuids("id", writes.deleted.iter().map(|id| id.get()));
     let sql = "DELETE FROM secrets WHERE id IN (SELECT r.id FROM {rows})";
-    Step::of_all(rows, sql)
+    Bulk::of_all(rows, sql)
 }
 
-fn update_secrets<'a>(writes: &Writes<'a>) -> Step<'a> {
+fn update_secrets<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     let secrets = || writes.updated.iter();
     let rows = Rows::default()
         .uuids("id", secrets().map(|secret| secret.id.get()))
@@ -98,10 +69,10 @@ fn update_secrets<'a>(writes: &Writes<'a>) -> Step<'a> {
         .numbers("updated_at", secrets().map(|s| s.updated_at.micros()));
     let sql = "UPDATE secrets SET version = r.version, sequence = r.sequence, \
                updated_at = r.updated_at FROM {rows} WHERE secrets.id = r.id";
-    Step::of_all(rows, sql)
+    Bulk::of_all(rows, sql)
 }
 
-fn insert_secrets<'a>(writes: &'a Writes<'_>) -> Step<'a> {
+fn insert_secrets<'a>(writes: &'a Writes<'_>) -> Bulk<'a> {
     let secrets = || writes.created.iter();
     // No provider is written as '', which no provider is.
     let provider = |secret: &'a Secret| secret.provider.as_ref().map_or("", |p| p.as_str());
@@ -118,10 +89,10 @@ fn insert_secrets<'a>(writes: &'a Writes<'_>) -> Step<'a> {
                (id, owner, name, provider, version, sequence, created_at, updated_at) \
                SELECT r.id, r.owner, r.name, NULLIF(r.provider, ''), r.version, r.sequence, \
                r.created_at, r.updated_at FROM {rows}";
-    Step::of_all(rows, sql)
+    Bulk::of_all(rows, sql)
 }
 
-fn insert_versions<'a>(writes: &Writes<'a>) -> Step<'a> {
+fn insert_versions<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     let versions = || writes.versions.iter();
     let sealed = || versions().map(|version| version.sealed);
     let rows = Rows::default()
@@ -139,5 +110,5 @@ fn insert_versions<'a>(writes: &Writes<'a>) -> Step<'a> {
                 created_by, created_at) \
                SELECT r.secret_id, r.version, r.version_id, r.kek_id, r.wrapped_key, \
                r.sealed_value, r.sealed_mask, r.created_by, r.created_at FROM {rows}";
-    Step::of_all(rows, sql)
+    Bulk::of_all(rows, sql)
 }

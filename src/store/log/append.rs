@@ -4,11 +4,15 @@ use sea_orm::prelude::Uuid;
 
 use crate::{
     domain::{Event, Owner, TraceParent},
-    store::{chain::LogEntry, dialect::Rows, rows::signed, write::Step},
+    store::{
+        chain::LogEntry,
+        dialect::{Bulk, Rows},
+        rows::signed,
+    },
 };
 
 /// The write that appends the entries.
-pub(in crate::store) fn insert(entries: &[LogEntry]) -> Step<'_> {
+pub(in crate::store) fn insert(entries: &[LogEntry]) -> Bulk<'_> {
     let placed = || entries.iter().map(|entry| &entry.placed);
     let events = || placed().map(|placed| &placed.event);
     let subjects = || events().map(Subject::of);
@@ -18,7 +22,10 @@ pub(in crate::store) fn insert(entries: &[LogEntry]) -> Step<'_> {
         .numbers("epoch", placed().map(|placed| signed(placed.epoch)))
         .uuids("id", events().map(|event| event.id().get()))
         .texts("type", events().map(|event| event.kind().as_str()))
-        .texts("owner", subjects().map(|subject| subject.owner))
+        .texts(
+            "owner",
+            events().map(|event| event.owner().map_or("", Owner::as_str)),
+        )
         .uuids("secret_id", subjects().map(|subject| subject.secret_id))
         .numbers("sequence", subjects().map(|s| signed(s.sequence)))
         .numbers("version", subjects().map(|s| signed(s.version)))
@@ -41,40 +48,34 @@ pub(in crate::store) fn insert(entries: &[LogEntry]) -> Step<'_> {
                CASE WHEN r.version > 0 THEN r.secret_id END, NULLIF(r.sequence, 0), \
                NULLIF(r.version, 0), CASE WHEN r.version > 0 THEN r.version_id END, \
                r.occurred_at, r.body, r.hash, NULLIF(r.traceparent, '') FROM {rows}";
-    Step::of_all(rows, sql)
+    Bulk::of_all(rows, sql)
 }
 
-/// What an event is about, for its row.
+/// Which version of which secret an event is about, for its row.
 #[derive(Default)]
-struct Subject<'a> {
-    owner: &'a str,
+struct Subject {
     secret_id: Uuid,
     sequence: u64,
     version: u64,
     version_id: Uuid,
 }
 
-impl<'a> Subject<'a> {
-    fn of(event: &'a Event) -> Self {
+impl Subject {
+    fn of(event: &Event) -> Self {
         match event {
             Event::Change(event) => Self {
-                owner: event.owner.as_str(),
                 secret_id: event.secret_id.get(),
                 sequence: event.sequence,
                 version: event.version,
                 version_id: event.version_id.get(),
             },
             Event::Access(event) => Self {
-                owner: event.owner.as_str(),
                 secret_id: event.secret_id.get(),
                 sequence: 0,
                 version: event.version,
                 version_id: event.version_id.get(),
             },
-            Event::Token(event) => Self {
-                owner: event.grantee.owner().map_or("", Owner::as_str),
-                ..Self::default()
-            },
+            Event::Token(_) => Self::default(),
         }
     }
 }
