@@ -243,7 +243,7 @@ async fn assert_whole(stack: &Stack, client: &Client) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_log_is_the_services_whoever_dies_on_the_way() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let changes = number("REKEY_CHAOS_CHANGES", 300);
     let kills = number("REKEY_CHAOS_KILLS", 2);
     let mut dice = Dice::new("chaos events");

@@ -90,7 +90,7 @@ async fn put(client: &Client, secret: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_broker_blocks_the_relay_keeps_its_connection_and_then_goes_on() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let broker = RabbitMq::start_private();
     let (url, exchange) = (broker.url(), fixture::exchange());
     let recorder = Recorder::start(&url, &exchange, "secret.#").await;

@@ -1,7 +1,7 @@
 //! Old events go, and what is left is still a chain.
 
 use crate::support::fixture::{self, SCOPES};
-use crate::support::ledger;
+use crate::support::ledger::{self, Load};
 use crate::support::retention::{age, kept_from};
 use crate::support::service::{Client, Deployment, Replica};
 use serde_json::Value;
@@ -25,13 +25,11 @@ async fn the_oldest_events_go_and_the_chain_holds_at_the_cut() {
         let mut replica = deployment.serve();
         let client = replica.client(&token);
         let secrets = ledger::create(&client, 1).await;
-        for _ in 0..2100 {
-            client
-                .put(&secrets[0], "sk-next")
-                .await
-                .unwrap()
-                .expect(200);
-        }
+        let attempts = Load::start(vec![client.clone(); 10], &secrets, 210)
+            .end()
+            .await;
+        let count = ledger::settle(&client, &secrets, &attempts).await;
+        assert_eq!(count.acknowledged, 2100);
         let before = events(&client, "after=1-2050").await;
         let last_gone = events(&client, "after=1-2049&limit=1").await;
         age(&deployment, 2050);

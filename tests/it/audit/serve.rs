@@ -338,7 +338,7 @@ async fn after_a_cut_beyond_its_mark_it_resumes_at_the_end_of_what_it_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_comes_back_after_the_broker_and_the_database_were_gone() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut broker = RabbitMq::start_private();
     let mut postgres = Postgres::start_private();
     let (url, database) = (broker.url(), postgres.database());

@@ -112,7 +112,7 @@ async fn without_a_broker_url_no_relay_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_while_the_broker_is_down_arrives_when_it_is_up() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut broker = RabbitMq::start_private();
     let (url, exchanges) = (broker.url(), [fixture::exchange(), fixture::exchange()]);
     let mut runs = Vec::new();
@@ -180,7 +180,7 @@ async fn an_event_that_the_broker_never_saw_is_the_first_on_the_next_connection(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_kills_of_the_broker_within_two_thousand_puts_lose_and_swap_nothing() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut broker = RabbitMq::start_private();
     let exchange = fixture::exchange();
     let recorder = Recorder::start(&broker.url(), &exchange, "secret.#").await;

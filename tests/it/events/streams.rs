@@ -190,7 +190,7 @@ impl Writers {
 
 /// One that sees all, and one owner among two: cut at any moment, on all replicas in turn.
 async fn two_hundred_cuts(world: World, others: Vec<Replica>, name: &str) {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut dice = Dice::new(name);
     let World { alice, bob, .. } = &world;
     let of_alice = ledger::create(alice, 2).await;
@@ -328,7 +328,7 @@ async fn write_much(client: &Client, secrets: &[String], commits: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_too_slow_is_let_go_and_resumes_without_a_gap() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let World {
         alice,
         replica,
@@ -462,7 +462,7 @@ async fn what_one_replica_commits_is_told_by_the_other_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_outlives_its_database_or_is_resumed_and_misses_nothing() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut server = Postgres::start_private();
     let deployment = Deployment::postgres(&server.database());
     let world = World::of(deployment.raised_limits().prepare());

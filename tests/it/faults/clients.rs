@@ -32,7 +32,7 @@ fn request(token: &str, secret: &str, request_id: &str) -> (String, usize) {
 }
 
 async fn five_hundred_resets(deployment: Deployment, name: &str) {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut dice = Dice::new(name);
     let token = deployment.token("alice", SCOPES);
     let mut replica = deployment.serve();

@@ -9,7 +9,7 @@ use crate::support::service::Deployment;
 use std::time::Duration;
 
 async fn ten_kills(deployment: Deployment, name: &str) {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut dice = Dice::new(name);
     let token = deployment.token("alice", SCOPES);
     let mut replica = deployment.serve();
@@ -56,7 +56,7 @@ const POINTS: &[&str] = &[
 ];
 
 async fn killed_at_each_point(deployment: Deployment, name: &str) {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
     let deployment = deployment.broker(&broker, &exchange);

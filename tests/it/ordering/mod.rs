@@ -11,7 +11,7 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_mins(1);
 
 async fn sixty_four_clients_on_one_secret(deployment: Deployment) {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
     let deployment = deployment.broker(&broker, &exchange);
@@ -49,7 +49,7 @@ async fn sixty_four_clients_get_each_version_once_and_events_come_in_order_on_po
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_keep_one_order_though_one_of_them_is_killed() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let (broker, exchange) = (RabbitMq::shared().url(), fixture::exchange());
     let recorder = Recorder::start(&broker, &exchange, "secret.#").await;
     let deployment = fixture::postgres().broker(&broker, &exchange);

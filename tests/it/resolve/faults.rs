@@ -135,7 +135,7 @@ async fn healed(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_value_leaves_without_its_record_though_the_database_breaks() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let mut dice = Dice::new("resolve, broken database");
     let server = Postgres::shared();
     let proxy = Proxy::start(server.address());
@@ -178,7 +178,7 @@ async fn no_value_leaves_without_its_record_though_the_database_breaks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_value_leaves_without_its_record_though_the_service_is_killed() {
     for mut world in World::both() {
-        let _alone = fixture::alone().await;
+        let _heavy = fixture::heavy().await;
         let mut dice = Dice::new("resolve, kills");
         ledger::create(&world.alice, 2).await;
         let mut said = Vec::new();

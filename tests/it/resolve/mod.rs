@@ -183,7 +183,7 @@ async fn look_at_both(alice: Client, secrets: Vec<String>, ending: Arc<AtomicBoo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_set_is_never_seen_in_half_and_no_version_is_skipped_behind_the_cursor() {
     for world in World::both() {
-        let _alone = fixture::alone().await;
+        let _heavy = fixture::heavy().await;
         let alice = world.alice.clone();
         let secrets = ledger::create(&alice, 2).await;
         let updates = |n: usize| {

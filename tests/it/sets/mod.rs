@@ -109,7 +109,7 @@ async fn one_secret_or_fifty_values_of_64_kib_are_a_set() {
 /// Sets over the same secrets in different orders, beside changes alone, from everywhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn sets_that_overlap_neither_block_nor_mix_with_each_other() {
-    let _alone = fixture::alone().await;
+    let _heavy = fixture::heavy().await;
     let world = World::postgres();
     let other = world.deployment.serve();
     let secrets = ledger::create(&world.alice, 6).await;
@@ -159,7 +159,7 @@ async fn broken_off(base: &str, request: &[u8], bytes: usize, wait: Duration) {
 async fn a_client_that_breaks_off_leaves_a_whole_set_or_nothing() {
     let mut dice = Dice::new("sets broken off");
     for mut world in World::both() {
-        let _alone = fixture::alone().await;
+        let _heavy = fixture::heavy().await;
         let secrets = ledger::create(&world.alice, 20).await;
         let token = world.deployment.token("alice", &["secrets:write"]);
         let updates: Vec<_> = secrets

@@ -196,8 +196,8 @@ pub(crate) async fn head(client: &Client, path: &str) -> Answer {
     answer.unwrap()
 }
 
-/// Heavy tests run one at a time.
-pub(crate) async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
-    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    ALONE.lock().await
+/// Of the tests that load the machine only two run at a time.
+pub(crate) async fn heavy() -> tokio::sync::SemaphorePermit<'static> {
+    static HEAVY: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+    HEAVY.acquire().await.expect("nobody closes it")
 }
