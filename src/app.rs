@@ -10,7 +10,7 @@ use actix_web::dev::{Server, ServerHandle};
 use futures_util::future::join_all;
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -26,7 +26,7 @@ use crate::{
     relay::{Relay, RelayHealth, RelayState},
     settings::Settings,
     store::{
-        Committer, CommitterSettings, Limits, LogTail, Missing, QueueLimits, Reader,
+        Committer, CommitterSettings, Home, Limits, LogTail, Missing, QueueLimits, Reader,
         RetentionPolicy, SchemaError, StoreError, Target, UnsafeDatabase,
     },
 };
@@ -61,6 +61,9 @@ pub(crate) enum StartError {
     /// The address can't be listened on.
     #[error("can't listen on {0}")]
     Listen(String, #[source] std::io::Error),
+    /// The committer has no thread.
+    #[error("can't start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// The service, listening but not yet answering.
@@ -69,7 +72,7 @@ pub(crate) struct Application {
     server: Server,
     reader: Reader,
     committer: Committer,
-    committing: JoinHandle<()>,
+    committing: oneshot::Receiver<()>,
     arbiters: Arbiters,
     relaying: Vec<JoinHandle<()>>,
     stop_relay: watch::Sender<bool>,
@@ -95,6 +98,11 @@ pub(crate) fn target(settings: &Settings, missing: Missing) -> Target {
     }
 }
 
+/// The runtime that this runs on.
+fn here() -> Home {
+    Home::Runtime(Handle::current())
+}
+
 /// The keyring of the settings.
 ///
 /// # Errors
@@ -115,18 +123,18 @@ impl Application {
     /// # Errors
     /// [`StartError`]: nothing is served then.
     pub(crate) async fn build(settings: Settings) -> Result<Self, StartError> {
-        let runtime = Handle::current();
         let keyring = keyring(&settings)?;
         let target = target(&settings, Missing::Refuse);
-        let reader = Reader::open(target.clone(), &runtime).await?;
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        let (reader, readers) = Reader::open_all(&target, here(), workers).await?;
         reader.refuse_old_schema().await?;
         reader.refuse_unsafe().await?;
         let primary = keys::verify(&reader, &target, &keyring).await?;
         let sealer = Arc::new(Sealer::new(keyring));
         let signer = keys::checkpoint_signer(&reader, &target, &sealer, &primary).await?;
         let (committer, committing) =
-            Committer::start(target, &runtime, committer_settings(&settings), primary);
-        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+            Committer::start(target.clone(), committer_settings(&settings), primary)
+                .map_err(StartError::Thread)?;
         let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
         let stop_relay = watch::Sender::new(false);
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
@@ -156,7 +164,7 @@ impl Application {
         let failed = |error| StartError::Listen(address.to_string(), error);
         let metrics = metrics_listener.map(|listener| serve_metrics(listener, state.clone()));
         let metrics = metrics.transpose().map_err(failed)?;
-        let server = http::server(listener, state, workers, DRAIN).map_err(failed)?;
+        let server = http::server(listener, state, readers, DRAIN).map_err(failed)?;
         Ok(Self {
             address,
             server,

@@ -157,7 +157,7 @@ mod tests {
 
     use actix::System;
     use base64::{Engine, engine::general_purpose::STANDARD};
-    use tokio::runtime::{Builder, Handle};
+    use tokio::runtime::Builder;
     use uuid::Uuid;
 
     use super::*;
@@ -194,7 +194,7 @@ mod tests {
             watchdog: Duration::from_secs(1),
         };
         let primary = KeyId::parse("a").unwrap();
-        Committer::start(target, &Handle::current(), settings, primary).0
+        Committer::start(target, settings, primary).unwrap().0
     }
 
     fn update(number: u128) -> ChangeRequest {

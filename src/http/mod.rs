@@ -33,7 +33,12 @@ mod serve;
 mod sets;
 mod stream;
 
-use std::{any::Any, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    net::TcpListener,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpResponse, HttpResponseBuilder, HttpServer,
@@ -127,16 +132,20 @@ pub(crate) struct LinkState {
 pub(crate) fn server(
     listener: TcpListener,
     state: AppState,
-    workers: usize,
+    readers: Vec<Reader>,
     drain: Duration,
 ) -> std::io::Result<Server> {
-    let workers = workers.max(1);
+    let workers = readers.len();
     // actix-web counts connections per worker.
     let connections = state.settings.limits.connections.div_ceil(workers);
-    let edge = web::Data::new(serve::Edge::new(state));
+    let edge = serve::Edge::new(state);
+    let readers = Arc::new(Mutex::new(readers));
     let server = HttpServer::new(move || {
+        let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A worker that replaces one that panicked takes the reader that all threads may use.
+        let reader = readers.pop().unwrap_or_else(|| edge.state.reader.clone());
         App::new()
-            .app_data(edge.clone())
+            .app_data(web::Data::new(edge.with_reader(reader)))
             .default_service(web::to(serve::entry))
     })
     .workers(workers)

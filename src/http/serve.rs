@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     panic::AssertUnwindSafe,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,20 +29,24 @@ use super::{
     routes::{self, Operation, Run, Verb},
     single_line,
 };
-use crate::domain::{ErrorChain, RequestId};
+use crate::{
+    domain::{ErrorChain, RequestId},
+    store::Reader,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What all requests of the process share.
+/// What all requests of a thread share.
+#[derive(Clone)]
 pub(super) struct Edge {
     /// The rooms below.
     pub(super) state: AppState,
     /// The callers' buckets, by kind and name: all tokens of an owner share one.
-    pub(super) callers: Buckets<(&'static str, String)>,
+    pub(super) callers: Arc<Buckets<(&'static str, String)>>,
     /// The addresses' buckets.
-    pub(super) failed: FailedCredentials,
+    pub(super) failed: Arc<FailedCredentials>,
 }
 
 impl Edge {
@@ -50,10 +55,17 @@ impl Edge {
         let limits = &state.settings.limits;
         let interval = Duration::from_secs(1) / limits.rate_per_second.get();
         Self {
-            callers: Buckets::new("caller", interval, limits.burst),
-            failed: FailedCredentials::new(limits.failed_per_minute),
+            callers: Arc::new(Buckets::new("caller", interval, limits.burst)),
+            failed: Arc::new(FailedCredentials::new(limits.failed_per_minute)),
             state,
         }
+    }
+
+    /// The same with another reader.
+    pub(super) fn with_reader(&self, reader: Reader) -> Self {
+        let mut edge = self.clone();
+        edge.state.reader = reader;
+        edge
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     chain::Head,
     commit::lock,
     keys, log,
-    pool::Pool,
+    pool::{Home, Pool},
     schema::{self, MigrationState, SchemaError},
     service_keys::{self, StoredServiceKey},
     tokens::{self, StoredToken},
@@ -46,7 +46,7 @@ impl Admin {
             ..target.clone()
         };
         Ok(Self {
-            pool: Pool::open(&patient, 1, runtime).await?,
+            pool: Pool::open(&patient, 1, &Home::Runtime(runtime.clone())).await?,
         })
     }
 

@@ -1,8 +1,9 @@
 //! The one transaction: everything that the process writes to the log and to secrets goes through here.
 //!
-//! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. On PostgreSQL a batch takes four
-//! round trips: begin and lock, read, write, COMMIT. Each step begins after the one before has ended: only a
-//! statement that begins after the lock is held sees all that was committed before it (READ COMMITTED).
+//! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. On PostgreSQL a batch takes three
+//! round trips: begin, lock and read; write; COMMIT. One that creates secrets takes a fourth, to read which of
+//! their names are taken. Each step begins after the one before has ended: only a statement that begins after
+//! the lock is held sees all that was committed before it (READ COMMITTED).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +15,7 @@ use super::{
     chain::{Heads, LogEntry},
     gate::Gate,
     log,
-    present::read,
+    present::{look, prepare_looks, read},
     rows::statement,
     transaction::{Session, Transaction},
     write::write,
@@ -132,23 +133,31 @@ pub(super) async fn commit(
     opener: Opener,
     batch: Arc<Batch>,
 ) -> Result<Writer, StoreError> {
-    let locks: Vec<&str> = Log::ALL
-        .into_iter()
-        .filter(|log| batch.locks(*log))
-        .map(lock_sql)
-        .collect();
-    let begun = opener.begin(held, &locks.join("; ")).await?;
+    let begun = opener.begin(held, &first_statements(&batch)).await?;
     let Begun {
         transaction,
         session,
         results,
     } = &begun;
-    if transaction.get_database_backend() == DbBackend::Postgres
-        && (results.len() != locks.len() || results.iter().any(|rows| rows.len() != 1))
-    {
+    let locks = if transaction.get_database_backend() == DbBackend::Postgres {
+        Log::ALL.into_iter().filter(|log| batch.locks(*log)).count()
+    } else {
+        0
+    };
+    let (locked, rest) = results
+        .split_at_checked(locks)
+        .ok_or(StoreError::Corrupt("log_head"))?;
+    if locked.iter().any(|rows| rows.len() != 1) {
         return Err(StoreError::Corrupt("log_head"));
     }
-    let (present, primary) = read(transaction, batch.works(), batch.limits, batch.seen).await?;
+    let (present, primary) = read(
+        transaction,
+        rest.iter().flatten(),
+        batch.works(),
+        batch.limits,
+        batch.seen,
+    )
+    .await?;
     let Plan {
         outcomes,
         writes,
@@ -183,6 +192,22 @@ const fn lock_sql(log: Log) -> &'static str {
         Log::Changes => "SELECT 1 FROM log_head WHERE log = 'changes' FOR UPDATE",
         Log::Activity => "SELECT 1 FROM log_head WHERE log = 'activity' FOR UPDATE",
     }
+}
+
+/// What goes with BEGIN on PostgreSQL: the locks, and then the first look at what the batch is about. The server
+/// begins each when the one before has ended.
+fn first_statements(batch: &Batch) -> String {
+    let locks = Log::ALL.into_iter().filter(|log| batch.locks(*log));
+    let locks = locks.map(|log| format!("EXECUTE lock_{}", log.as_str()));
+    let rest = look(batch.works(), batch.limits, batch.seen);
+    locks.chain(rest).collect::<Vec<_>>().join("; ")
+}
+
+/// What a new writing connection of PostgreSQL prepares, for [`first_statements`].
+pub(super) fn prepare() -> String {
+    let lock = |log: Log| format!("PREPARE lock_{} AS {}", log.as_str(), lock_sql(log));
+    let [changes, activity] = Log::ALL.map(lock);
+    format!("{changes}; {activity}; {}", prepare_looks())
 }
 
 /// Locks the head of a log. SQLite's transaction is the only one that writes.

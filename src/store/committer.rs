@@ -4,17 +4,18 @@
 //! wait for, in a bounded queue, and the process's own items, which have a slot each and are never refused.
 
 use std::{
+    io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use tokio::{
-    runtime::Handle,
+    runtime::Builder,
     sync::{Notify, oneshot, watch},
-    task::JoinHandle,
 };
 
 use super::{
@@ -137,14 +138,17 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Starts the committer on `runtime`. `primary` is the key that the database names.
-    #[must_use]
+    /// Starts the committer on a thread of its own: a batch passes from one step to the next without waking
+    /// another thread. `primary` is the key that the database names. The receiver hears of its end.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
     pub(crate) fn start(
         target: Target,
-        runtime: &Handle,
         settings: CommitterSettings,
         primary: KeyId,
-    ) -> (Self, JoinHandle<()>) {
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let (admission, queue) = Admission::new(settings.queue);
         let shared = Arc::new(Shared {
             slots: Mutex::default(),
@@ -159,11 +163,19 @@ impl Committer {
             Arc::clone(&shared),
             queue,
             target,
-            runtime.clone(),
+            runtime.handle().clone(),
             settings,
         );
-        let task = runtime.spawn(worker.run());
-        (Self { admission, shared }, task)
+        let (ended, end) = oneshot::channel();
+        thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || {
+                runtime.block_on(worker.run());
+                runtime.shutdown_background();
+                // Nobody waits any more where the process ends without a drain.
+                let _ = ended.send(());
+            })?;
+        Ok((Self { admission, shared }, end))
     }
 
     /// Reserves a share of the queue for a command of `bytes`. Its caller's deadlines begin now.

@@ -43,7 +43,7 @@ pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
 pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};
-pub(crate) use pool::{Patience, ReplaceablePool};
+pub(crate) use pool::{Home, Patience, ReplaceablePool};
 pub(crate) use reader::{Check, Reader, Readiness};
 pub(crate) use retention::RetentionPolicy;
 pub(crate) use schema::{

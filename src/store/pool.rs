@@ -29,6 +29,24 @@ use super::{
 };
 use crate::domain::ErrorChain;
 
+/// On which runtime a pool's work runs, and its connections with it.
+#[derive(Debug, Clone)]
+pub(crate) enum Home {
+    /// On this one, whoever asks.
+    Runtime(Handle),
+    /// On that of whoever asks: no other thread is woken for a read. All who ask must be on one runtime.
+    Caller,
+}
+
+impl Home {
+    fn handle(&self) -> Handle {
+        match self {
+            Self::Runtime(handle) => handle.clone(),
+            Self::Caller => Handle::current(),
+        }
+    }
+}
+
 /// A pool whose tasks and connections can be given up as one.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -38,7 +56,7 @@ pub(super) struct Pool {
     /// One for each connection that reads may have.
     permits: Arc<Semaphore>,
     patience: Duration,
-    runtime: Handle,
+    home: Home,
 }
 
 impl Pool {
@@ -49,7 +67,7 @@ impl Pool {
     pub(super) async fn open(
         target: &Target,
         connections: u32,
-        runtime: &Handle,
+        home: &Home,
     ) -> Result<Self, StoreError> {
         let condemned = watch::Sender::new(false);
         let mut options = target.options(connections, &condemned);
@@ -61,7 +79,7 @@ impl Pool {
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(connections as usize)),
             patience: target.timeout,
-            runtime: runtime.clone(),
+            home: home.clone(),
         })
     }
 
@@ -111,7 +129,7 @@ impl Pool {
         E: From<StoreError> + Send + 'static,
     {
         let mut condemned = self.condemned.subscribe();
-        Running(self.runtime.spawn(async move {
+        Running(self.home.handle().spawn(async move {
             tokio::select! {
                 biased;
                 result = work => result,
@@ -169,7 +187,7 @@ struct Watched {
 #[derive(Debug)]
 pub(crate) struct ReplaceablePool {
     target: Target,
-    runtime: Handle,
+    home: Home,
     patience: Patience,
     watched: RwLock<Arc<Watched>>,
 }
@@ -181,13 +199,13 @@ impl ReplaceablePool {
     /// [`StoreError`] when the URL can't be used.
     pub(crate) async fn open(
         target: Target,
-        runtime: &Handle,
+        home: Home,
         patience: Patience,
     ) -> Result<Self, StoreError> {
-        let watched = RwLock::new(watched(&target, runtime).await?);
+        let watched = RwLock::new(watched(&target, &home).await?);
         Ok(Self {
             target,
-            runtime: runtime.clone(),
+            home,
             patience,
             watched,
         })
@@ -251,7 +269,7 @@ impl ReplaceablePool {
         }
         let overdue = 1 + watched.overdue.fetch_add(1, Ordering::Relaxed);
         let (pool, watched) = (Arc::clone(self), Arc::clone(watched));
-        self.runtime.spawn(async move {
+        self.home.handle().spawn(async move {
             // Whether it ends, and how, concerns nobody any more.
             let ended = overdue < pool.patience.overdue
                 && timeout_at(began + LONGEST_OVERDUE, task.finish())
@@ -267,7 +285,7 @@ impl ReplaceablePool {
     }
 
     async fn replace(&self, late: &Arc<Watched>) {
-        let fresh = match watched(&self.target, &self.runtime).await {
+        let fresh = match watched(&self.target, &self.home).await {
             Ok(fresh) => fresh,
             Err(error) => {
                 tracing::error!(error = %ErrorChain(&error), "the connections can't be replaced");
@@ -289,9 +307,9 @@ impl ReplaceablePool {
     }
 }
 
-async fn watched(target: &Target, runtime: &Handle) -> Result<Arc<Watched>, StoreError> {
+async fn watched(target: &Target, home: &Home) -> Result<Arc<Watched>, StoreError> {
     Ok(Arc::new(Watched {
-        pool: Pool::open(target, target.max_connections, runtime).await?,
+        pool: Pool::open(target, target.max_connections, home).await?,
         overdue: AtomicU32::new(0),
     }))
 }

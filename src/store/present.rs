@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use sea_orm::{FromQueryResult, prelude::Uuid};
+use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, prelude::Uuid};
 
 use super::{
     StoreError,
@@ -23,7 +23,7 @@ pub(super) struct Present {
     pub(super) heads: Heads,
     /// The keys that may seal.
     pub(super) active_keys: HashSet<KeyId>,
-    /// The secrets that the batch names (with the right owner), by ID.
+    /// The secrets that the batch names, by ID, whoever's they are: `apply` compares the owner of each change.
     pub(super) secrets: HashMap<SecretId, Secret>,
     /// Those of them that have more versions than are kept: the limit was higher before.
     pub(super) surplus: HashSet<SecretId>,
@@ -51,45 +51,112 @@ struct FoundRow {
     bytes2: Option<Vec<u8>>,
 }
 
-/// Reads what the batch is about, and which key is the primary one. Of each log that the batch appends to, it
-/// proves that the log still holds the last event that this process saw in it.
+/// What a new writing connection of PostgreSQL prepares, for [`look`].
+pub(super) fn prepare_looks() -> String {
+    let seen = "(SELECT $1 AS seen) AS r";
+    let keys = "(SELECT 'active' AS state) AS r";
+    let secrets = "(SELECT u.id, $2 AS kept FROM unnest($3) AS u(id)) AS r";
+    let with = |sql: &str, rows| sql.replace("{rows}", rows);
+    format!(
+        "PREPARE look_changes(BIGINT, BIGINT, UUID[]) AS {} UNION ALL {} UNION ALL {}; \
+         PREPARE look_activity(BIGINT) AS {}",
+        with(CHANGES_HEAD, seen),
+        with(KEYS, keys),
+        with(SECRETS, secrets),
+        with(ACTIVITY_HEAD, seen),
+    )
+}
+
+/// The statements of a writing connection of PostgreSQL that look at what a batch is about: they go with BEGIN.
+/// No value in them is a text.
+pub(super) fn look(works: &[Work], limits: Limits, seen: Heads) -> Vec<String> {
+    let mut looks = Vec::new();
+    let changes: Vec<&Change> = changes(works).collect();
+    if !changes.is_empty() {
+        let ids: Vec<String> = wanted(&changes).iter().map(Uuid::to_string).collect();
+        looks.push(format!(
+            "EXECUTE look_changes({}, {}, '{{{}}}')",
+            position(seen.changes),
+            kept(limits),
+            ids.join(",")
+        ));
+    }
+    if has_accesses(works) {
+        let position = position(seen.activity);
+        looks.push(format!("EXECUTE look_activity({position})"));
+    }
+    looks
+}
+
+/// Reads what the batch is about, and which key is the primary one. `looked` is what [`look`] found. Of each log
+/// that the batch appends to, it proves that the log still holds the last event that this process saw in it.
 ///
 /// # Errors
 /// [`StoreError`], and [`StoreError::LogBroken`] when a log lost that event.
 pub(super) async fn read(
     transaction: &Transaction,
+    looked: impl Iterator<Item = &QueryResult>,
     works: &[Work],
     limits: Limits,
     seen: Heads,
 ) -> Result<(Present, Option<KeyId>), StoreError> {
-    let changes: Vec<&Change> = works.iter().flat_map(Work::changes).collect();
-    let accesses = works.iter().any(|work| matches!(work, Work::Accesses(_)));
+    let changes: Vec<&Change> = changes(works).collect();
     let mut queries = Vec::new();
-    if !changes.is_empty() {
-        queries.extend([
-            Bulk::of_some(seen_position(seen.changes), CHANGES_HEAD),
-            Bulk::of_some(Rows::default().texts("state", ["active"].into_iter()), KEYS),
-            secrets(&changes, limits),
-            names(&changes),
-            owners(&changes),
-        ]);
+    if transaction.get_database_backend() == DbBackend::Sqlite {
+        if !changes.is_empty() {
+            queries.extend([
+                Bulk::of_some(seen_position(seen.changes), CHANGES_HEAD),
+                Bulk::of_some(Rows::default().texts("state", ["active"].into_iter()), KEYS),
+                secrets(&changes, limits),
+            ]);
+        }
+        if has_accesses(works) {
+            queries.push(Bulk::of_some(seen_position(seen.activity), ACTIVITY_HEAD));
+        }
     }
-    if accesses {
-        queries.push(Bulk::of_some(seen_position(seen.activity), ACTIVITY_HEAD));
-    }
+    queries.extend([names(&changes), owners(&changes)]);
     let mut found = Reading {
         seen,
         primary: None,
         present: Present::default(),
     };
+    for row in looked {
+        found.add(FoundRow::from_query_result(row, "")?)?;
+    }
     for row in transaction.read::<FoundRow>(queries).await? {
         found.add(row)?;
     }
     let heads = found.present.heads;
-    if (heads.changes.is_none() && !changes.is_empty()) || (heads.activity.is_none() && accesses) {
+    if (heads.changes.is_none() && !changes.is_empty())
+        || (heads.activity.is_none() && has_accesses(works))
+    {
         return Err(StoreError::Corrupt("log_head"));
     }
     Ok((found.present, found.primary))
+}
+
+fn changes(works: &[Work]) -> impl Iterator<Item = &Change> {
+    works.iter().flat_map(Work::changes)
+}
+
+fn has_accesses(works: &[Work]) -> bool {
+    works.iter().any(|work| matches!(work, Work::Accesses(_)))
+}
+
+/// The secrets that are updated or deleted.
+fn wanted(changes: &[&Change]) -> BTreeSet<Uuid> {
+    let is_there = |change: &&&Change| !matches!(change.action, Action::Create { .. });
+    let wanted = changes.iter().filter(is_there);
+    wanted.map(|change| change.secret_id.get()).collect()
+}
+
+fn kept(limits: Limits) -> i64 {
+    signed(limits.versions.max(1))
+}
+
+/// No event has position 0: nothing was seen yet.
+fn position(seen: Option<Head>) -> i64 {
+    signed(seen.map_or(0, |head| head.position))
 }
 
 macro_rules! head {
@@ -101,11 +168,11 @@ macro_rules! head {
              h.primary_kek_id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
              h.epoch AS number1, COALESCE(e.epoch, h.cut_epoch) AS number2, \
              COALESCE(e.position, h.cut_position) AS number3, h.cut_epoch AS number4, \
-             h.cut_position AS number5, COALESCE(e.hash, h.cut_hash) AS bytes1, s.hash AS bytes2 \
+             h.cut_position AS number5, COALESCE(e.hash, h.cut_hash) AS bytes1, \
+             (SELECT s.hash FROM events s WHERE s.log = '", $log, "' AND s.position = r.seen) AS bytes2 \
              FROM {rows} JOIN log_head h ON h.log = '", $log, "' \
              LEFT JOIN (SELECT epoch, position, hash FROM events WHERE log = '", $log, "' \
-             ORDER BY position DESC LIMIT 1) e ON TRUE \
-             LEFT JOIN events s ON s.log = '", $log, "' AND s.position = r.seen"
+             ORDER BY position DESC LIMIT 1) e ON TRUE"
         )
     };
 }
@@ -116,12 +183,11 @@ const CHANGES_HEAD: &str = head!("changes");
 /// The same of `activity`.
 const ACTIVITY_HEAD: &str = head!("activity");
 
-/// No event has position 0: nothing was seen yet.
 fn seen_position(seen: Option<Head>) -> Rows<'static> {
-    let position = seen.map_or(0, |head| head.position);
-    Rows::default().numbers("seen", [signed(position)].into_iter())
+    Rows::default().numbers("seen", [position(seen)].into_iter())
 }
 
+/// The keys that may seal.
 const KEYS: &str = "SELECT 'key' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
      k.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
      CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
@@ -129,28 +195,23 @@ const KEYS: &str = "SELECT 'key' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS
      CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
      FROM {rows} JOIN keys k ON k.state = r.state";
 
-/// The secrets that are updated or deleted, if they are their caller's. `number5` counts the version below
-/// those that are kept: there is one only while the limit was higher before.
-fn secrets<'a>(changes: &[&'a Change], limits: Limits) -> Bulk<'a> {
-    let wanted: BTreeSet<_> = changes
-        .iter()
-        .filter(|change| !matches!(change.action, Action::Create { .. }))
-        .map(|change| (change.secret_id, &change.owner))
-        .collect();
-    let kept = signed(limits.versions.max(1));
+/// The secrets that are updated or deleted, whoever's they are. `number5` counts the version below those that are
+/// kept: there is one only while the limit was higher before.
+const SECRETS: &str = "SELECT 'secret' AS kind, s.id AS id, v.version_id AS version_id, s.name AS text1, \
+     s.provider AS text2, s.owner AS text3, s.version AS number1, s.sequence AS number2, \
+     s.created_at AS number3, s.updated_at AS number4, \
+     (SELECT count(*) FROM secret_versions o \
+      WHERE o.secret_id = s.id AND o.version = s.version - r.kept) AS number5, \
+     CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+     FROM {rows} JOIN secrets s ON s.id = r.id \
+     JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version";
+
+fn secrets<'a>(changes: &[&Change], limits: Limits) -> Bulk<'a> {
+    let wanted = wanted(changes);
     let rows = Rows::default()
-        .uuids("id", wanted.iter().map(|(id, _)| id.get()))
-        .texts("owner", wanted.iter().map(|(_, owner)| owner.as_str()))
-        .numbers("kept", wanted.iter().map(|_| kept));
-    let sql = "SELECT 'secret' AS kind, s.id AS id, v.version_id AS version_id, s.name AS text1, \
-         s.provider AS text2, s.owner AS text3, s.version AS number1, s.sequence AS number2, \
-         s.created_at AS number3, s.updated_at AS number4, \
-         (SELECT count(*) FROM secret_versions o \
-          WHERE o.secret_id = s.id AND o.version = s.version - r.kept) AS number5, \
-         CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
-         FROM {rows} JOIN secrets s ON s.id = r.id AND s.owner = r.owner \
-         JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version";
-    Bulk::of_some(rows, sql)
+        .uuids("id", wanted.iter().copied())
+        .numbers("kept", wanted.iter().map(|_| kept(limits)));
+    Bulk::of_some(rows, SECRETS)
 }
 
 /// Which of the names that are to be created are taken.

@@ -1,9 +1,6 @@
-//! The readers' pool, and all that the service reads.
+//! Pools of reading connections, and all that the service reads.
 
 use std::{sync::Arc, time::Duration};
-
-use migration::Migrator;
-use tokio::runtime::Handle;
 
 use super::{
     StoreError, Target, UnsafeDatabase,
@@ -12,7 +9,7 @@ use super::{
     error::ReadError,
     keys::{self, StoredKey},
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
-    pool::{Patience, ReplaceablePool},
+    pool::{Home, Patience, ReplaceablePool},
     read_connection::ReadConnection,
     schema::{self, SchemaError},
     secrets::{self, Resolution, Selection},
@@ -21,6 +18,7 @@ use super::{
     tokens::StoredToken,
 };
 use crate::domain::{Cursor, Log, Owner, SealedMask, Secret, SecretId, SecretName};
+use migration::Migrator;
 
 /// So many reads that are overdue together replace the pool.
 const OVERDUE: u32 = 3;
@@ -57,19 +55,44 @@ pub(crate) struct Readiness {
 }
 
 impl Reader {
-    /// A reader whose pool connects when it must.
+    /// A reader whose pool connects when it must, and whose work runs there.
     ///
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
-    pub(crate) async fn open(target: Target, runtime: &Handle) -> Result<Self, StoreError> {
+    pub(crate) async fn open(target: Target, home: Home) -> Result<Self, StoreError> {
         let patience = Patience {
             deadline: target.timeout + GRACE,
             overdue: OVERDUE,
         };
-        let pool = ReplaceablePool::open(target, runtime, patience).await?;
+        let pool = ReplaceablePool::open(target, home, patience).await?;
         Ok(Self {
             pool: Arc::new(pool),
         })
+    }
+
+    /// A reader for the process itself, and one for each of so many threads, which runs its reads on that thread's
+    /// own runtime. The first has a quarter of the target's connections, the others share the rest; each has at
+    /// least one.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub(crate) async fn open_all(
+        target: &Target,
+        home: Home,
+        threads: usize,
+    ) -> Result<(Self, Vec<Self>), StoreError> {
+        let with = |connections: u32| Target {
+            max_connections: connections.max(1),
+            ..target.clone()
+        };
+        let own = (target.max_connections / 4).max(1);
+        let rest = target.max_connections.saturating_sub(own);
+        let each = rest / u32::try_from(threads).unwrap_or(u32::MAX).max(1);
+        let mut readers = Vec::new();
+        for _ in 0..threads {
+            readers.push(Self::open(with(each), Home::Caller).await?);
+        }
+        Ok((Self::open(with(own), home).await?, readers))
     }
 
     /// Refuses a database whose settings could lose acknowledged writes.

@@ -7,13 +7,19 @@ use sea_orm::QueryResult;
 use tokio::runtime::Handle;
 
 use super::{
-    StoreError,
+    StoreError, commit,
     connection::Target,
-    pool::Pool,
+    pool::{Home, Pool},
     transaction::{Connection, Session, Transaction},
     wal::WRITERS_LIMIT,
 };
 use crate::domain::ErrorChain;
+
+/// The few large statements of a batch are planned once for a connection: planning one takes longer than running
+/// it. A plan that was made while the tables were empty must be good when they are large, so the rows that are
+/// looked up are always the inner side of a nested loop.
+const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; \
+     SET enable_mergejoin = off; SET enable_material = off";
 
 /// The writing connection, between two transactions.
 #[derive(Debug)]
@@ -65,14 +71,17 @@ impl Opener {
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
     pub(super) async fn pool(&self) -> Result<Pool, StoreError> {
-        Pool::open(&self.target, 1, &self.runtime).await
+        Pool::open(&self.target, 1, &Home::Runtime(self.runtime.clone())).await
     }
 
     async fn open(&self) -> Result<Writer, StoreError> {
         let mut connection = self.pool().await?.take().await?;
-        if self.is_sqlite() {
-            connection.script(WRITERS_LIMIT.to_owned()).await?;
-        }
+        let script = if self.is_sqlite() {
+            WRITERS_LIMIT.to_owned()
+        } else {
+            format!("{PLAN_ONCE}; {}", commit::prepare())
+        };
+        connection.script(script).await?;
         let session = connection.session().await?;
         Ok(Writer {
             connection,

@@ -28,8 +28,8 @@ use super::{
 use crate::{
     domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
     store::{
-        Patience, ReplaceablePool, SchemaError, StoreError, Target, Transaction, UnsafeDatabase,
-        migrate_up, missing_migration, refuse_unsafe,
+        Home, Patience, ReplaceablePool, SchemaError, StoreError, Target, Transaction,
+        UnsafeDatabase, migrate_up, missing_migration, refuse_unsafe,
     },
 };
 
@@ -95,7 +95,7 @@ impl AuditStore {
             deadline: DEADLINE,
             overdue: 1,
         };
-        let pool = ReplaceablePool::open(target, runtime, patience).await?;
+        let pool = ReplaceablePool::open(target, Home::Runtime(runtime.clone()), patience).await?;
         Ok(Self {
             pool: Arc::new(pool),
         })

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::{
     runtime::Handle,
-    task::JoinHandle,
+    sync::oneshot,
     time::{Instant, sleep},
 };
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use crate::{
     },
     keys,
     settings::Settings,
-    store::{Committer, Missing, Reader},
+    store::{Committer, Home, Missing, Reader},
 };
 
 /// How long the import is tried again when the database is busy.
@@ -138,15 +138,14 @@ fn read(text: &str, settings: &Settings) -> Result<Vec<FileSecret>, String> {
 }
 
 impl Importer {
-    async fn open(settings: Settings) -> Result<(Self, JoinHandle<()>), CommandError> {
-        let runtime = Handle::current();
+    async fn open(settings: Settings) -> Result<(Self, oneshot::Receiver<()>), CommandError> {
         let target = app::target(&settings, Missing::Refuse);
         let keyring = app::keyring(&settings)?;
-        let reader = Reader::open(target.clone(), &runtime).await?;
+        let reader = Reader::open(target.clone(), Home::Runtime(Handle::current())).await?;
         reader.refuse_old_schema().await?;
         let primary = keys::verify(&reader, &target, &keyring).await?;
         let limits = app::committer_settings(&settings);
-        let (committer, committing) = Committer::start(target, &runtime, limits, primary);
+        let (committer, committing) = Committer::start(target, limits, primary)?;
         let importer = Self {
             reader,
             committer,
