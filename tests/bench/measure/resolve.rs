@@ -1,0 +1,44 @@
+//! What it costs to hand out a value, by how that is recorded.
+
+use crate::{
+    load::{Kind, Measured},
+    options::Options,
+    support::{postgres::Postgres, service::Deployment},
+    table::{Sheet, Table, medians, milliseconds, thousands},
+    world::World,
+};
+
+pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
+    let server = Postgres::shared();
+    let records = ["commit", "async", "off"];
+    let worlds = records.map(|record| {
+        let deployment = Deployment::postgres(&server.database()).raised_limits();
+        World::start(deployment.set("ACTIVITY__RECORD", record).prepare(), 10)
+    });
+    let points: Vec<(usize, usize)> = (0..records.len())
+        .flat_map(|record| [(record, 1), (record, 16)])
+        .collect();
+    let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); points.len()];
+    for _ in 0..options.rounds {
+        for (index, (record, clients)) in points.iter().enumerate() {
+            let world = &worlds[*record];
+            let job = world.job(Kind::Resolve, &world.secrets.names, *clients, options);
+            measured[index].push(job.run());
+        }
+    }
+    let head = ["activity.record", "clients", "resolves/s", "p50", "p99"];
+    let mut table = Table::new("Resolve on PostgreSQL, one name", "", &head);
+    for ((record, clients), rounds) in points.iter().zip(&measured) {
+        let one = medians(rounds);
+        let record = records[*record];
+        sheet.put(&format!("resolve/{record}@{clients}"), one.rate);
+        table.row(vec![
+            record.to_owned(),
+            clients.to_string(),
+            thousands(one.rate),
+            milliseconds(one.p50),
+            milliseconds(one.p99),
+        ]);
+    }
+    sheet.add(table);
+}
