@@ -1,12 +1,17 @@
 //! What clients notice while the service also removes old events, expires versions and serves pages at full speed.
 
+use std::time::Duration;
+
 use crate::{
     ballast,
     load::{Job, Kind, Measured},
     options::Options,
     sizes::Sizes,
-    support::{postgres::Postgres, service::Deployment},
-    table::{Sheet, Table, medians, milliseconds, thousands},
+    support::{
+        postgres::{Postgres, psql},
+        service::Deployment,
+    },
+    table::{Sheet, Table, medians, thousands},
     world::{Secrets, World, address},
 };
 
@@ -24,7 +29,7 @@ struct Beside<'a> {
 pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let server = Postgres::start_private();
     let deployment = Deployment::postgres(&server.database()).raised_limits();
-    let world = World::start(deployment.prepare(), options.secrets);
+    let world = World::start(deployment.prepare(), options.secrets, options);
     let sizes = Sizes::of(world.deployment.database());
     drop(world);
     // No warm-up: most versions that are too many go with the first PUTs.
@@ -37,7 +42,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
         &sizes,
     );
     ballast::settle(deployment.database());
-    let world = World::start(deployment, options.secrets);
+    let world = World::start(deployment, options.secrets, options);
     let World {
         deployment,
         secrets,
@@ -60,19 +65,20 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let (without, with, pages) = (medians(&without), medians(&with), medians(&pages));
     sheet.put("beside/without", without.p99);
     sheet.put("beside/with", with.p99);
+    let cut = "SELECT cut_position FROM log_head WHERE log = 'changes'";
+    let removed: f64 = psql(beside.deployment.database(), cut)
+        .parse()
+        .expect("a position");
+    assert!(removed > 0.0, "retention removed events");
     let note = format!(
-        "PUTs by {CLIENTS} clients on PostgreSQL; retention removed events, each secret's versions were cut to 10, and \
+        "PUTs by {CLIENTS} clients on PostgreSQL. Retention removed {} events, each secret's versions were cut to 10, and \
          a reader got {} pages of 1,000 events a second.",
+        thousands(removed),
         thousands(pages.rate)
     );
     let mut table = Table::new("Beside other work", &note, &["", "PUTs/s", "p50", "p99"]);
     for (title, one) in [("the load alone", without), ("with all of it", with)] {
-        let cells = [
-            thousands(one.rate),
-            milliseconds(one.p50),
-            milliseconds(one.p99),
-        ];
-        table.row(std::iter::once(title.to_owned()).chain(cells).collect());
+        table.row(one.row(&[title]));
     }
     sheet.add(table);
 }
@@ -97,20 +103,16 @@ impl Beside<'_> {
     }
 
     fn job(&self, kind: Kind, address: &str) -> Job {
-        let reads = kind == Kind::Page;
+        let (token, clients) = if kind == Kind::Page {
+            (&self.reader, 1)
+        } else {
+            (&self.secrets.token, CLIENTS)
+        };
+        let work = (kind, &*self.secrets.ids);
+        let job = Job::new(self.options, address, token, work, clients);
         Job {
-            addresses: vec![address.to_owned()],
-            token: if reads {
-                self.reader.clone()
-            } else {
-                self.secrets.token.clone()
-            },
-            kind,
-            secrets: self.secrets.ids.clone(),
-            clients: if reads { 1 } else { CLIENTS },
-            warm_up: std::time::Duration::ZERO,
-            seconds: self.options.seconds(),
-            each: None,
+            warm_up: Duration::ZERO,
+            ..job
         }
     }
 }

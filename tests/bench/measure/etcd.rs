@@ -60,17 +60,8 @@ impl Etcd {
     }
 
     pub(crate) fn run(&self, keys: &[String], clients: usize, options: &Options) -> Measured {
-        let job = Job {
-            addresses: vec![self.address.clone()],
-            token: String::new(),
-            kind: Kind::Etcd,
-            secrets: keys.to_vec(),
-            clients,
-            warm_up: options.warm_up(),
-            seconds: options.seconds(),
-            each: None,
-        };
-        job.run()
+        let work = (Kind::Etcd, keys);
+        Job::new(options, &self.address, "", work, clients).run()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         postgres::{Postgres, psql},
         service::Deployment,
     },
-    table::{Sheet, Table, medians, milliseconds, thousands},
+    table::{Sheet, Table, medians},
     world::{Secrets, World, address, resident},
 };
 
@@ -68,7 +68,7 @@ impl Grown {
         ballast::secrets(url, size.secrets, sizes);
         ballast::events(url, size.events, sizes);
         ballast::settle(url);
-        let world = World::start(deployment, CHANGED);
+        let world = World::start(deployment, CHANGED, options);
         world.fill(options);
         let World {
             deployment,
@@ -84,16 +84,8 @@ impl Grown {
     /// Runs a load against a service that has just started; and its resident memory afterwards, in MiB.
     fn measure(&self, secrets: &Secrets, options: &Options) -> (Measured, f64) {
         let replica = self.deployment.serve();
-        let job = Job {
-            addresses: vec![address(&replica)],
-            token: secrets.token.clone(),
-            kind: Kind::Put,
-            secrets: secrets.ids.clone(),
-            clients: CLIENTS,
-            warm_up: options.warm_up(),
-            seconds: options.seconds(),
-            each: None,
-        };
+        let (address, work) = (address(&replica), (Kind::Put, &*secrets.ids));
+        let job = Job::new(options, &address, &secrets.token, work, CLIENTS);
         let measured = job.run();
         sleep(Duration::from_secs(2));
         (measured, resident(replica.id()) / 1024.0)
@@ -118,7 +110,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let server = Postgres::start_private();
     let sizes = {
         let deployment = Deployment::postgres(&server.database()).raised_limits();
-        let world = World::start(deployment.prepare(), 1);
+        let world = World::start(deployment.prepare(), 1, options);
         Sizes::of(world.deployment.database())
     };
     let grown = SIZES.each_ref().map(|size| {
@@ -156,13 +148,7 @@ fn table(rows: &[Measured], anywhere: &Measured, memory: f64) -> Table {
     let titles = SIZES.iter().map(|size| size.title);
     let titles = titles.chain(["10⁶ secrets, all over"]);
     for (title, one) in titles.zip(rows.iter().chain([anywhere])) {
-        table.row(vec![
-            title.to_owned(),
-            format!("{:.0}", 1e6 / one.rate),
-            thousands(one.rate),
-            milliseconds(one.p50),
-            milliseconds(one.p99),
-        ]);
+        table.row(one.row(&[title, &format!("{:.0}", 1e6 / one.rate)]));
     }
     table
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let deployment = Deployment::postgres(&server.database())
         .broker(&broker.url(), &exchange)
         .raised_limits();
-    let world = World::start(deployment.prepare(), 200);
+    let world = World::start(deployment.prepare(), 200, options);
     let runtime = Runtime::new().expect("a runtime");
     let rounds: Vec<(f64, f64)> = (0..options.rounds)
         .map(|_| runtime.block_on(round(&world, options, (&broker.url(), &exchange))))

@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::wire::Wire;
+use crate::{
+    options::Options,
+    table::{milliseconds, thousands},
+    wire::Wire,
+};
 
 /// The value of each PUT.
 pub(crate) const VALUE: &str = "sk-benchmark-0123456789abcdefghij";
@@ -73,10 +77,13 @@ impl Kind {
             let length = body.len();
             format!("content-type: application/json\r\ncontent-length: {length}\r\n")
         };
-        format!(
-            "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n{content}\r\n{body}"
-        )
-        .into_bytes()
+        let credential = if token.is_empty() {
+            String::new()
+        } else {
+            format!("authorization: Bearer {token}\r\n")
+        };
+        format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{credential}{content}\r\n{body}")
+            .into_bytes()
     }
 
     fn expected(self) -> u16 {
@@ -105,6 +112,26 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// As long as the options say, at one server.
+    pub(crate) fn new(
+        options: &Options,
+        address: &str,
+        token: &str,
+        (kind, secrets): (Kind, &[String]),
+        clients: usize,
+    ) -> Self {
+        Self {
+            addresses: vec![address.to_owned()],
+            token: token.to_owned(),
+            kind,
+            secrets: secrets.to_vec(),
+            clients,
+            warm_up: options.warm_up(),
+            seconds: options.seconds(),
+            each: None,
+        }
+    }
+
     /// So many requests in all, as fast as they are answered.
     pub(crate) fn of_count(mut self, count: usize) -> Self {
         self.each = Some(count.div_ceil(self.clients));
@@ -157,6 +184,16 @@ pub(crate) struct Measured {
     /// The IDs of what was created.
     #[serde(default)]
     pub(crate) created: Vec<String>,
+}
+
+impl Measured {
+    /// Rate, p50 and p99, for a table that has these columns after its first ones.
+    pub(crate) fn row(&self, first: &[&str]) -> Vec<String> {
+        let rate = thousands(self.rate);
+        let own = [rate, milliseconds(self.p50), milliseconds(self.p99)];
+        let first = first.iter().map(ToString::to_string);
+        first.chain(own).collect()
+    }
 }
 
 /// The load process itself.

@@ -120,9 +120,14 @@ impl Site {
     }
 
     fn of(deployment: Deployment, options: &Options) -> Self {
-        let world = World::start(deployment, options.secrets);
+        let world = World::start(deployment, options.secrets, options);
         world.fill(options);
-        let listed = Secrets::create(&world.deployment, &world.replica, "lister", LISTED);
+        let listed = Secrets::create(
+            (&world.deployment, &world.replica),
+            "lister",
+            LISTED,
+            options,
+        );
         Self {
             world,
             listed,
@@ -228,9 +233,12 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     tables(&medians.collect(), options, sheet);
 }
 
-/// In a smoke run only PUTs are measured with one client.
+/// In a smoke run few are measured with one client.
 fn is_wanted(series: &Series, clients: usize, options: &Options) -> bool {
-    let with_one = matches!(series.who, Who::Rekey(Kind::Put, true) | Who::Python);
+    let with_one = matches!(
+        series.who,
+        Who::Rekey(Kind::Put, true) | Who::Pgbench(Script::Transaction, true) | Who::Python
+    );
     !options.is_smoke() || clients > 1 || with_one
 }
 

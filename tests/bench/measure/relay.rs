@@ -41,7 +41,7 @@ fn relayed(
 ) -> f64 {
     let exchange = format!("bench.{}", uuid::Uuid::new_v4().simple());
     let deployment = Deployment::postgres(&server.database()).raised_limits();
-    let mut world = World::start(deployment.prepare(), secrets);
+    let mut world = World::start(deployment.prepare(), secrets, options);
     let job = world.job(Kind::Put, &world.secrets.ids, 64, options);
     let put = job.of_count(events).run().count;
     assert_eq!(world.replica.terminate(), Some(0), "the service drains");

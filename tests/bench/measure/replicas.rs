@@ -4,7 +4,7 @@ use crate::{
     load::{Kind, Measured},
     options::Options,
     support::{postgres::Postgres, service::Deployment},
-    table::{Sheet, Table, medians, milliseconds, thousands},
+    table::{Sheet, Table, medians},
     world::{World, address},
 };
 
@@ -14,7 +14,7 @@ const REPLICAS: [usize; 3] = [1, 2, 4];
 pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let server = Postgres::start_private();
     let deployment = Deployment::postgres(&server.database()).raised_limits();
-    let world = World::start(deployment.prepare(), options.secrets);
+    let world = World::start(deployment.prepare(), options.secrets, options);
     world.fill(options);
     let mut measured: [Vec<Measured>; REPLICAS.len()] = Default::default();
     for _ in 0..options.rounds {
@@ -31,12 +31,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     for (count, rounds) in REPLICAS.iter().zip(&measured) {
         let one = medians(rounds);
         sheet.put(&format!("replicas/{count}"), one.rate);
-        let cells = [
-            thousands(one.rate),
-            milliseconds(one.p50),
-            milliseconds(one.p99),
-        ];
-        table.row(std::iter::once(count.to_string()).chain(cells).collect());
+        table.row(one.row(&[&count.to_string()]));
     }
     sheet.add(table);
 }

@@ -4,7 +4,7 @@ use crate::{
     load::{Kind, Measured},
     options::Options,
     support::{postgres::Postgres, service::Deployment},
-    table::{Sheet, Table, medians, milliseconds, thousands},
+    table::{Sheet, Table, medians},
     world::World,
 };
 
@@ -13,7 +13,11 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let records = ["commit", "async", "off"];
     let worlds = records.map(|record| {
         let deployment = Deployment::postgres(&server.database()).raised_limits();
-        World::start(deployment.set("ACTIVITY__RECORD", record).prepare(), 10)
+        World::start(
+            deployment.set("ACTIVITY__RECORD", record).prepare(),
+            10,
+            options,
+        )
     });
     let points: Vec<(usize, usize)> = (0..records.len())
         .flat_map(|record| [(record, 1), (record, 16)])
@@ -32,13 +36,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
         let one = medians(rounds);
         let record = records[*record];
         sheet.put(&format!("resolve/{record}@{clients}"), one.rate);
-        table.row(vec![
-            record.to_owned(),
-            clients.to_string(),
-            thousands(one.rate),
-            milliseconds(one.p50),
-            milliseconds(one.p99),
-        ]);
+        table.row(one.row(&[record, &clients.to_string()]));
     }
     sheet.add(table);
 }

@@ -34,7 +34,11 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     let server = Postgres::start_private_with(&["shared_preload_libraries=pg_stat_statements"]);
     let url = server.database();
     psql(&url, "CREATE EXTENSION pg_stat_statements");
-    let world = World::start(Deployment::postgres(&url).raised_limits().prepare(), 10);
+    let world = World::start(
+        Deployment::postgres(&url).raised_limits().prepare(),
+        10,
+        options,
+    );
     world.fill(options);
     let statements = || {
         psql(&url, "SELECT pg_stat_statements_reset()");

@@ -69,7 +69,7 @@ fn head(bytes: &[u8]) -> Option<(u16, Range<usize>)> {
     let length = bytes[..end]
         .split(|byte| *byte == b'\n')
         .find(|line| line.len() > LENGTH.len() && line[..LENGTH.len()].eq_ignore_ascii_case(LENGTH))
-        .expect("the answer says how long it is");
+        .unwrap_or_else(|| panic!("no length: {}", String::from_utf8_lossy(bytes)));
     let length = std::str::from_utf8(&length[LENGTH.len()..]).expect("a length");
     let length: usize = length.trim().parse().expect("a length");
     let status = status.parse().expect("a status");

@@ -1,7 +1,5 @@
 //! A service that is ready to be measured: running, with secrets that have as many versions as are kept.
 
-use std::time::Duration;
-
 use crate::{
     load::{Job, Kind},
     options::Options,
@@ -33,9 +31,9 @@ pub(crate) struct Secrets {
 }
 
 impl World {
-    pub(crate) fn start(deployment: Deployment, count: usize) -> Self {
+    pub(crate) fn start(deployment: Deployment, count: usize, options: &Options) -> Self {
         let replica = deployment.serve();
-        let secrets = Secrets::create(&deployment, &replica, "bench", count);
+        let secrets = Secrets::create((&deployment, &replica), "bench", count, options);
         Self {
             replica,
             deployment,
@@ -57,38 +55,28 @@ impl World {
         clients: usize,
         options: &Options,
     ) -> Job {
-        Job {
-            addresses: vec![address(&self.replica)],
-            token: self.secrets.token.clone(),
-            kind,
-            secrets: secrets.to_vec(),
+        let token = &self.secrets.token;
+        Job::new(
+            options,
+            &address(&self.replica),
+            token,
+            (kind, secrets),
             clients,
-            warm_up: options.warm_up(),
-            seconds: options.seconds(),
-            each: None,
-        }
+        )
     }
 }
 
 impl Secrets {
     pub(crate) fn create(
-        deployment: &Deployment,
-        replica: &Replica,
+        (deployment, replica): (&Deployment, &Replica),
         owner: &str,
         count: usize,
+        options: &Options,
     ) -> Self {
         let token = deployment.token(owner, &SCOPES);
         let names: Vec<_> = (0..count).map(|number| format!("BENCH_{number}")).collect();
-        let job = Job {
-            addresses: vec![address(replica)],
-            token: token.clone(),
-            kind: Kind::Create,
-            secrets: names.clone(),
-            clients: 16.min(count),
-            warm_up: Duration::ZERO,
-            seconds: Duration::ZERO,
-            each: None,
-        };
+        let (work, clients) = ((Kind::Create, &*names), 16.min(count));
+        let job = Job::new(options, &address(replica), &token, work, clients);
         let ids = job.of_count(count).run().created;
         assert_eq!(ids.len(), count, "every secret was created");
         Self { token, ids, names }
