@@ -27,7 +27,7 @@ struct Beside<'a> {
 }
 
 pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
-    let server = Postgres::start_private();
+    let server = Postgres::shared();
     let deployment = Deployment::postgres(&server.database()).raised_limits();
     let world = World::start(deployment.prepare(), options.secrets, options);
     let sizes = Sizes::of(world.deployment.database());

@@ -44,12 +44,15 @@ mod targets;
 mod wire;
 mod world;
 
+use std::time::Instant;
+
 use options::{Options, Part, Without};
 use table::Sheet;
 
-type Run = fn(&Options, &mut Sheet);
+/// A part, the word that leaves it out of a report, and what measures it.
+type Row = (Part, Option<Without>, fn(&Options, &mut Sheet));
 
-const PARTS: [(Part, Option<Without>, Run); 8] = [
+const PARTS: [Row; 8] = [
     (Part::Points, None, points::run),
     (Part::Streams, Some(Without::Streams), streams::run),
     (Part::Latency, Some(Without::Latency), latency::run),
@@ -67,27 +70,52 @@ fn main() {
     }
     let mut sheet = Sheet::default();
     machine::look(&mut sheet);
-    for (part, without, run) in PARTS {
-        let is_left_out = without.is_some_and(|without| !options.has(without));
-        let is_wanted = match options.part {
-            Part::Report => !is_left_out,
-            Part::Smoke => part != Part::Growth,
-            one => one == part,
-        };
-        if is_wanted {
-            eprintln!("measuring: {part:?}");
-            run(&options, &mut sheet);
-        }
+    let parts: Vec<_> = PARTS
+        .iter()
+        .filter(|part| is_wanted(part, &options))
+        .collect();
+    if options.is_smoke() {
+        together(&parts, &options, &mut sheet);
+    } else {
+        measure(&parts, &options, &mut sheet);
     }
     sheet.fact("load average at the end", machine::load());
-    match options.part {
-        Part::Smoke => check(&options, &sheet),
-        Part::Report => {
-            println!("\n{}", targets::table(&sheet, true));
-            report::write(&options, &sheet);
-        }
-        _ => println!("\n{}", targets::table(&sheet, false)),
+    if options.is_smoke() {
+        return check(&options, &sheet);
     }
+    let is_report = options.part == Part::Report;
+    println!("\n{}", targets::table(&sheet, is_report));
+    if is_report {
+        report::write(&options, &sheet);
+    }
+}
+
+fn is_wanted((part, without, _): &Row, options: &Options) -> bool {
+    let is_left_out = without.is_some_and(|without| !options.has(without));
+    if options.is_smoke() {
+        return *part != Part::Growth;
+    }
+    *part == options.part || options.part == Part::Report && !is_left_out
+}
+
+fn measure(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
+    for (part, _, run) in parts {
+        let began = Instant::now();
+        eprintln!("{part:?} …");
+        run(options, sheet);
+        eprintln!("{part:?}: {} s", began.elapsed().as_secs());
+    }
+}
+
+/// The first part, and beside it all others: a smoke run is short, and its figures mean nothing.
+fn together(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
+    let (first, rest) = parts.split_at(1);
+    let mut other = Sheet::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| measure(rest, options, &mut other));
+        measure(first, options, sheet);
+    });
+    sheet.merge(other);
 }
 
 /// A smoke run fails when a figure is absent. How good it is does not count.

@@ -191,7 +191,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
         None
     };
     let postgres = Site::postgres(&server, options);
-    let sizes = Sizes::of(postgres.world.deployment.database());
+    let rows = Sizes::of(postgres.world.deployment.database());
     let sites = Sites {
         slow: slow
             .as_ref()
@@ -204,7 +204,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
         },
         python: options
             .has(Without::Python)
-            .then(|| Python::prepare(&sizes, options.secrets)),
+            .then(|| Python::prepare(&rows, options.secrets)),
         postgres,
     };
     let mut measured: BTreeMap<(&str, usize), Vec<Measured>> = BTreeMap::new();

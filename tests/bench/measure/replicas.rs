@@ -12,7 +12,7 @@ const CLIENTS: usize = 64;
 const REPLICAS: [usize; 3] = [1, 2, 4];
 
 pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
-    let server = Postgres::start_private();
+    let server = Postgres::shared();
     let deployment = Deployment::postgres(&server.database()).raised_limits();
     let world = World::start(deployment.prepare(), options.secrets, options);
     world.fill(options);

@@ -19,8 +19,9 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
             options,
         )
     });
+    let clients: &[usize] = if options.is_smoke() { &[16] } else { &[1, 16] };
     let points: Vec<(usize, usize)> = (0..records.len())
-        .flat_map(|record| [(record, 1), (record, 16)])
+        .flat_map(|record| clients.iter().map(move |clients| (record, *clients)))
         .collect();
     let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); points.len()];
     for _ in 0..options.rounds {

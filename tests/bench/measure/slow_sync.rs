@@ -32,13 +32,13 @@ pub(crate) struct SlowPostgres {
 impl SlowPostgres {
     /// None where there is no C compiler.
     pub(crate) fn start() -> Option<Self> {
-        let compiler = process::on_path("cc")?;
+        let cc = process::on_path("cc")?;
         let folder = Folder::new("slow");
         // The server's account must reach the library.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("permissions");
         let (source, library) = (folder.join("slow.c"), folder.join("slow.so"));
         fs::write(&source, SOURCE).expect("a source file");
-        let compiled = Command::new(compiler)
+        let compiled = Command::new(cc)
             .args(["-O2", "-shared", "-fPIC", "-o"])
             .args([&library, &source])
             .status();

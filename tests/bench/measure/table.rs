@@ -29,6 +29,12 @@ impl Sheet {
         self.tables.push(table);
     }
 
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.figures.extend(other.figures);
+        self.tables.extend(other.tables);
+        self.facts.extend(other.facts);
+    }
+
     pub(crate) fn fact(&mut self, name: &str, text: impl Into<String>) {
         self.facts.retain(|(known, _)| known != name);
         self.facts.push((name.to_owned(), text.into()));
