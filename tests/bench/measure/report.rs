@@ -12,7 +12,7 @@ use crate::{
 };
 
 const HOW: &str = "\
-`scripts/bench report` wrote this page: it measured everything below in one run, on private servers, and changes nothing by hand.
+`scripts/bench report` has written this page from one run on private servers; nothing in it was edited by hand.
 
 - **The load** is a process of its own on the same machine: clients that each keep a connection, send a request, wait for its whole answer,
   and send the next. A warm-up is not counted. An answer with another status than expected would have ended the run.
