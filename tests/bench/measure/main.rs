@@ -107,15 +107,17 @@ fn measure(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
     }
 }
 
-/// The first part, and beside it all others: a smoke run is short, and its figures mean nothing.
+/// The first part, and beside it the others three by three: a smoke run is short, and its figures mean nothing.
 fn together(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
     let (first, rest) = parts.split_at(1);
-    let mut other = Sheet::default();
+    let mut others = [Sheet::default(), Sheet::default()];
     std::thread::scope(|scope| {
-        scope.spawn(|| measure(rest, options, &mut other));
+        for (some, other) in rest.chunks(3).zip(&mut others) {
+            scope.spawn(|| measure(some, options, other));
+        }
         measure(first, options, sheet);
     });
-    sheet.merge(other);
+    others.into_iter().for_each(|other| sheet.merge(other));
 }
 
 /// A smoke run fails when a figure is absent. How good it is does not count.
