@@ -117,7 +117,9 @@ fn together(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
         }
         measure(first, options, sheet);
     });
-    others.into_iter().for_each(|other| sheet.merge(other));
+    for other in others {
+        sheet.merge(other);
+    }
 }
 
 /// A smoke run fails when a figure is absent. How good it is does not count.
