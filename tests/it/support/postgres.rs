@@ -35,6 +35,7 @@ pub(crate) struct Postgres {
     folder: Folder,
     port: u16,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Postgres {
@@ -51,6 +52,11 @@ impl Postgres {
 
     /// `settings` are `name=value` and win over the harness's own.
     pub(crate) fn start_private_with(settings: &[&str]) -> Self {
+        Self::start_private_in(settings, &[])
+    }
+
+    /// The same, with variables in the server's environment.
+    pub(crate) fn start_private_in(settings: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = Folder::new("pg");
         own(folder.path());
         initialise(&folder);
@@ -60,12 +66,15 @@ impl Postgres {
             .chain(settings)
             .map(ToString::to_string)
             .collect();
-        let process = spawn(&folder, port, &settings);
+        let variable = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = environment.iter().map(variable).collect();
+        let process = spawn(&folder, port, &settings, &environment);
         let mut server = Self {
             process,
             folder,
             port,
             settings,
+            environment,
         };
         assert!(
             server.is_up(Duration::from_secs(30)),
@@ -119,7 +128,7 @@ impl Postgres {
         self.process.end();
         let end = Instant::now() + Duration::from_secs(15);
         loop {
-            self.process = spawn(&self.folder, self.port, &self.settings);
+            self.process = spawn(&self.folder, self.port, &self.settings, &self.environment);
             // The old shared memory is in use until the last of the killed server's children is gone.
             if self.is_up(Duration::from_secs(30)) {
                 return;
@@ -228,7 +237,12 @@ fn initialise(folder: &Folder) {
     );
 }
 
-fn spawn(folder: &Folder, port: u16, settings: &[String]) -> Process {
+fn spawn(
+    folder: &Folder,
+    port: u16,
+    settings: &[String],
+    environment: &[(String, String)],
+) -> Process {
     let log = File::options()
         .create(true)
         .append(true)
@@ -248,6 +262,7 @@ fn spawn(folder: &Folder, port: u16, settings: &[String]) -> Process {
     Process::spawn(
         command
             .current_dir(folder.path())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(log)
             .stderr(errors),
     )
@@ -283,7 +298,7 @@ fn own(folder: &Path) {
 }
 
 /// Debian keeps a folder per major version; the highest wins.
-fn find(name: &str) -> PathBuf {
+pub(crate) fn find(name: &str) -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

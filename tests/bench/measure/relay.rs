@@ -1,0 +1,103 @@
+//! How fast the relay empties a log that was filled while there was no broker, with confirms.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use lapin::{Connection, ConnectionProperties, Consumer, ExchangeKind, options, types::FieldTable};
+use tokio::{runtime::Runtime, time::timeout};
+
+use crate::{
+    load::Kind,
+    options::Options,
+    support::{postgres::Postgres, rabbitmq::RabbitMq, service::Deployment},
+    table::{Sheet, Table, median, thousands},
+    world::World,
+};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
+    let events = options.scaled(32_000, 2000);
+    let (server, broker) = (Postgres::shared(), RabbitMq::shared());
+    let version = broker.ctl(&["version"]);
+    sheet.fact("RabbitMQ", version.trim());
+    let note = "Events per second from the log to a consumer's queue on RabbitMQ, each confirmed.";
+    let mut table = Table::new("The relay", note, &["the events are of", "events/s"]);
+    for secrets in [200, 1] {
+        let rates =
+            (0..options.rounds).map(|_| relayed(secrets, events, options, (server, broker)));
+        let rate = median(rates.collect());
+        sheet.put(&format!("relay/{secrets}"), rate);
+        table.row(vec![format!("{secrets} secrets"), thousands(rate)]);
+    }
+    sheet.add(table);
+}
+
+fn relayed(
+    secrets: usize,
+    events: usize,
+    options: &Options,
+    (server, broker): (&Postgres, &RabbitMq),
+) -> f64 {
+    let exchange = format!("bench.{}", uuid::Uuid::new_v4().simple());
+    let deployment = Deployment::postgres(&server.database()).raised_limits();
+    let mut world = World::start(deployment.prepare(), secrets, options);
+    let job = world.job(Kind::Put, &world.secrets.ids, 64, options);
+    let put = job.of_count(events).run().count;
+    assert_eq!(world.replica.terminate(), Some(0), "the service drains");
+    let runtime = Runtime::new().expect("a runtime");
+    let (_connection, mut consumer) = runtime.block_on(consumer(&broker.url(), &exchange));
+    let World { deployment, .. } = world;
+    let deployment = deployment.broker(&broker.url(), &exchange);
+    let _replica = deployment.serve();
+    runtime.block_on(async {
+        let mut next = async || {
+            let next = timeout(PATIENCE, consumer.next()).await;
+            let delivery = next.expect("an event in time").expect("a delivery");
+            delivery.expect("a delivery");
+        };
+        next().await;
+        let began = Instant::now();
+        let rest = secrets + put - 1;
+        for _ in 0..rest {
+            next().await;
+        }
+        rest as f64 / began.elapsed().as_secs_f64()
+    })
+}
+
+/// A consumer of its own queue, bound to all events of secrets.
+pub(crate) async fn consumer(url: &str, exchange: &str) -> (Connection, Consumer) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await;
+    let connection = connection.expect("a connection");
+    let channel = connection.create_channel().await.expect("a channel");
+    let durable = options::ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let (none, queue) = (FieldTable::default, format!("q.{exchange}"));
+    let declared = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, none());
+    declared.await.expect("an exchange");
+    let own = options::QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let queue = queue.as_str();
+    let declared = channel.queue_declare(queue.into(), own, none());
+    declared.await.expect("a queue");
+    let plain = options::QueueBindOptions::default();
+    let bound = channel.queue_bind(
+        queue.into(),
+        exchange.into(),
+        "secret.#".into(),
+        plain,
+        none(),
+    );
+    bound.await.expect("a binding");
+    let no_ack = options::BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let consuming = channel.basic_consume(queue.into(), "".into(), no_ack, none());
+    (connection, consuming.await.expect("a consumer"))
+}
