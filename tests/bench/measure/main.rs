@@ -107,12 +107,12 @@ fn measure(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
     }
 }
 
-/// The first part, and beside it the others three by three: a smoke run is short, and its figures mean nothing.
+/// The first part, and beside it the others two by two: a smoke run is short, and its figures mean nothing.
 fn together(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
     let (first, rest) = parts.split_at(1);
-    let mut others = [Sheet::default(), Sheet::default()];
+    let mut others: [Sheet; 3] = Default::default();
     std::thread::scope(|scope| {
-        for (some, other) in rest.chunks(3).zip(&mut others) {
+        for (some, other) in rest.chunks(2).zip(&mut others) {
             scope.spawn(|| measure(some, options, other));
         }
         measure(first, options, sheet);

@@ -86,7 +86,7 @@ impl Options {
             options.seconds = 1;
             options.warm_up = 0;
             options.rounds = 1;
-            options.clients = vec![1, 64];
+            options.clients = vec![64];
             options.secrets = 100;
         }
         options

@@ -175,7 +175,8 @@ impl Sites {
                 site.pgbench.as_ref()?.run(script, many, clients, options)
             }
             Who::Etcd => self.etcd.as_ref()?.run(&secrets.ids, clients, options),
-            Who::Python if clients > 1 => return None,
+            // It is one client, whatever the others are: once a round.
+            Who::Python if options.clients.first() != Some(&clients) => return None,
             Who::Python => self.python.as_ref()?.run(options),
         })
     }
@@ -214,15 +215,14 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
                 "points: round {round} of {}, {clients} clients",
                 options.rounds
             );
-            for series in SERIES
-                .iter()
-                .filter(|series| is_wanted(series, *clients, options))
-            {
+            for series in SERIES {
+                let at = if matches!(series.who, Who::Python) {
+                    1
+                } else {
+                    *clients
+                };
                 if let Some(one) = sites.measure(series, *clients, options) {
-                    measured
-                        .entry((series.key, *clients))
-                        .or_default()
-                        .push(one);
+                    measured.entry((series.key, at)).or_default().push(one);
                 }
             }
         }
@@ -231,15 +231,6 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
         .into_iter()
         .map(|(at, rounds)| (at, medians(&rounds)));
     tables(&medians.collect(), options, sheet);
-}
-
-/// In a smoke run few are measured with one client.
-fn is_wanted(series: &Series, clients: usize, options: &Options) -> bool {
-    let with_one = matches!(
-        series.who,
-        Who::Rekey(Kind::Put, true) | Who::Pgbench(Script::Transaction, true) | Who::Python
-    );
-    !options.is_smoke() || clients > 1 || with_one
 }
 
 fn tables(medians: &BTreeMap<(&str, usize), Measured>, options: &Options, sheet: &mut Sheet) {

@@ -214,7 +214,25 @@ pub(crate) fn dump(url: &str) -> Vec<u8> {
     output.stdout
 }
 
+/// The files of an empty server, made once in a test process and copied for each server.
 fn initialise(folder: &Folder) {
+    static EMPTY: OnceLock<Folder> = OnceLock::new();
+    let empty = EMPTY.get_or_init(|| {
+        let empty = Folder::new("pg");
+        own(empty.path());
+        make_files(&empty);
+        empty
+    });
+    let copied = server_program("cp")
+        .arg("-R")
+        .arg(empty.join("data"))
+        .arg(folder.path())
+        .status()
+        .expect("cp runs");
+    assert!(copied.success(), "cp: {copied}");
+}
+
+fn make_files(folder: &Folder) {
     let output = server_program("initdb")
         .args([
             "--auth=trust",
