@@ -283,7 +283,8 @@ async fn client(mut wire: Wire, shared: Arc<Shared>, number: usize) -> (Vec<u32>
             created.push(secret["id"].as_str().expect("an ID").to_owned());
         }
         let ended = Instant::now();
-        if ended >= *from && ended < *until {
+        // On a busy machine a short run may end before its first answer, which counts then.
+        if ended >= *from && (ended < *until || times.is_empty()) {
             times.push((ended - began).as_micros() as u32);
         }
         (began, turn) = (ended, turn + 1);

@@ -70,10 +70,21 @@ impl Pgbench {
         if !options.warm_up().is_zero() {
             self.run_for(script, rows, clients, options.warm_up().as_secs());
         }
-        self.run_for(script, rows, clients, options.seconds().as_secs())
+        // On a busy machine a short run may end before its first transaction.
+        let mut lengths = (0..5).map(|doubled| options.seconds().as_secs() << doubled);
+        lengths
+            .find_map(|seconds| self.run_for(script, rows, clients, seconds))
+            .expect("figures of pgbench")
     }
 
-    fn run_for(&self, script: Script, rows: usize, clients: usize, seconds: u64) -> Measured {
+    /// None when no transaction ended in time.
+    fn run_for(
+        &self,
+        script: Script,
+        rows: usize,
+        clients: usize,
+        seconds: u64,
+    ) -> Option<Measured> {
         let output = Command::new(find("pgbench"))
             .args(["-n", "-M", "prepared", "-j", "2"])
             .args(["-c", &clients.to_string(), "-T", &seconds.to_string()])
@@ -85,18 +96,17 @@ impl Pgbench {
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "pgbench {script:?}: {errors}");
-        let number = |before: &str| -> f64 {
+        let number = |before: &str| -> Option<f64> {
             let mut lines = text.lines();
-            let rest = lines.find_map(|line| line.strip_prefix(before));
-            let word = rest.and_then(|rest| rest.split_whitespace().next());
-            word.and_then(|word| word.parse().ok())
-                .expect("a figure of pgbench")
+            let rest = lines.find_map(|line| line.strip_prefix(before))?;
+            let number: f64 = rest.split_whitespace().next()?.parse().ok()?;
+            number.is_finite().then_some(number)
         };
-        Measured {
-            rate: number("tps = "),
-            p50: number("latency average = "),
+        Some(Measured {
+            rate: number("tps = ")?,
+            p50: number("latency average = ")?,
             ..Measured::default()
-        }
+        })
     }
 }
 
