@@ -94,8 +94,7 @@ async fn a_lone_change_takes_three_round_trips_and_a_batch_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_change_reads_does_not_grow_with_the_log_though_the_plans_are_as_old_as_the_tables()
-{
+async fn a_change_reads_few_rows_of_a_long_log_though_the_plans_are_as_old_as_the_tables() {
     let deployment = fixture::postgres();
     let url = deployment.database().to_owned();
     for table in ["secrets", "secret_versions", "events"] {
@@ -122,17 +121,14 @@ async fn what_a_change_reads_does_not_grow_with_the_log_though_the_plans_are_as_
                    (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)";
         psql(&url, sql).parse().unwrap()
     };
-    put(20).await;
-    let before = given().await;
-    put(50).await;
-    let early = given().await - before;
     Load::start(vec![client.clone(); 8], &secrets, 250)
         .end()
         .await;
     let before = given().await;
     put(50).await;
-    let late = given().await - before;
-    assert!(late < 2 * early, "{early} early, {late} late");
+    let read = given().await - before;
+    // Some thirty a change, dead rows among them. A plan that looks through the log reads all its 2,000 events.
+    assert!(read < 50 * 200, "{read} for 50 changes");
 }
 
 /// How many batches the service has committed.
