@@ -32,9 +32,9 @@ use crate::domain::ErrorChain;
 /// On which runtime a pool's work runs, and its connections with it.
 #[derive(Debug, Clone)]
 pub(crate) enum Home {
-    /// On this one, whoever asks.
+    /// Always on this runtime.
     Runtime(Handle),
-    /// On that of whoever asks: no other thread is woken for a read. All who ask must be on one runtime.
+    /// On the caller's runtime, so that a read wakes no other thread. All callers must share one runtime.
     Caller,
 }
 

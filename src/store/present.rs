@@ -23,7 +23,7 @@ pub(super) struct Present {
     pub(super) heads: Heads,
     /// The keys that may seal.
     pub(super) active_keys: HashSet<KeyId>,
-    /// The secrets that the batch names, by ID, whoever's they are: `apply` compares the owner of each change.
+    /// The secrets that the batch names, by ID, of any owner: `apply` compares the owner of each change.
     pub(super) secrets: HashMap<SecretId, Secret>,
     /// Those of them that have more versions than are kept: the limit was higher before.
     pub(super) surplus: HashSet<SecretId>,
@@ -195,7 +195,7 @@ const KEYS: &str = "SELECT 'key' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS
      CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
      FROM {rows} JOIN keys k ON k.state = r.state";
 
-/// The secrets that are updated or deleted, whoever's they are. `number5` counts the version below those that are
+/// The secrets that are updated or deleted, of any owner. `number5` counts the version below those that are
 /// kept: there is one only while the limit was higher before.
 const SECRETS: &str = "SELECT 'secret' AS kind, s.id AS id, v.version_id AS version_id, s.name AS text1, \
      s.provider AS text2, s.owner AS text3, s.version AS number1, s.sequence AS number2, \
