@@ -133,7 +133,7 @@ impl Application {
         let sealer = Arc::new(Sealer::new(keyring));
         let signer = keys::checkpoint_signer(&reader, &target, &sealer, &primary).await?;
         let (committer, committing) =
-            Committer::start(target.clone(), committer_settings(&settings), primary)
+            Committer::start(target, committer_settings(&settings), primary)
                 .map_err(StartError::Thread)?;
         let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
         let stop_relay = watch::Sender::new(false);

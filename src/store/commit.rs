@@ -133,17 +133,17 @@ pub(super) async fn commit(
     opener: Opener,
     batch: Arc<Batch>,
 ) -> Result<Writer, StoreError> {
-    let begun = opener.begin(held, &first_statements(&batch)).await?;
+    let (locks, first) = if opener.is_sqlite() {
+        (0, String::new())
+    } else {
+        first_statements(&batch)
+    };
+    let begun = opener.begin(held, &first).await?;
     let Begun {
         transaction,
         session,
         results,
     } = &begun;
-    let locks = if transaction.get_database_backend() == DbBackend::Postgres {
-        Log::ALL.into_iter().filter(|log| batch.locks(*log)).count()
-    } else {
-        0
-    };
     let (locked, rest) = results
         .split_at_checked(locks)
         .ok_or(StoreError::Corrupt("log_head"))?;
@@ -194,13 +194,16 @@ const fn lock_sql(log: Log) -> &'static str {
     }
 }
 
-/// What goes with BEGIN on PostgreSQL: the locks, and then the first look at what the batch is about. The server
-/// begins each when the one before has ended.
-fn first_statements(batch: &Batch) -> String {
+/// What goes with BEGIN on PostgreSQL: the locks, of which it says how many there are, and then the first look at
+/// what the batch is about. The server begins each when the one before has ended.
+fn first_statements(batch: &Batch) -> (usize, String) {
     let locks = Log::ALL.into_iter().filter(|log| batch.locks(*log));
-    let locks = locks.map(|log| format!("EXECUTE lock_{}", log.as_str()));
-    let rest = look(batch.works(), batch.limits, batch.seen);
-    locks.chain(rest).collect::<Vec<_>>().join("; ")
+    let mut statements: Vec<String> = locks
+        .map(|log| format!("EXECUTE lock_{}", log.as_str()))
+        .collect();
+    let count = statements.len();
+    statements.extend(look(batch.works(), batch.limits, batch.seen));
+    (count, statements.join("; "))
 }
 
 /// What a new writing connection of PostgreSQL prepares, for [`first_statements`].

@@ -159,13 +159,7 @@ impl Committer {
             stopping: watch::Sender::new(false),
             tails: OnceLock::new(),
         });
-        let worker = Worker::new(
-            Arc::clone(&shared),
-            queue,
-            target,
-            runtime.handle().clone(),
-            settings,
-        );
+        let worker = Worker::new(Arc::clone(&shared), queue, target, settings);
         let (ended, end) = oneshot::channel();
         thread::Builder::new()
             .name("committer".to_owned())

@@ -11,7 +11,6 @@ use std::{
 
 use chrono::Utc;
 use tokio::{
-    runtime::Handle,
     sync::mpsc,
     task::JoinHandle,
     time::{Instant, sleep, timeout_at},
@@ -49,7 +48,6 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedReceiver<Submission>,
     opener: Opener,
-    runtime: Handle,
     settings: CommitterSettings,
     /// The writing connection, while nothing runs on it.
     writer: Option<Writer>,
@@ -64,14 +62,12 @@ impl Worker {
         shared: Arc<Shared>,
         queue: mpsc::UnboundedReceiver<Submission>,
         target: Target,
-        runtime: Handle,
         settings: CommitterSettings,
     ) -> Self {
         Self {
             shared,
             queue,
-            opener: Opener::new(target, runtime.clone()),
-            runtime,
+            opener: Opener::new(target),
             settings,
             writer: None,
             seen: Heads::default(),
@@ -83,7 +79,7 @@ impl Worker {
         let mut stopping = self.shared.stopping.subscribe();
         let moving = self.opener.is_sqlite().then(|| {
             let moving = wal::keep_short(self.opener.clone(), Arc::clone(&self.shared));
-            self.runtime.spawn(moving)
+            tokio::spawn(moving)
         });
         loop {
             let first = if self.unanswered.is_some() {
@@ -153,7 +149,7 @@ impl Worker {
     async fn own(&mut self, slots: Slots) {
         for item in slots.cursors.into_iter().flatten() {
             let work = cursor::run(self.writer.take(), self.opener.clone(), item.step);
-            let task = self.runtime.spawn(work);
+            let task = tokio::spawn(work);
             let state = self.alone(task).await;
             // The relay tells what fails, once.
             let _ = item
@@ -162,7 +158,7 @@ impl Worker {
         }
         if let Some(item) = slots.retention {
             let work = retention::run(self.writer.take(), self.opener.clone(), item.retention);
-            let task = self.runtime.spawn(work);
+            let task = tokio::spawn(work);
             let removed = self.alone(task).await.map_err(|error| {
                 tracing::warn!(error = %ErrorChain(&error), "old events could not be removed");
                 Failure::from(&error)
@@ -219,7 +215,7 @@ impl Worker {
         let began = Instant::now();
         let held = self.writer.take();
         let work = commit(held, self.opener.clone(), Arc::clone(batch));
-        let task = self.runtime.spawn(work);
+        let task = tokio::spawn(work);
         self.answer_last();
         let error = match watched(began + self.settings.watchdog, task).await {
             Ok(writer) => {
@@ -270,7 +266,7 @@ impl Worker {
         };
         while Instant::now() < deadline {
             let work = look_up(self.opener.clone(), first.clone());
-            let task = self.runtime.spawn(work);
+            let task = tokio::spawn(work);
             match watched(deadline, task).await {
                 Ok((writer, found)) => {
                     self.writer = Some(writer);

@@ -4,7 +4,6 @@
 //! database rolls back what had been begun. So no later transaction can find anything of an earlier one.
 
 use sea_orm::QueryResult;
-use tokio::runtime::Handle;
 
 use super::{
     StoreError, commit,
@@ -53,12 +52,11 @@ impl Begun {
 #[derive(Debug, Clone)]
 pub(super) struct Opener {
     target: Target,
-    runtime: Handle,
 }
 
 impl Opener {
-    pub(super) fn new(target: Target, runtime: Handle) -> Self {
-        Self { target, runtime }
+    pub(super) fn new(target: Target) -> Self {
+        Self { target }
     }
 
     /// The database is SQLite's.
@@ -66,12 +64,12 @@ impl Opener {
         self.target.sqlite_path.is_some()
     }
 
-    /// A pool of one connection.
+    /// A pool of one connection, for the committer's own runtime.
     ///
     /// # Errors
     /// [`StoreError`] when the URL can't be used.
     pub(super) async fn pool(&self) -> Result<Pool, StoreError> {
-        Pool::open(&self.target, 1, &Home::Runtime(self.runtime.clone())).await
+        Pool::open(&self.target, 1, &Home::Caller).await
     }
 
     async fn open(&self) -> Result<Writer, StoreError> {

@@ -2,24 +2,10 @@
 
 use crate::support::fixture::{self, SCOPES};
 use crate::support::ledger;
+use crate::support::metrics::{sample, scrape};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment};
 use std::time::Duration;
-
-async fn scrape(client: &Client) -> String {
-    let answer = client.fetch("/metrics").await.unwrap().expect(200);
-    let kind = answer.header("content-type").unwrap();
-    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
-    answer.text()
-}
-
-/// The value of a sample; `None` when there is none of that name and labels.
-fn sample(text: &str, series: &str) -> Option<f64> {
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(&format!("{series} ")))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_of_requests_commits_logs_and_relays_and_name_nobody() {

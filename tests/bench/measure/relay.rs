@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use lapin::{Connection, ConnectionProperties, Consumer, ExchangeKind, options, types::FieldTable};
+use lapin::{
+    Connection, ConnectionProperties, Consumer, options::BasicConsumeOptions, types::FieldTable,
+};
 use tokio::{runtime::Runtime, time::timeout};
 
 use crate::{
     load::Kind,
     options::Options,
-    support::{postgres::Postgres, rabbitmq::RabbitMq, service::Deployment},
+    support::{broker::declare, postgres::Postgres, rabbitmq::RabbitMq, service::Deployment},
     table::{Sheet, Table, median, thousands},
     world::World,
 };
@@ -71,33 +73,14 @@ pub(crate) async fn consumer(url: &str, exchange: &str) -> (Connection, Consumer
     let connection = Connection::connect(url, ConnectionProperties::default()).await;
     let connection = connection.expect("a connection");
     let channel = connection.create_channel().await.expect("a channel");
-    let durable = options::ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    let (none, queue) = (FieldTable::default, format!("q.{exchange}"));
-    let declared = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, none());
-    declared.await.expect("an exchange");
-    let own = options::QueueDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    let queue = queue.as_str();
-    let declared = channel.queue_declare(queue.into(), own, none());
-    declared.await.expect("a queue");
-    let plain = options::QueueBindOptions::default();
-    let bound = channel.queue_bind(
-        queue.into(),
-        exchange.into(),
-        "secret.#".into(),
-        plain,
-        none(),
-    );
-    bound.await.expect("a binding");
-    let no_ack = options::BasicConsumeOptions {
+    let queue = format!("q.{exchange}");
+    let declared = declare(&channel, exchange, &queue, "secret.#").await;
+    declared.expect("a bound queue");
+    let no_ack = BasicConsumeOptions {
         no_ack: true,
         ..Default::default()
     };
-    let consuming = channel.basic_consume(queue.into(), "".into(), no_ack, none());
+    let queue = queue.as_str().into();
+    let consuming = channel.basic_consume(queue, "".into(), no_ack, FieldTable::default());
     (connection, consuming.await.expect("a consumer"))
 }

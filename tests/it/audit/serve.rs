@@ -8,6 +8,7 @@ use crate::support::fixture::{self, SCOPES};
 use crate::support::ledger;
 use crate::support::{
     broker::publish,
+    metrics::{sample, scrape},
     postgres::{Postgres, psql},
     rabbitmq::RabbitMq,
     retention::{age, kept_from},
@@ -142,13 +143,11 @@ async fn what_was_lost_on_the_way_comes_from_the_service_and_both_logs_are_prove
 async fn published(service: &Replica, count: u32) {
     let anonymous = Client::anonymous(service.base());
     let end = Instant::now() + Duration::from_secs(30);
-    let lines = [
-        format!("rekey_relay_unroutable_events_total {count}"),
-        "rekey_relay_lag_events{log=\"changes\"} 0".to_owned(),
-    ];
     loop {
-        let text = anonymous.fetch("/metrics").await.unwrap().text();
-        if lines.iter().all(|line| text.lines().any(|l| l == line)) {
+        let text = scrape(&anonymous).await;
+        if sample(&text, "rekey_relay_unroutable_events_total") == Some(count)
+            && sample(&text, "rekey_relay_lag_events{log=\"changes\"}") == Some(0)
+        {
             return;
         }
         assert!(Instant::now() < end, "{text}");

@@ -3,6 +3,7 @@
 use crate::support::broker::{Recorder, delivered};
 use crate::support::fixture::{self, SCOPES};
 use crate::support::ledger::{self, Load, Told};
+use crate::support::metrics::{sample, scrape};
 use crate::support::postgres::{Postgres, psql};
 use crate::support::proxy::{Fault, Moment, Proxy, Reach, Trigger};
 use crate::support::rabbitmq::RabbitMq;
@@ -133,12 +134,8 @@ async fn a_change_reads_few_rows_of_a_long_log_though_the_plans_are_as_old_as_th
 
 /// How many batches the service has committed.
 async fn commits(replica: &Replica) -> u64 {
-    let answer = Client::anonymous(replica.base()).fetch("/metrics").await;
-    let text = answer.unwrap().expect(200).text();
-    let count = text
-        .lines()
-        .find_map(|line| line.strip_prefix("rekey_commit_batch_size_count "));
-    count.unwrap().parse().unwrap()
+    let text = scrape(&Client::anonymous(replica.base())).await;
+    sample(&text, "rekey_commit_batch_size_count").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,7 +370,7 @@ async fn a_log_that_lost_what_was_seen_in_it_stops_all_writes_until_a_restart() 
         let anybody = Client::anonymous(replica.base());
         let ready = anybody.fetch("/ready").await.unwrap().expect(503).json();
         assert_eq!(ready["checks"]["log"], "failed");
-        let metrics = anybody.fetch("/metrics").await.unwrap().expect(200).text();
+        let metrics = scrape(&anybody).await;
         assert!(metrics.contains("\nrekey_log_broken 1\n"), "{metrics}");
         assert_eq!(replica.terminate(), Some(0));
         let (replica, _, _) = started_for(&deployment, "bob").await;

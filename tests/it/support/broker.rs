@@ -14,7 +14,8 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{
-    BasicProperties, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
+    ExchangeKind,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -214,8 +215,22 @@ async fn consume(
 
 async fn subscribe(connection: &Connection, route: &Route) -> Result<Consumer, lapin::Error> {
     let channel = connection.create_channel().await?;
+    declare(&channel, &route.exchange, &route.queue, &route.binding).await?;
+    channel.basic_qos(256, BasicQosOptions::default()).await?;
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    channel
+        .basic_consume(route.queue.as_str().into(), "".into(), options, none)
+        .await
+}
+
+/// Declares a durable exchange of topics and a durable queue, and binds them.
+pub(crate) async fn declare(
+    channel: &Channel,
+    exchange: &str,
+    queue: &str,
+    binding: &str,
+) -> Result<(), lapin::Error> {
     let none = FieldTable::default;
-    let (exchange, queue) = (route.exchange.as_str(), route.queue.as_str());
     let options = ExchangeDeclareOptions {
         durable: true,
         ..ExchangeDeclareOptions::default()
@@ -228,22 +243,12 @@ async fn subscribe(connection: &Connection, route: &Route) -> Result<Consumer, l
         ..QueueDeclareOptions::default()
     };
     channel.queue_declare(queue.into(), options, none()).await?;
-    let binding = route.binding.as_str().into();
     channel
         .queue_bind(
             queue.into(),
             exchange.into(),
-            binding,
+            binding.into(),
             QueueBindOptions::default(),
-            none(),
-        )
-        .await?;
-    channel.basic_qos(256, BasicQosOptions::default()).await?;
-    channel
-        .basic_consume(
-            queue.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
             none(),
         )
         .await

@@ -11,6 +11,7 @@
 //! | `proxy` | a TCP link that can be cut, reset, stalled, or broken at a given statement |
 //! | `broker` | a consumer that records every delivery |
 //! | `events` | the log as a consumer reads it: pages, streams, the chain |
+//! | `metrics` | what the service says of itself |
 //! | `retention` | events that grow old and go |
 //! | `dice` | randomness that can be had again |
 //! | `python` | Python, for what anybody outside proves or runs |
@@ -27,6 +28,7 @@ pub(crate) mod events;
 pub(crate) mod fixture;
 pub(crate) mod folder;
 pub(crate) mod ledger;
+pub(crate) mod metrics;
 pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod process;
