@@ -368,17 +368,19 @@ struct Watcher {
 impl Watcher {
     fn new(shared: &Shared, orders: &watch::Sender<Order>) -> Self {
         let control = shared.control.subscribe();
-        let (born, stalls) = (control.borrow().breaks, control.borrow().stalls);
+        // Looked at once: a second look beside the first waits for an order in between, which waits for the first.
+        let Control { breaks, stalls, .. } = *control.borrow();
         Self {
             control,
             orders: orders.subscribe(),
-            born,
+            born: breaks,
             stalls,
         }
     }
 
     fn ended(&self) -> Option<End> {
-        let (control, order) = (*self.control.borrow(), *self.orders.borrow());
+        let control = *self.control.borrow();
+        let order = *self.orders.borrow();
         if let Order::End(end) = order {
             return Some(end);
         }
@@ -390,7 +392,8 @@ impl Watcher {
     }
 
     fn stalled(&self) -> bool {
-        let (control, order) = (*self.control.borrow(), *self.orders.borrow());
+        let control = *self.control.borrow();
+        let order = *self.orders.borrow();
         matches!(control.mode, Mode::Stall)
             || control.stalls > self.stalls
             || matches!(order, Order::Stall(passes) if control.passes <= passes)

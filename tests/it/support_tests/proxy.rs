@@ -2,6 +2,7 @@ use crate::support::postgres::{Postgres, psql, try_psql};
 use crate::support::proxy::{Ending, Fault, Moment, Proxy, Reach, Trigger};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -229,4 +230,24 @@ async fn a_real_commit_is_kept_or_not_by_the_moment_of_the_break() {
             "{moment:?}"
         );
     }
+}
+
+#[test]
+fn orders_that_come_while_links_begin_hold_nothing_up() {
+    let server = Server::start();
+    let proxy = Arc::new(Proxy::start(server.address));
+    let ordered = Arc::new(AtomicBool::new(true));
+    // Not joined: were orders held up, it would never end.
+    std::thread::spawn({
+        let (proxy, ordered) = (proxy.clone(), ordered.clone());
+        move || {
+            while ordered.load(Ordering::Relaxed) {
+                proxy.pass();
+            }
+        }
+    });
+    for _ in 0..1000 {
+        assert_eq!(Talk::with(&proxy).say("hello").hear().unwrap(), "ok");
+    }
+    ordered.store(false, Ordering::Relaxed);
 }
