@@ -16,6 +16,7 @@ mod m20261124_000007_create_instances;
 mod m20261124_000008_create_service_keys;
 mod m20261124_000009_create_api_tokens;
 mod m20261124_000010_create_idempotency_keys;
+mod m20261126_000011_index_what_is_there;
 
 /// Every migration of the service's database, in order.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000008_create_service_keys::Migration),
             Box::new(m20261124_000009_create_api_tokens::Migration),
             Box::new(m20261124_000010_create_idempotency_keys::Migration),
+            Box::new(m20261126_000011_index_what_is_there::Migration),
         ]
     }
 }

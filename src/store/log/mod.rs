@@ -168,6 +168,8 @@ pub(super) async fn history(
             events::Column::Body,
         ])
         .filter(events::Column::SecretId.eq(id.get()))
+        // The index holds no others.
+        .filter(events::Column::Sequence.is_not_null())
         .filter(events::Column::Log.eq(Log::Changes.as_str()))
         .filter(events::Column::Owner.eq(owner.as_str()));
     if let Some(cursor) = before {
