@@ -1,8 +1,8 @@
 //! The one transaction: everything that the process writes to the log and to secrets goes through here.
 //!
-//! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. On PostgreSQL a batch takes three
-//! round trips: begin, lock and read; write; COMMIT. One that creates secrets takes a fourth, to read which of
-//! their names are taken. Each step begins after the one before has ended: only a statement that begins after
+//! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. A batch takes three round trips,
+//! on SQLite to the driver's thread: begin, lock and read; write; COMMIT. One that creates secrets takes a fourth,
+//! to read which of their names are taken. Each step begins after the one before has ended: only a statement that begins after
 //! the lock is held sees all that was committed before it (READ COMMITTED).
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +13,10 @@ use super::{
     StoreError,
     apply::{Limits, Plan, apply},
     chain::{Heads, LogEntry},
+    dialect::{Script, sqlite_script},
     gate::Gate,
     log,
-    present::{look, prepare_looks, read},
+    present::{look_postgres, look_sqlite, prepare_looks, read},
     rows::statement,
     transaction::{Session, Transaction},
     write::write,
@@ -134,11 +135,12 @@ pub(super) async fn commit(
     batch: Arc<Batch>,
 ) -> Result<Writer, StoreError> {
     let (locks, first) = if opener.is_sqlite() {
-        (0, String::new())
+        let look = look_sqlite(batch.works(), batch.limits, batch.seen);
+        (0, sqlite_script(look)?.0)
     } else {
         first_statements(&batch)
     };
-    let begun = opener.begin(held, &first).await?;
+    let begun = opener.begin(held, first).await?;
     let Begun {
         transaction,
         session,
@@ -154,7 +156,6 @@ pub(super) async fn commit(
         transaction,
         rest.iter().flatten(),
         batch.works(),
-        batch.limits,
         batch.seen,
     )
     .await?;
@@ -196,14 +197,14 @@ const fn lock_sql(log: Log) -> &'static str {
 
 /// What goes with BEGIN on PostgreSQL: the locks, of which it says how many there are, and then the first look at
 /// what the batch is about. The server begins each when the one before has ended.
-fn first_statements(batch: &Batch) -> (usize, String) {
+fn first_statements(batch: &Batch) -> (usize, Script) {
     let locks = Log::ALL.into_iter().filter(|log| batch.locks(*log));
     let mut statements: Vec<String> = locks
         .map(|log| format!("EXECUTE lock_{}", log.as_str()))
         .collect();
     let count = statements.len();
-    statements.extend(look(batch.works(), batch.limits, batch.seen));
-    (count, statements.join("; "))
+    statements.extend(look_postgres(batch.works(), batch.limits, batch.seen));
+    (count, statements.join("; ").into())
 }
 
 /// What a new writing connection of PostgreSQL prepares, for [`first_statements`].
@@ -232,7 +233,7 @@ pub(super) async fn look_up(
     opener: Opener,
     first: FirstEvent,
 ) -> Result<(Writer, bool), StoreError> {
-    let begun = opener.begin(None, "").await?;
+    let begun = opener.begin(None, Script::default()).await?;
     let transaction = &begun.transaction;
     if transaction.get_database_backend() == DbBackend::Postgres {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \

@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, prelude::Uuid};
 
 use super::{
     StoreError,
-    dialect::clock,
+    dialect::{Script, clock},
     rows::{signed, statement, unsigned},
     transaction::Transaction,
     writer::{Opener, Writer},
@@ -82,7 +82,7 @@ pub(super) async fn run(
     opener: Opener,
     step: CursorStep,
 ) -> Result<(Writer, CursorState), StoreError> {
-    let begun = opener.begin(held, "").await?;
+    let begun = opener.begin(held, Script::default()).await?;
     let state = take_step(&begun.transaction, &step).await?;
     Ok((begun.commit().await?, state))
 }

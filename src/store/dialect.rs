@@ -65,8 +65,23 @@ pub(super) struct Rows<'a> {
     columns: Vec<(&'static str, Column<'a>)>,
 }
 
-/// SQLite's largest statement, in rows. Statements come in powers of two, so that there are few texts.
+/// SQLite's largest statement, in rows: a power of two.
 const SQLITE_ROWS: usize = 128;
+
+/// Statements that go to the database in one message.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Script {
+    pub(super) sql: String,
+    /// What is bound to the parameters of all statements together, in their order (SQLite).
+    pub(super) arguments: Option<SqliteArguments>,
+}
+
+impl From<String> for Script {
+    fn from(sql: String) -> Self {
+        let arguments = None;
+        Self { sql, arguments }
+    }
+}
 
 impl<'a> Rows<'a> {
     /// Adds a column of UUIDs.
@@ -116,11 +131,10 @@ impl<'a> Rows<'a> {
         format!("unnest({}) AS r({})", arrays.join(", "), names.join(", "))
     }
 
-    /// The few statements, whose row counts are powers of two, that run `sql` over all rows on SQLite.
-    ///
-    /// # Errors
-    /// When a column is shorter than the first one: a bug.
-    pub(super) fn sqlite(self, sql: &str) -> Result<Vec<(String, SqliteArguments)>, sqlx::Error> {
+    /// Adds the statements that run `sql` over all rows on SQLite, and returns how many there are. Their row
+    /// counts are powers of two, so that there are few texts: what is missing is filled with NULL, which no first
+    /// column holds.
+    fn sqlite(self, sql: &str, script: &mut Script) -> Result<usize, sqlx::Error> {
         let names: Vec<String> = self
             .columns
             .iter()
@@ -128,26 +142,29 @@ impl<'a> Rows<'a> {
             .map(|((name, _), n)| format!("column{n} AS {name}"))
             .collect();
         let row = format!("({})", vec!["?"; self.columns.len()].join(", "));
-        let mut statements = Vec::new();
-        let mut next = 0;
-        while next < self.len() {
-            let rest = self.len() - next;
-            // The largest power of two that the rest fills: at least 1.
-            let count = (1 << rest.ilog2()).min(SQLITE_ROWS);
+        let arguments = script.arguments.get_or_insert_default();
+        let mut statements = 0;
+        for first in (0..self.len()).step_by(SQLITE_ROWS) {
+            let end = self.len().min(first + SQLITE_ROWS);
+            let count = (end - first).next_power_of_two();
             let relation = format!(
-                "(SELECT {} FROM (VALUES {})) AS r",
+                "(SELECT {} FROM (VALUES {}) WHERE column1 IS NOT NULL) AS r",
                 names.join(", "),
                 vec![row.as_str(); count].join(", ")
             );
-            let mut arguments = SqliteArguments::default();
-            for row in next..next + count {
+            for row in first..first + count {
                 for (_, column) in &self.columns {
-                    let bound = column.bind_one(row, &mut arguments);
+                    let bound = if row < end {
+                        column.bind_one(row, arguments)
+                    } else {
+                        arguments.add(None::<i64>)
+                    };
                     bound.map_err(sqlx::Error::Encode)?;
                 }
             }
-            statements.push((sql.replace("{rows}", &relation), arguments));
-            next += count;
+            script.sql.push_str(&sql.replace("{rows}", &relation));
+            script.sql.push(';');
+            statements += 1;
         }
         Ok(statements)
     }
@@ -179,6 +196,19 @@ impl<'a> Bulk<'a> {
     pub(super) fn is_empty(&self) -> bool {
         self.rows.len() == 0
     }
+}
+
+/// One message for SQLite that runs all of these, and how many statements it has of each.
+///
+/// # Errors
+/// When a column is shorter than the first one: a bug.
+pub(super) fn sqlite_script(parts: Vec<Bulk<'_>>) -> Result<(Script, Vec<usize>), sqlx::Error> {
+    let mut script = Script::default();
+    let counts = parts
+        .into_iter()
+        .map(|Bulk { rows, sql, .. }| rows.sqlite(sql, &mut script));
+    let counts = counts.collect::<Result<_, _>>()?;
+    Ok((script, counts))
 }
 
 /// One statement of PostgreSQL that reads what all these queries find. They have the same columns.
@@ -276,14 +306,26 @@ mod tests {
     }
 
     #[test]
-    fn sqlite_takes_powers_of_two() {
-        let statements = rows(300).sqlite("SELECT * FROM {rows}").unwrap();
-        let counts: Vec<usize> = statements.iter().map(|(_, a)| a.len() / 2).collect();
-        assert_eq!(counts, [128, 128, 32, 8, 4]);
-        assert_eq!(
-            rows(1).sqlite("SELECT * FROM {rows}").unwrap()[0].0,
-            "SELECT * FROM (SELECT column1 AS id, column2 AS name FROM (VALUES (?, ?))) AS r"
-        );
-        assert!(rows(0).sqlite("").unwrap().is_empty());
+    fn sqlite_runs_all_in_one_message_of_few_texts() {
+        let (script, counts) = sqlite_script(vec![
+            bulk(300, "SELECT 1 FROM {rows}"),
+            bulk(0, "SELECT 2 FROM {rows}"),
+            bulk(3, "SELECT 3 FROM {rows}"),
+        ])
+        .unwrap();
+        assert_eq!(counts, [3, 0, 1]);
+        // 300 rows are 128, 128 and 44, which are filled up to 64; 3 are filled up to 4.
+        assert_eq!(script.arguments.unwrap().len(), 2 * (128 + 128 + 64 + 4));
+        assert!(script.sql.ends_with(
+            "SELECT 3 FROM (SELECT column1 AS id, column2 AS name FROM \
+             (VALUES (?, ?), (?, ?), (?, ?), (?, ?)) WHERE column1 IS NOT NULL) AS r;"
+        ));
+        let four = sqlite_script(vec![bulk(4, "SELECT 1 FROM {rows}")])
+            .unwrap()
+            .0;
+        let three = sqlite_script(vec![bulk(3, "SELECT 1 FROM {rows}")])
+            .unwrap()
+            .0;
+        assert_eq!(three.sql, four.sql);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, prelude::Uuid};
+use sea_orm::{FromQueryResult, QueryResult, prelude::Uuid};
 
 use super::{
     StoreError,
@@ -51,7 +51,7 @@ struct FoundRow {
     bytes2: Option<Vec<u8>>,
 }
 
-/// What a new writing connection of PostgreSQL prepares, for [`look`].
+/// What a new writing connection of PostgreSQL prepares, for [`look_postgres`].
 pub(super) fn prepare_looks() -> String {
     let seen = "(SELECT $1 AS seen) AS r";
     let keys = "(SELECT 'active' AS state) AS r";
@@ -69,7 +69,7 @@ pub(super) fn prepare_looks() -> String {
 
 /// The statements of a writing connection of PostgreSQL that look at what a batch is about: they go with BEGIN.
 /// No value in them is a text.
-pub(super) fn look(works: &[Work], limits: Limits, seen: Heads) -> Vec<String> {
+pub(super) fn look_postgres(works: &[Work], limits: Limits, seen: Heads) -> Vec<String> {
     let mut looks = Vec::new();
     let changes: Vec<&Change> = changes(works).collect();
     if !changes.is_empty() {
@@ -88,8 +88,27 @@ pub(super) fn look(works: &[Work], limits: Limits, seen: Heads) -> Vec<String> {
     looks
 }
 
-/// Reads what the batch is about, and which key is the primary one. `looked` is what [`look`] found. Of each log
-/// that the batch appends to, it proves that the log still holds the last event that this process saw in it.
+/// The same for SQLite.
+pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<Bulk<'static>> {
+    let mut looks = Vec::new();
+    let changes: Vec<&Change> = changes(works).collect();
+    let seen = |head| Rows::default().numbers("seen", [position(head)].into_iter());
+    if !changes.is_empty() {
+        let active = Rows::default().texts("state", ["active"].into_iter());
+        looks.extend([
+            Bulk::of_some(seen(heads.changes), CHANGES_HEAD),
+            Bulk::of_some(active, KEYS),
+            secrets(&changes, limits),
+        ]);
+    }
+    if has_accesses(works) {
+        looks.push(Bulk::of_some(seen(heads.activity), ACTIVITY_HEAD));
+    }
+    looks
+}
+
+/// Reads what the batch is about, and which key is the primary one. `looked` is what the first look found. Of each
+/// log that the batch appends to, it proves that the log still holds the last event that this process saw in it.
 ///
 /// # Errors
 /// [`StoreError`], and [`StoreError::LogBroken`] when a log lost that event.
@@ -97,24 +116,9 @@ pub(super) async fn read(
     transaction: &Transaction,
     looked: impl Iterator<Item = &QueryResult>,
     works: &[Work],
-    limits: Limits,
     seen: Heads,
 ) -> Result<(Present, Option<KeyId>), StoreError> {
     let changes: Vec<&Change> = changes(works).collect();
-    let mut queries = Vec::new();
-    if transaction.get_database_backend() == DbBackend::Sqlite {
-        if !changes.is_empty() {
-            queries.extend([
-                Bulk::of_some(seen_position(seen.changes), CHANGES_HEAD),
-                Bulk::of_some(Rows::default().texts("state", ["active"].into_iter()), KEYS),
-                secrets(&changes, limits),
-            ]);
-        }
-        if has_accesses(works) {
-            queries.push(Bulk::of_some(seen_position(seen.activity), ACTIVITY_HEAD));
-        }
-    }
-    queries.extend([names(&changes), owners(&changes)]);
     let mut found = Reading {
         seen,
         primary: None,
@@ -123,6 +127,7 @@ pub(super) async fn read(
     for row in looked {
         found.add(FoundRow::from_query_result(row, "")?)?;
     }
+    let queries = vec![names(&changes), owners(&changes)];
     for row in transaction.read::<FoundRow>(queries).await? {
         found.add(row)?;
     }
@@ -182,10 +187,6 @@ macro_rules! head {
 const CHANGES_HEAD: &str = head!("changes");
 /// The same of `activity`.
 const ACTIVITY_HEAD: &str = head!("activity");
-
-fn seen_position(seen: Option<Head>) -> Rows<'static> {
-    Rows::default().numbers("seen", [position(seen)].into_iter())
-}
 
 /// The keys that may seal.
 const KEYS: &str = "SELECT 'key' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \

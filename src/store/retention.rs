@@ -13,7 +13,7 @@ use super::{
     StoreError,
     commit::lock,
     committer::Committer,
-    dialect::clock,
+    dialect::{Script, clock},
     log,
     rows::{signed, statement, unsigned},
     transaction::Transaction,
@@ -96,7 +96,7 @@ pub(super) async fn run(
     opener: Opener,
     retention: Retention,
 ) -> Result<(Writer, u64), StoreError> {
-    let begun = opener.begin(held, "").await?;
+    let begun = opener.begin(held, Script::default()).await?;
     let removed = remove_batch(&begun.transaction, &retention).await?;
     Ok((begun.commit().await?, removed))
 }

@@ -9,14 +9,17 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, FromQueryResult,
     QueryResult, RuntimeErr, Statement, Values,
     prelude::async_trait,
-    sqlx::{self, AssertSqlSafe, Connection as _, Either, Postgres, Sqlite, pool::PoolConnection},
+    sqlx::{
+        self, AssertSqlSafe, Connection as _, Either, Executor as _, Postgres, Sqlite,
+        pool::PoolConnection,
+    },
 };
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::{
     StoreError,
-    dialect::{Bulk, postgres_union, postgres_writes},
+    dialect::{Bulk, Script, postgres_union, postgres_writes, sqlite_script},
 };
 
 /// A session of PostgreSQL. Process IDs are used again, so the start is part of the name.
@@ -104,26 +107,36 @@ impl Connection {
         Ok(Session { pid, backend_start })
     }
 
-    /// Runs statements that are sent as one message, and returns the rows of each. The text must hold no
-    /// value but UUIDs and numbers of ours.
+    /// Runs statements that are sent as one message, and returns the rows of each. On PostgreSQL the text must
+    /// hold no value but UUIDs and numbers of ours.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(super) async fn script(
         &mut self,
-        sql: String,
+        script: Script,
     ) -> Result<Vec<Vec<QueryResult>>, StoreError> {
-        let script = sqlx::raw_sql(AssertSqlSafe(sql));
         let (mut results, mut rows) = (Vec::new(), Vec::new());
-        on!(self, connection => {
-            let mut answers = script.fetch_many(connection);
-            while let Some(answer) = answers.try_next().await? {
-                match answer {
-                    Either::Left(_done) => results.push(std::mem::take(&mut rows)),
-                    Either::Right(row) => rows.push(QueryResult::from(row)),
+        let Script { sql, arguments } = script;
+        let sql = AssertSqlSafe(sql);
+        macro_rules! collect {
+            ($answers:expr) => {{
+                let mut answers = $answers;
+                while let Some(answer) = answers.try_next().await? {
+                    match answer {
+                        Either::Left(_done) => results.push(std::mem::take(&mut rows)),
+                        Either::Right(row) => rows.push(QueryResult::from(row)),
+                    }
                 }
+            }};
+        }
+        match (self, arguments) {
+            (Self::Sqlite(connection), Some(arguments)) => {
+                collect!(connection.fetch_many(sqlx::query_with(sql, arguments)));
             }
-        });
+            (Self::Sqlite(connection), None) => collect!(connection.fetch_many(sqlx::raw_sql(sql))),
+            (Self::Postgres(connection), _) => collect!(connection.fetch_many(sqlx::raw_sql(sql))),
+        }
         Ok(results)
     }
 }
@@ -148,29 +161,30 @@ impl Transaction {
     /// Dropped, it takes the connection with it. That holds for all that is done in the transaction.
     pub(crate) async fn begin(db: &DatabaseConnection) -> Result<Self, StoreError> {
         let connection = Connection::take(db).await?;
-        Ok(Self::begin_on(connection, "").await?.0)
+        Ok(Self::begin_on(connection, Script::default()).await?.0)
     }
 
-    /// Begins a transaction on this connection and, on PostgreSQL, runs `first` in it, in one message. Returns
-    /// the rows of each statement of `first`.
+    /// Begins a transaction on this connection and runs `first` in it, in one message. Returns the rows of each
+    /// statement of `first`.
     ///
     /// # Errors
     /// [`StoreError`]: nothing was written, and the connection is closed.
     pub(super) async fn begin_on(
         connection: Connection,
-        first: &str,
+        mut first: Script,
     ) -> Result<(Self, Vec<Vec<QueryResult>>), StoreError> {
         let backend = connection.backend();
         let transaction = Self {
             backend,
             connection: Mutex::new(Some(connection)),
         };
-        let sql = if backend == DbBackend::Postgres {
-            format!("BEGIN; {first}")
+        let begin = if backend == DbBackend::Postgres {
+            "BEGIN; "
         } else {
-            "BEGIN IMMEDIATE".to_owned()
+            "BEGIN IMMEDIATE; "
         };
-        let results = transaction.connection().await.script(sql).await?;
+        first.sql.insert_str(0, begin);
+        let results = transaction.connection().await.script(first).await?;
         // The first is that of BEGIN itself.
         Ok((transaction, results.into_iter().skip(1).collect()))
     }
@@ -190,7 +204,10 @@ impl Transaction {
     /// # Errors
     /// [`StoreError`]: then it is unknown whether it was committed.
     pub(super) async fn commit_and_keep(mut self) -> Result<Connection, StoreError> {
-        self.connection().await.script("COMMIT".to_owned()).await?;
+        self.connection()
+            .await
+            .script("COMMIT".to_owned().into())
+            .await?;
         #[expect(clippy::expect_used, reason = "as in `connection`")]
         Ok(self.connection.get_mut().take().expect("a connection"))
     }
@@ -203,7 +220,7 @@ impl Transaction {
         self.commit_and_keep().await.map(drop)
     }
 
-    /// Runs writes over rows in their order, on PostgreSQL as one statement.
+    /// Runs writes over rows in their order, in one message.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::RowCount`] when one did not write the rows that it names.
@@ -225,11 +242,16 @@ impl Transaction {
                 }
             }
             Connection::Sqlite(connection) => {
-                for Bulk { rows, sql, .. } in writes {
+                let (Script { sql, arguments }, statements) = sqlite_script(writes)?;
+                let query = sqlx::query_with(AssertSqlSafe(sql), arguments.unwrap_or_default());
+                let mut done = connection.fetch_many(query);
+                for statements in statements {
                     let mut count = 0;
-                    for (sql, arguments) in rows.sqlite(sql)? {
-                        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                        count += query.execute(&mut **connection).await?.rows_affected();
+                    for _ in 0..statements {
+                        // A write without RETURNING has no rows.
+                        if let Some(Either::Left(done)) = done.try_next().await? {
+                            count += done.rows_affected();
+                        }
                     }
                     written.push(count);
                 }
@@ -242,8 +264,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Runs queries over rows, on PostgreSQL as one statement, and returns what they find together. They have
-    /// the same columns.
+    /// Runs queries over rows in one message, and returns what they find together. They have the same columns.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -264,13 +285,10 @@ impl Transaction {
                 found.extend(rows.into_iter().map(QueryResult::from));
             }
             Connection::Sqlite(connection) => {
-                for Bulk { rows, sql, .. } in queries {
-                    for (sql, arguments) in rows.sqlite(sql)? {
-                        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                        let rows = query.fetch_all(&mut **connection).await?;
-                        found.extend(rows.into_iter().map(QueryResult::from));
-                    }
-                }
+                let (Script { sql, arguments }, _) = sqlite_script(queries)?;
+                let query = sqlx::query_with(AssertSqlSafe(sql), arguments.unwrap_or_default());
+                let rows = query.fetch_all(&mut **connection).await?;
+                found.extend(rows.into_iter().map(QueryResult::from));
             }
         }
         let found = found.iter().map(|row| R::from_query_result(row, ""));

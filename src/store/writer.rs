@@ -8,6 +8,7 @@ use sea_orm::QueryResult;
 use super::{
     StoreError, commit,
     connection::Target,
+    dialect::Script,
     pool::{Home, Pool},
     transaction::{Connection, Session, Transaction},
     wal::WRITERS_LIMIT,
@@ -31,7 +32,7 @@ pub(super) struct Writer {
 pub(super) struct Begun {
     pub(super) transaction: Transaction,
     pub(super) session: Session,
-    /// The rows of each statement that was sent with BEGIN (PostgreSQL).
+    /// The rows of each statement that was sent with BEGIN.
     pub(super) results: Vec<Vec<QueryResult>>,
 }
 
@@ -79,7 +80,7 @@ impl Opener {
         } else {
             format!("{PLAN_ONCE}; {}", commit::prepare())
         };
-        connection.script(script).await?;
+        connection.script(script.into()).await?;
         let session = connection.session().await?;
         Ok(Writer {
             connection,
@@ -87,18 +88,18 @@ impl Opener {
         })
     }
 
-    /// Begins a transaction, with these statements in the same message on PostgreSQL. A connection that was
-    /// held, and turns out to be dead, is replaced: nothing had been sent on it.
+    /// Begins a transaction, with these statements in the same message. A connection that was held, and turns out
+    /// to be dead, is replaced: nothing had been sent on it.
     ///
     /// # Errors
     /// [`StoreError`]: nothing was written.
     pub(super) async fn begin(
         &self,
         held: Option<Writer>,
-        first: &str,
+        first: Script,
     ) -> Result<Begun, StoreError> {
         if let Some(writer) = held {
-            match begin(writer, first).await {
+            match begin(writer, first.clone()).await {
                 Err(StoreError::Unavailable(error)) => {
                     tracing::warn!(
                         error = %ErrorChain(&error),
@@ -112,7 +113,7 @@ impl Opener {
     }
 }
 
-async fn begin(writer: Writer, first: &str) -> Result<Begun, StoreError> {
+async fn begin(writer: Writer, first: Script) -> Result<Begun, StoreError> {
     let Writer {
         connection,
         session,
