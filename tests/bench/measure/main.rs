@@ -47,7 +47,7 @@ mod world;
 use std::time::Instant;
 
 use options::{Options, Part, Without};
-use table::Sheet;
+use table::{Kept, Sheet};
 
 /// A part, the word that leaves it out of a report, and what measures it.
 type Row = (Part, Option<Without>, fn(&Options, &mut Sheet));
@@ -99,11 +99,23 @@ fn is_wanted((part, without, _): &Row, options: &Options) -> bool {
 }
 
 fn measure(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
+    let mut kept = options.keep.as_deref().map(Kept::read).unwrap_or_default();
     for (part, _, run) in parts {
+        let name = format!("{part:?}");
+        if let Some(measured) = kept.take(&name) {
+            eprintln!("{name}: kept");
+            sheet.merge(measured);
+            continue;
+        }
         let began = Instant::now();
-        eprintln!("{part:?} …");
-        run(options, sheet);
-        eprintln!("{part:?}: {} s", began.elapsed().as_secs());
+        eprintln!("{name} …");
+        let mut own = Sheet::default();
+        run(options, &mut own);
+        if let Some(file) = &options.keep {
+            Kept::add(file, &name, &own);
+        }
+        sheet.merge(own);
+        eprintln!("{name}: {} s", began.elapsed().as_secs());
     }
 }
 

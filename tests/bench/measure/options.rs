@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// The page that a report is written to; its chart is written beside it
     #[arg(long, default_value = "docs/performance.md")]
     pub(crate) out: PathBuf,
+    /// A file that keeps each part as soon as it is measured; what it holds already is not measured again
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
     /// What `cargo bench` adds to every command line
     #[arg(long = "bench", hide = true)]
     _bench: bool,

@@ -57,14 +57,17 @@ fn facts(sheet: &Sheet) -> Table {
     table
 }
 
-/// The command line without what `cargo bench` adds, and without the page's path.
+/// The command line without what `cargo bench` adds, and without paths.
 fn command() -> String {
     let mut words = vec!["`scripts/bench".to_owned()];
     let mut given = std::env::args().skip(1);
     while let Some(word) = given.next() {
-        if word == "--out" {
+        if ["--out", "--keep"].contains(&&*word) {
             given.next();
-        } else if word != "--bench" && !word.starts_with("--out=") {
+        } else if !["--bench", "--out=", "--keep="]
+            .iter()
+            .any(|known| word.starts_with(known))
+        {
             words.push(word);
         }
     }

@@ -1,11 +1,13 @@
 //! What the parts hand in: figures by name, and tables for people, which are Markdown.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
 
 use crate::load::Measured;
 
 /// All that one run found out.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Sheet {
     figures: BTreeMap<String, f64>,
     pub(crate) tables: Vec<Table>,
@@ -32,7 +34,9 @@ impl Sheet {
     pub(crate) fn merge(&mut self, other: Self) {
         self.figures.extend(other.figures);
         self.tables.extend(other.tables);
-        self.facts.extend(other.facts);
+        for (name, text) in other.facts {
+            self.fact(&name, text);
+        }
     }
 
     pub(crate) fn fact(&mut self, name: &str, text: impl Into<String>) {
@@ -41,6 +45,30 @@ impl Sheet {
     }
 }
 
+/// The parts that were measured so far, by name, in a file: a long run that is cut short loses one part.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Kept(BTreeMap<String, Sheet>);
+
+impl Kept {
+    /// What the file holds, if there is one.
+    pub(crate) fn read(file: &Path) -> Self {
+        let text = fs::read(file).unwrap_or_else(|_not_there| b"{}".to_vec());
+        serde_json::from_slice(&text).expect("a file that this program wrote")
+    }
+
+    pub(crate) fn take(&mut self, part: &str) -> Option<Sheet> {
+        self.0.remove(part)
+    }
+
+    /// Adds a part to what the file holds.
+    pub(crate) fn add(file: &Path, part: &str, sheet: &Sheet) {
+        let mut kept = serde_json::to_value(Self::read(file)).expect("JSON");
+        kept[part] = serde_json::to_value(sheet).expect("JSON");
+        fs::write(file, kept.to_string()).expect("the file can be written");
+    }
+}
+
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Table {
     title: String,
     note: String,
