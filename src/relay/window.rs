@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{POLL, cursor::LeasedCursor};
 use crate::{
@@ -82,21 +82,26 @@ impl Window {
         };
         // Subscribed before the log is read: an event in between ends the wait.
         let mut head = cursor.head();
-        if publisher.blocked().is_some() {
-            self.quiet_since = Instant::now();
-        } else {
+        let flows = publisher.blocked().is_none();
+        if flows {
             self.publish(publisher, cursor, confirmed).await;
+        } else {
+            self.quiet_since = Instant::now();
         }
+        let may_publish = flows && self.unconfirmed.len() < self.room(confirmed);
         let Some(first) = self.unconfirmed.front_mut() else {
             self.is_well |= cursor.is_well();
             drop(timeout(POLL, head.changed()).await);
             return Ok(());
         };
-        match timeout(POLL, &mut first.confirm).await {
-            Ok(verdict) => self.confirmed(cursor, verdict).await?,
-            Err(_) if self.quiet_since.elapsed() >= CONFIRM => return Err(BrokerError::Deadline),
-            Err(_) => {}
-        }
+        let verdict = tokio::select! {
+            biased;
+            verdict = &mut first.confirm => verdict,
+            // What is committed now waits for no confirm.
+            _ = head.changed(), if may_publish => return self.in_time(),
+            () = sleep(POLL) => return self.in_time(),
+        };
+        self.confirmed(cursor, verdict).await?;
         // The broker confirms many at once: take those that have arrived in this step.
         while let Some(first) = self.unconfirmed.front_mut()
             && let Some(verdict) = (&mut first.confirm).now_or_never()
@@ -104,6 +109,24 @@ impl Window {
             self.confirmed(cursor, verdict).await?;
         }
         Ok(())
+    }
+
+    /// Fails when the broker has owed an answer for too long.
+    fn in_time(&self) -> Result<(), BrokerError> {
+        if self.quiet_since.elapsed() < CONFIRM {
+            Ok(())
+        } else {
+            Err(BrokerError::Deadline)
+        }
+    }
+
+    /// How many events may be unconfirmed.
+    fn room(&self, confirmed: u64) -> usize {
+        if confirmed < self.careful_until {
+            1
+        } else {
+            WINDOW
+        }
     }
 
     /// Handles the broker's answer about the first event of the window.
@@ -131,11 +154,7 @@ impl Window {
     }
 
     async fn publish(&mut self, publisher: &Publisher, cursor: &mut LeasedCursor, confirmed: u64) {
-        let room = if confirmed < self.careful_until {
-            1
-        } else {
-            WINDOW
-        };
+        let room = self.room(confirmed);
         if self.read.is_empty() && self.unconfirmed.len() < room {
             self.read = cursor.read(self.published).await.into();
         }

@@ -132,6 +132,35 @@ async fn while_the_broker_blocks_the_relay_keeps_its_connection_and_then_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_published_while_those_before_it_are_unconfirmed() {
+    let _heavy = fixture::heavy().await;
+    let mut broker = RabbitMq::start_private();
+    let (url, exchange) = (broker.url(), fixture::exchange());
+    let recorder = Recorder::start(&url, &exchange, "secret.#").await;
+    let proxy = Proxy::start(broker.address());
+    let deployment = fixture::sqlite().broker(&proxy.url(&url), &exchange);
+    let (_replica, client) = started(&deployment);
+    let secrets = ledger::create(&client, 1).await;
+    delivered(&recorder, 1, SOON).await;
+
+    // It takes what is sent to it, and answers nothing.
+    broker.stop();
+    for _ in 0..3 {
+        let before = proxy.bytes_to_server();
+        put(&client, &secrets[0]).await;
+        // More than a heartbeat.
+        until("the event is sent", async || {
+            proxy.bytes_to_server() > before + 500
+        })
+        .await;
+    }
+    broker.cont();
+    let record = delivered(&recorder, 4, SOON).await;
+    assert_eq!(record.len(), 4, "nothing comes twice");
+    assert_delivers(&client, &secrets, &record).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_accepts_and_says_nothing_costs_no_more_the_longer_it_lasts() {
     let (broker, exchange) = (RabbitMq::shared(), fixture::exchange());
     let recorder = Recorder::start(&broker.url(), &exchange, "secret.#").await;
