@@ -22,6 +22,7 @@ pub(super) async fn write(
         .write(vec![
             delete_all_versions(writes),
             delete_versions(writes),
+            delete_surplus(writes),
             delete_secrets(writes),
             update_secrets(writes),
             insert_secrets(writes),
@@ -51,6 +52,18 @@ fn delete_versions<'a>(writes: &Writes<'a>) -> Bulk<'a> {
         .numbers("version", deleted.map(|(_, version)| version));
     let sql = "DELETE FROM secret_versions WHERE (secret_id, version) IN \
                (SELECT r.secret_id, r.version FROM {rows})";
+    Bulk::of_some(rows, sql)
+}
+
+/// There may be any number of them, once: the database walks through the secret's versions.
+fn delete_surplus<'a>(writes: &Writes<'a>) -> Bulk<'a> {
+    let surplus = || writes.surplus.iter();
+    let rows = Rows::default()
+        .uuids("secret_id", surplus().map(|s| s.secret_id.get()))
+        .numbers("highest", surplus().map(|s| signed(s.highest)));
+    let sql = "DELETE FROM secret_versions WHERE (secret_id, version) IN \
+               (SELECT v.secret_id, v.version FROM {rows} JOIN secret_versions v \
+                ON v.secret_id = r.secret_id AND v.version <= r.highest)";
     Bulk::of_some(rows, sql)
 }
 

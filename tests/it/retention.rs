@@ -1,4 +1,4 @@
-//! Old events go, and what is left is still a chain.
+//! Old events and old versions go, and what is left of the log is still a chain.
 
 use crate::support::fixture::{self, SCOPES};
 use crate::support::ledger::{self, Load};
@@ -64,5 +64,42 @@ async fn the_oldest_events_go_and_the_chain_holds_at_the_cut() {
         let next = page["events"].as_array().unwrap().last().unwrap().clone();
         assert_eq!(next["position"], 2102);
         assert_eq!(next["prev_hash"], last["hash"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_takes_the_versions_that_are_too_many_with_the_next_change() {
+    for deployment in fixture::both() {
+        let token = deployment.token("alice", SCOPES);
+        let keeping = |versions| {
+            let replica = deployment.serve_with(&[("REKEY__LIMITS__VERSIONS", versions)]);
+            let client = replica.client(&token);
+            (replica, client)
+        };
+        let kept = || -> u64 {
+            let keys = deployment.run(&["keys", "list", "--json"]);
+            let keys: Value = serde_json::from_str(&keys).unwrap();
+            keys["keys"][0]["versions"].as_u64().unwrap()
+        };
+        let (mut replica, client) = keeping("1000");
+        let secrets = ledger::create(&client, 2).await;
+        fixture::change(&client, &secrets, 70).await;
+        assert_eq!(kept(), 71 + 71);
+        assert_eq!(replica.terminate(), Some(0));
+
+        let (mut replica, client) = keeping("3");
+        for left in [3 + 71, 3 + 71] {
+            fixture::change(&client, &secrets[..1], 1).await;
+            assert_eq!(kept(), left);
+        }
+        fixture::change(&client, &secrets, 1).await;
+        assert_eq!(kept(), 3 + 3);
+        assert_eq!(replica.terminate(), Some(0));
+
+        let (_replica, client) = keeping("5");
+        for left in [4 + 3, 5 + 3, 5 + 3] {
+            fixture::change(&client, &secrets[..1], 1).await;
+            assert_eq!(kept(), left);
+        }
     }
 }

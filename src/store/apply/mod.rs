@@ -18,8 +18,8 @@ use super::{
 };
 use crate::domain::{
     Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSetMember, Event,
-    EventKind, IfMatch, KeyId, MOST_VERSIONS, Outcome, Owner, Provider, Refusal, Refused,
-    SealedVersion, Secret, SecretId, SecretName, Timestamp, Work,
+    EventKind, IfMatch, KeyId, Outcome, Owner, Provider, Refusal, Refused, SealedVersion, Secret,
+    SecretId, SecretName, Timestamp, Work,
 };
 
 /// What an operator allows.
@@ -50,6 +50,14 @@ pub(super) struct PushedOut {
     pub(super) versions: RangeInclusive<u64>,
 }
 
+/// Versions that a secret has beyond those that are kept, because the limit was higher before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Surplus {
+    pub(super) secret_id: SecretId,
+    /// The number of the newest of them.
+    pub(super) highest: u64,
+}
+
 /// What is to be written, each list for one statement.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Writes<'a> {
@@ -57,6 +65,8 @@ pub(super) struct Writes<'a> {
     pub(super) deleted: Vec<SecretId>,
     /// Versions that are deleted.
     pub(super) pushed_out: Vec<PushedOut>,
+    /// Versions that are deleted, as many as there are.
+    pub(super) surplus: Vec<Surplus>,
     /// Secrets that were there and changed.
     pub(super) updated: Vec<Secret>,
     /// Secrets that are new.
@@ -417,18 +427,17 @@ impl<'a> State<'a> {
             };
             let floor = newest.version.saturating_sub(kept);
             if floor > 0 && self.stored.contains(&secret_id) {
-                let before = if self.surplus.contains(&secret_id) {
-                    MOST_VERSIONS
-                } else {
-                    kept
-                };
                 // Of this batch's versions those that it pushes out itself are never written.
-                let lowest = first.version.saturating_sub(before).max(1);
                 let highest = floor.min(first.version - 1);
-                writes.pushed_out.push(PushedOut {
-                    secret_id,
-                    versions: lowest..=highest,
-                });
+                if self.surplus.contains(&secret_id) {
+                    writes.surplus.push(Surplus { secret_id, highest });
+                } else {
+                    let lowest = first.version.saturating_sub(kept).max(1);
+                    writes.pushed_out.push(PushedOut {
+                        secret_id,
+                        versions: lowest..=highest,
+                    });
+                }
             }
             let kept = versions.into_iter().filter(|v| v.version > floor);
             writes.versions.extend(kept);
