@@ -1,7 +1,7 @@
 //! The work that the commit does, and what can come of it.
 
 use super::{
-    Agent, ChangeSetId, EventId, KeyId, Owner, Provider, RequestId, SealedVersion, SecretId,
+    Agent, ChangeSetId, EventId, KeyId, Log, Owner, Provider, RequestId, SealedVersion, SecretId,
     SecretName, Timestamp, TraceParent, VersionId,
 };
 
@@ -39,6 +39,15 @@ impl Work {
             Self::Change(_) => 1,
             Self::Set(set) => set.changes.len(),
             Self::Accesses(accesses) => accesses.len(),
+        }
+    }
+
+    /// The log that it appends to.
+    #[must_use]
+    pub(crate) fn log(&self) -> Log {
+        match self {
+            Self::Change(_) | Self::Set(_) => Log::Changes,
+            Self::Accesses(_) => Log::Activity,
         }
     }
 

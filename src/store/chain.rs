@@ -53,6 +53,16 @@ impl Heads {
             activity: self.activity.or(older.activity),
         }
     }
+
+    /// Whether a log has grown since another look at it.
+    pub(super) fn have_grown_since(&self, earlier: Self) -> bool {
+        let position = |heads: &Self, log| heads.of(log).map(|head| head.position);
+        let grown = |log| match (position(self, log), position(&earlier, log)) {
+            (Some(now), Some(then)) => now > then,
+            _ => false,
+        };
+        Log::ALL.into_iter().any(grown)
+    }
 }
 
 impl Head {

@@ -1,13 +1,14 @@
 //! The one transaction: everything that the process writes to the log and to secrets goes through here.
 //!
 //! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. A batch takes three round trips,
-//! on SQLite to the driver's thread: begin, lock and read; write; COMMIT. One that creates secrets takes a fourth,
-//! to read which of their names are taken. Each step begins after the one before has ended: only a statement that begins after
-//! the lock is held sees all that was committed before it (READ COMMITTED).
+//! on SQLite to the driver's thread: begin, lock and read; write; COMMIT. One that creates secrets takes one more,
+//! to read which of their names are taken, and so does one whose locks were taken before it was put together. Each
+//! step begins after the one before has ended: only a statement that begins after the lock is held sees all that was
+//! committed before it (READ COMMITTED).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 
 use super::{
     StoreError,
@@ -26,6 +27,14 @@ use crate::{
     domain::{EventId, KeyId, Log, Outcome, PlacedEvent, Refused, Timestamp, Work},
     faults,
 };
+
+/// Where a commit begins.
+pub(super) enum Start {
+    /// With the writing connection, or a new one.
+    Idle(Option<Writer>),
+    /// In a transaction that holds the batch's locks.
+    Locked(Begun),
+}
 
 /// What one transaction holds.
 #[derive(Debug)]
@@ -66,14 +75,6 @@ impl Batch {
         }
     }
 
-    /// Whether the batch appends to this log, or reads what only its lock keeps still.
-    fn locks(&self, log: Log) -> bool {
-        self.works().iter().any(|work| match work {
-            Work::Change(_) | Work::Set(_) => log == Log::Changes,
-            Work::Accesses(_) => log == Log::Activity,
-        })
-    }
-
     /// The first event that the batch appends, once that is decided.
     pub(super) fn first_event(&self) -> Option<FirstEvent> {
         let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,6 +110,8 @@ pub(super) struct Decided {
     pub(super) events: Vec<LogEntry>,
     /// The last heads that this process has seen, those of this batch included.
     pub(super) seen: Heads,
+    /// Another process has written since this one did.
+    pub(super) others_wrote: bool,
     /// The key that the log's head names as the primary one, where the batch read it.
     pub(super) primary: Option<KeyId>,
     /// The session that ran the transaction (PostgreSQL).
@@ -124,41 +127,67 @@ pub(super) struct FirstEvent {
     session: Session,
 }
 
+/// The logs that work appends to, in the order of their locks.
+pub(super) fn logs(works: &[Work]) -> Vec<Log> {
+    let append = |log: &Log| works.iter().any(|work| work.log() == *log);
+    Log::ALL.into_iter().filter(append).collect()
+}
+
+/// A transaction that holds the locks of a batch, before the batch is put together. What queues while it waits for
+/// another process can still join.
+///
+/// # Cancel safety
+/// As for [`commit`].
+pub(super) async fn lock_first(
+    held: Option<Writer>,
+    opener: Opener,
+    logs: Vec<Log>,
+) -> Result<Begun, StoreError> {
+    let locks = lock_statements(&opener, &logs);
+    let begun = opener.begin(held, locks.into()).await?;
+    check_locks(&begun.results)?;
+    Ok(begun)
+}
+
 /// Runs the batch, and returns the connection. After an error the batch's gate says whether COMMIT may have
 /// been sent.
 ///
 /// # Cancel safety
 /// None: it runs as a task of its own. Dropped, it takes its connection with it.
 pub(super) async fn commit(
-    held: Option<Writer>,
+    start: Start,
     opener: Opener,
     batch: Arc<Batch>,
 ) -> Result<Writer, StoreError> {
-    let (locks, first) = if opener.is_sqlite() {
-        let look = look_sqlite(batch.works(), batch.limits, batch.seen);
-        (0, sqlite_script(look)?.0)
-    } else {
-        first_statements(&batch)
+    let mut first = look(&opener, &batch)?;
+    let (begun, looked) = match start {
+        Start::Locked(begun) => {
+            let looked = begun.transaction.script(first).await?;
+            (begun, looked)
+        }
+        Start::Idle(held) => {
+            let logs = logs(batch.works());
+            first.sql.insert_str(0, &lock_statements(&opener, &logs));
+            let mut begun = opener.begin(held, first).await?;
+            let locks = if opener.is_sqlite() { 0 } else { logs.len() };
+            let looked = begun.results.split_off(locks.min(begun.results.len()));
+            check_locks(&begun.results)?;
+            (begun, looked)
+        }
     };
-    let begun = opener.begin(held, first).await?;
     let Begun {
         transaction,
         session,
-        results,
+        ..
     } = &begun;
-    let (locked, rest) = results
-        .split_at_checked(locks)
-        .ok_or(StoreError::Corrupt("log_head"))?;
-    if locked.iter().any(|rows| rows.len() != 1) {
-        return Err(StoreError::Corrupt("log_head"));
-    }
     let (present, primary) = read(
         transaction,
-        rest.iter().flatten(),
+        looked.iter().flatten(),
         batch.works(),
         batch.seen,
     )
     .await?;
+    let others_wrote = present.heads.have_grown_since(batch.seen);
     let Plan {
         outcomes,
         writes,
@@ -171,6 +200,7 @@ pub(super) async fn commit(
         outcomes,
         events: writes.events,
         seen: heads.or(batch.seen),
+        others_wrote,
         primary,
         session: session.clone(),
     };
@@ -195,19 +225,35 @@ const fn lock_sql(log: Log) -> &'static str {
     }
 }
 
-/// What goes with BEGIN on PostgreSQL: the locks, of which it says how many there are, and then the first look at
-/// what the batch is about. The server begins each when the one before has ended.
-fn first_statements(batch: &Batch) -> (usize, Script) {
-    let locks = Log::ALL.into_iter().filter(|log| batch.locks(*log));
-    let mut statements: Vec<String> = locks
-        .map(|log| format!("EXECUTE lock_{}", log.as_str()))
-        .collect();
-    let count = statements.len();
-    statements.extend(look_postgres(batch.works(), batch.limits, batch.seen));
-    (count, statements.join("; ").into())
+/// The statements that take these locks on a writing connection of PostgreSQL, each with its end. SQLite needs none.
+fn lock_statements(opener: &Opener, logs: &[Log]) -> String {
+    if opener.is_sqlite() {
+        return String::new();
+    }
+    let execute = |log: &Log| format!("EXECUTE lock_{}; ", log.as_str());
+    logs.iter().map(execute).collect()
 }
 
-/// What a new writing connection of PostgreSQL prepares, for [`first_statements`].
+/// Checks that each lock has found its row.
+fn check_locks(results: &[Vec<QueryResult>]) -> Result<(), StoreError> {
+    if results.iter().all(|rows| rows.len() == 1) {
+        Ok(())
+    } else {
+        Err(StoreError::Corrupt("log_head"))
+    }
+}
+
+/// The first look at what the batch is about. It begins when the locks are held.
+fn look(opener: &Opener, batch: &Batch) -> Result<Script, StoreError> {
+    let (works, limits, seen) = (batch.works(), batch.limits, batch.seen);
+    Ok(if opener.is_sqlite() {
+        sqlite_script(look_sqlite(works, limits, seen))?.0
+    } else {
+        look_postgres(works, limits, seen).join("; ").into()
+    })
+}
+
+/// What a new writing connection of PostgreSQL prepares, for its locks and looks.
 pub(super) fn prepare() -> String {
     let lock = |log: Log| format!("PREPARE lock_{} AS {}", log.as_str(), lock_sql(log));
     let [changes, activity] = Log::ALL.map(lock);

@@ -199,6 +199,14 @@ impl Transaction {
         })
     }
 
+    /// Runs statements as [`Connection::script`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn script(&self, script: Script) -> Result<Vec<Vec<QueryResult>>, StoreError> {
+        self.connection().await.script(script).await
+    }
+
     /// Commits it, and returns its connection.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use super::{
     StoreError,
     admission::{Reply, Submission},
     chain::Heads,
-    commit::{Batch, Decided, commit, look_up},
+    commit::{Batch, Decided, Start, commit, lock_first, logs, look_up},
     committer::{CommitterSettings, Shared, Slots},
     connection::Target,
     cursor,
@@ -28,7 +28,7 @@ use super::{
     retention, wal,
     writer::{Opener, Writer},
 };
-use crate::domain::{ErrorChain, Failure, Timestamp, Work};
+use crate::domain::{ErrorChain, Failure, Log, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
 const BATCH_BYTES: usize = 4 << 20;
@@ -47,12 +47,16 @@ enum Ending {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedReceiver<Submission>,
+    /// What came out of the queue and is in no batch yet.
+    next: Option<Submission>,
     opener: Opener,
     settings: CommitterSettings,
     /// The writing connection, while nothing runs on it.
     writer: Option<Writer>,
     /// The last heads that were seen under the lock.
     seen: Heads,
+    /// Between the last two batches another process wrote.
+    others_write: bool,
     /// The last batch, and whom it concerns: they are answered beside the next BEGIN.
     unanswered: Option<(Ending, Vec<Reply>)>,
 }
@@ -67,10 +71,12 @@ impl Worker {
         Self {
             shared,
             queue,
+            next: None,
             opener: Opener::new(target),
             settings,
             writer: None,
             seen: Heads::default(),
+            others_write: false,
             unanswered: None,
         }
     }
@@ -82,18 +88,17 @@ impl Worker {
             tokio::spawn(moving)
         });
         loop {
-            let first = if self.unanswered.is_some() {
-                None
-            } else {
+            if self.unanswered.is_none() && self.next.is_none() {
                 tokio::select! {
                     biased;
-                    () = self.shared.slots_filled.notified() => None,
-                    submission = self.queue.recv() => submission,
+                    () = self.shared.slots_filled.notified() => {}
+                    submission = self.queue.recv() => self.next = submission,
                     _ = stopping.wait_for(|stopping| *stopping) => break,
                 }
-            };
+            }
             let slots = self.shared.take_slots();
-            let (works, replies) = self.take(first);
+            let (mut works, mut replies) = (Vec::new(), Vec::new());
+            self.take(&mut works, &mut replies, &Log::ALL);
             if works.is_empty() || !slots.is_empty() {
                 self.answer_last();
             }
@@ -113,21 +118,21 @@ impl Worker {
         }
     }
 
-    /// Takes what is queued, up to the batch's limits, except what its caller has abandoned.
-    fn take(&mut self, first: Option<Submission>) -> (Vec<Work>, Vec<Reply>) {
-        let (mut works, mut replies) = (Vec::new(), Vec::new());
-        let (mut changes, mut bytes) = (0, 0);
-        let mut next = first;
-        loop {
-            if changes >= self.settings.max_batch || bytes >= BATCH_BYTES {
-                // Only reached without a submission in hand: nothing is lost.
-                break;
-            }
-            let Some(Submission { work, reply }) =
-                next.take().or_else(|| self.queue.try_recv().ok())
-            else {
+    /// Adds what is queued to a batch, up to its limits and to the first work for another log, except what its
+    /// caller has abandoned.
+    fn take(&mut self, works: &mut Vec<Work>, replies: &mut Vec<Reply>, logs: &[Log]) {
+        let mut changes: usize = works.iter().map(Work::count).sum();
+        let mut bytes: usize = works.iter().map(Work::bytes).sum();
+        while changes < self.settings.max_batch && bytes < BATCH_BYTES {
+            let next = self.next.take();
+            let Some(submission) = next.or_else(|| self.queue.try_recv().ok()) else {
                 break;
             };
+            if !logs.contains(&submission.work.log()) {
+                self.next = Some(submission);
+                break;
+            }
+            let Submission { work, reply } = submission;
             if reply.take() {
                 changes += work.count();
                 bytes += work.bytes();
@@ -135,7 +140,6 @@ impl Worker {
                 replies.push(reply);
             }
         }
-        (works, replies)
     }
 
     fn answer_last(&mut self) {
@@ -178,10 +182,12 @@ impl Worker {
     }
 
     /// Commits a batch and answers everybody in it.
-    async fn serve(&mut self, works: Vec<Work>, replies: Vec<Reply>) {
+    async fn serve(&mut self, mut works: Vec<Work>, mut replies: Vec<Reply>) {
         if self.shared.log_broken.load(Ordering::Relaxed) {
             return answer(Ending::Failed(Failure::Unavailable), replies);
         }
+        let began = Instant::now();
+        let start = self.start(&mut works, &mut replies, began).await;
         let batch = Arc::new(Batch {
             works: works.into(),
             only: None,
@@ -191,7 +197,10 @@ impl Worker {
             gate: Gate::default(),
             decided: Mutex::default(),
         });
-        let ending = self.commit(&batch).await;
+        let ending = match start {
+            Ok(start) => self.commit(&batch, start, began).await,
+            Err(error) => self.failed(&batch, &error),
+        };
         if !matches!(ending, Ending::Blamed) || replies.len() == 1 {
             self.unanswered = Some((ending, replies));
             return;
@@ -200,7 +209,8 @@ impl Worker {
         let mut replies = replies.into_iter().enumerate();
         for (index, reply) in replies.by_ref() {
             let alone = Arc::new(batch.alone(index, self.seen));
-            let ending = self.commit(&alone).await;
+            let start = Start::Idle(self.writer.take());
+            let ending = self.commit(&alone, start, Instant::now()).await;
             let broken = matches!(ending, Ending::Failed(_));
             answer(ending, vec![reply]);
             if broken {
@@ -210,11 +220,30 @@ impl Worker {
         }
     }
 
-    /// One transaction, watched.
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Ending {
-        let began = Instant::now();
+    /// Where other processes write, too, the locks come first: what queues while another one holds them joins the
+    /// batch.
+    async fn start(
+        &mut self,
+        works: &mut Vec<Work>,
+        replies: &mut Vec<Reply>,
+        began: Instant,
+    ) -> Result<Start, StoreError> {
         let held = self.writer.take();
-        let work = commit(held, self.opener.clone(), Arc::clone(batch));
+        if !self.others_write {
+            return Ok(Start::Idle(held));
+        }
+        let logs = logs(works);
+        let work = lock_first(held, self.opener.clone(), logs.clone());
+        let task = tokio::spawn(work);
+        self.answer_last();
+        let locked = watched(began + self.settings.watchdog, task).await?;
+        self.take(works, replies, &logs);
+        Ok(Start::Locked(locked))
+    }
+
+    /// One transaction, watched.
+    async fn commit(&mut self, batch: &Arc<Batch>, start: Start, began: Instant) -> Ending {
+        let work = commit(start, self.opener.clone(), Arc::clone(batch));
         let task = tokio::spawn(work);
         self.answer_last();
         let error = match watched(began + self.settings.watchdog, task).await {
@@ -229,13 +258,18 @@ impl Worker {
             tracing::warn!(error = %ErrorChain(&error), "the outcome of a COMMIT is in doubt");
             return self.look_up(batch, began).await;
         }
+        self.failed(batch, &error)
+    }
+
+    /// What a batch whose COMMIT was never sent comes to.
+    fn failed(&self, batch: &Batch, error: &StoreError) -> Ending {
         match error {
             StoreError::Statement(_)
             | StoreError::Corrupt(_)
             | StoreError::RowCount
             | StoreError::Lost => {
                 tracing::error!(
-                    error = %ErrorChain(&error),
+                    error = %ErrorChain(error),
                     batch.works = batch.works().len(),
                     "a batch was refused"
                 );
@@ -251,8 +285,8 @@ impl Worker {
                 Ending::Failed(Failure::Unavailable)
             }
             StoreError::Unavailable(_) | StoreError::TimedOut(_) | StoreError::Deadline => {
-                tracing::error!(error = %ErrorChain(&error), "a batch failed before COMMIT");
-                Ending::Failed(Failure::from(&error))
+                tracing::error!(error = %ErrorChain(error), "a batch failed before COMMIT");
+                Ending::Failed(Failure::from(error))
             }
         }
     }
@@ -301,6 +335,7 @@ impl Worker {
         metrics::histogram!("rekey_commit_duration_seconds").record(began.elapsed());
         let mut decided = batch.take_decided();
         self.seen = decided.seen;
+        self.others_write = decided.others_wrote;
         if let Some(primary) = &decided.primary {
             self.shared.primary.send_if_modified(|held| {
                 let new = held != primary;

@@ -12,6 +12,8 @@ use crate::support::service::{Client, Deployment, Replica};
 use std::time::{Duration, Instant};
 use tokio::time::{interval, sleep};
 
+const SOON: Duration = Duration::from_secs(10);
+
 /// A service on a server of its own.
 fn on(server: &Postgres) -> Deployment {
     let deployment = Deployment::postgres(&server.database());
@@ -136,6 +138,49 @@ async fn a_change_reads_few_rows_of_a_long_log_though_the_plans_are_as_old_as_th
     // Some thirty a change, dead rows among them. A plan that looks through the log reads all its 2,000 events.
     assert!(rows < 50 * 200, "{rows} rows for 50 changes");
     assert!(pages < 50 * 15, "{pages} pages for 50 changes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_queues_while_another_process_holds_the_lock_is_one_batch() {
+    let deployment = fixture::postgres();
+    let token = deployment.token("alice", SCOPES);
+    let (one, other) = (deployment.serve(), deployment.serve());
+    let client = one.client(&token);
+    let secrets = ledger::create(&client, 8).await;
+    // From now on the first replica knows that it is not the only one that writes.
+    for replica in [&other, &one] {
+        let put = replica.client(&token).put(&secrets[0], "sk-next").await;
+        put.unwrap().expect(200);
+    }
+    let url = deployment.database().to_owned();
+    psql(&url, "CREATE TABLE released (done BOOLEAN)");
+    let hold = "DO $$ BEGIN \
+                PERFORM 1 FROM log_head WHERE log = 'changes' FOR UPDATE; \
+                FOR turn IN 1..1500 LOOP \
+                EXIT WHEN EXISTS (SELECT 1 FROM released); PERFORM pg_sleep(0.01); END LOOP; \
+                END $$";
+    let at = url.clone();
+    let holding = tokio::task::spawn_blocking(move || psql(&at, hold));
+    let sleeping = "SELECT count(*) FROM pg_stat_activity \
+                WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    wait_until("the lock is held", SOON, async || {
+        psql(&url, sleeping) == "1"
+    })
+    .await;
+    let before = commits(&one).await;
+    let clients = vec![client.clone(); 8];
+    let load = Load::start(clients, &secrets, 1);
+    wait_until("all wait", SOON, async || {
+        let text = scrape(&Client::anonymous(one.base())).await;
+        sample(&text, "rekey_commit_queue_depth") == Some(8)
+    })
+    .await;
+    psql(&url, "INSERT INTO released VALUES (TRUE)");
+    holding.await.unwrap();
+    for attempt in load.end().await {
+        assert!(matches!(attempt.told, Told::Applied(_)), "{attempt:?}");
+    }
+    assert_eq!(commits(&one).await - before, 1);
 }
 
 /// How many batches the service has committed.
@@ -409,7 +454,7 @@ async fn a_batch_that_is_redone_ends_at_the_first_failure_of_the_database() {
         let lock = "SELECT 1 FROM log_head WHERE log = 'changes' FOR UPDATE";
         psql(&url, &format!("BEGIN; {lock}; SELECT pg_sleep(1); COMMIT"))
     });
-    let held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
                 AND datname = current_database()";
     wait_until("the lock", Duration::from_secs(5), async || {
         psql(deployment.database(), held) == "1"
