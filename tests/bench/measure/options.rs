@@ -86,7 +86,7 @@ impl Options {
     pub(crate) fn read() -> Self {
         let mut options = Self::parse();
         if options.is_smoke() {
-            options.seconds = 1;
+            options.seconds = 2;
             options.warm_up = 0;
             options.rounds = 1;
             options.clients = vec![64];

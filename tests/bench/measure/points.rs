@@ -40,6 +40,9 @@ enum Who {
 
 type Many = bool;
 
+/// The name of a line, and the number of clients.
+type At = (&'static str, usize);
+
 /// One line of a table: its name in the figures, who it is, where.
 struct Series {
     key: &'static str,
@@ -153,6 +156,33 @@ impl Sites {
         }
     }
 
+    /// One after the other.
+    fn measure_all(
+        &self,
+        series: impl Iterator<Item = &'static Series>,
+        clients: usize,
+        options: &Options,
+    ) -> Vec<(At, Measured)> {
+        let measure = |series: &'static Series| {
+            let is_python = matches!(series.who, Who::Python);
+            let at = (series.key, if is_python { 1 } else { clients });
+            Some((at, self.measure(series, clients, options)?))
+        };
+        series.filter_map(measure).collect()
+    }
+
+    /// Those of one place beside those of the others: a smoke run is short, and its figures mean nothing.
+    fn measure_at_once(&self, clients: usize, options: &Options) -> Vec<(At, Measured)> {
+        let of = |place| SERIES.iter().filter(move |series| series.place == place);
+        std::thread::scope(|scope| {
+            let lanes = PLACES.map(|(place, _)| {
+                scope.spawn(move || self.measure_all(of(place), clients, options))
+            });
+            let figures = lanes.map(|lane| lane.join().expect("the figures of a place"));
+            figures.into_iter().flatten().collect()
+        })
+    }
+
     /// None where the contestant is not there, or where the number of clients means nothing to it.
     fn measure(&self, series: &Series, clients: usize, options: &Options) -> Option<Measured> {
         let site = self.site(series.place)?;
@@ -208,22 +238,20 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
             .then(|| Python::prepare(&rows, options.secrets)),
         postgres,
     };
-    let mut measured: BTreeMap<(&str, usize), Vec<Measured>> = BTreeMap::new();
+    let mut measured: BTreeMap<At, Vec<Measured>> = BTreeMap::new();
     for round in 1..=options.rounds {
         for clients in &options.clients {
             eprintln!(
                 "points: round {round} of {}, {clients} clients",
                 options.rounds
             );
-            for series in SERIES {
-                let at = if matches!(series.who, Who::Python) {
-                    1
-                } else {
-                    *clients
-                };
-                if let Some(one) = sites.measure(series, *clients, options) {
-                    measured.entry((series.key, at)).or_default().push(one);
-                }
+            let figures = if options.is_smoke() {
+                sites.measure_at_once(*clients, options)
+            } else {
+                sites.measure_all(SERIES.iter(), *clients, options)
+            };
+            for (at, one) in figures {
+                measured.entry(at).or_default().push(one);
             }
         }
     }
@@ -233,7 +261,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     tables(&medians.collect(), options, sheet);
 }
 
-fn tables(medians: &BTreeMap<(&str, usize), Measured>, options: &Options, sheet: &mut Sheet) {
+fn tables(medians: &BTreeMap<At, Measured>, options: &Options, sheet: &mut Sheet) {
     for ((key, clients), one) in medians {
         sheet.put(&format!("{key}@{clients}"), one.rate);
         sheet.put(&format!("{key}@{clients} p50"), one.p50);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 const HOW: &str = "\
-`scripts/bench report` has written this page from one run on private servers; nothing in it was edited by hand.
+`scripts/bench report` has written this page from one run of each part on private servers; nothing in it was edited by hand.
 
 - **The load** is a process of its own on the same machine: clients that each keep a connection, send a request, wait for its whole answer,
   and send the next. A warm-up is not counted. An answer with another status than expected would have ended the run.
@@ -39,7 +39,7 @@ pub(crate) fn text(chart: &Path, sheet: &Sheet) -> String {
     let name = name.expect("a name in UTF-8");
     let tables: Vec<String> = sheet.tables.iter().map(ToString::to_string).collect();
     format!(
-        "# Performance\n\n{HOW}\n## Results\n\n{}\nA target that is missed stays in the table.\n\n\
+        "# Performance\n\n{HOW}\n## Results\n\n{}\nA target that is missed stays in the table; [profiles](profiles.md) say where the time goes.\n\n\
          ![Changes per second by the number of clients]({name})\n\n{}\n{}",
         targets::table(sheet, true),
         tables.join("\n"),
