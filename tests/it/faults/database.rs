@@ -454,7 +454,7 @@ async fn a_batch_that_is_redone_ends_at_the_first_failure_of_the_database() {
         let lock = "SELECT 1 FROM log_head WHERE log = 'changes' FOR UPDATE";
         psql(&url, &format!("BEGIN; {lock}; SELECT pg_sleep(1); COMMIT"))
     });
-    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
                 AND datname = current_database()";
     wait_until("the lock", Duration::from_secs(5), async || {
         psql(deployment.database(), held) == "1"
