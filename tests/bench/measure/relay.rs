@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const UNCONFIRMED: usize = 500;
 
 pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
-    let events = options.scaled(32_000, 2000);
+    let events = options.scaled(32_000, 500);
     let (server, broker) = (Postgres::shared(), RabbitMq::shared());
     let version = broker.ctl(&["version"]);
     sheet.fact("RabbitMQ", version.trim());

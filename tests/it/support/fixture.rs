@@ -196,8 +196,8 @@ pub(crate) async fn head(client: &Client, path: &str) -> Answer {
     answer.unwrap()
 }
 
-/// Of the tests that load the machine only three run at a time.
+/// Of the tests that load the machine only four run at a time.
 pub(crate) async fn heavy() -> tokio::sync::SemaphorePermit<'static> {
-    static HEAVY: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(3);
+    static HEAVY: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(4);
     HEAVY.acquire().await.expect("nobody closes it")
 }
