@@ -143,9 +143,9 @@ pub(super) async fn lock_first(
     opener: Opener,
     logs: Vec<Log>,
 ) -> Result<Begun, StoreError> {
-    let locks = lock_statements(&opener, &logs);
-    let begun = opener.begin(held, locks.into()).await?;
-    check_locks(&begun.results)?;
+    let locks = locks(&opener, &logs);
+    let begun = opener.begin(held, lock_statements(locks).into()).await?;
+    check_locks(&begun.results, locks)?;
     Ok(begun)
 }
 
@@ -167,11 +167,13 @@ pub(super) async fn commit(
         }
         Start::Idle(held) => {
             let logs = logs(batch.works());
-            first.sql.insert_str(0, &lock_statements(&opener, &logs));
+            let locks = locks(&opener, &logs);
+            first.sql.insert_str(0, &lock_statements(locks));
             let mut begun = opener.begin(held, first).await?;
-            let locks = if opener.is_sqlite() { 0 } else { logs.len() };
-            let looked = begun.results.split_off(locks.min(begun.results.len()));
-            check_locks(&begun.results)?;
+            let looked = begun
+                .results
+                .split_off(locks.len().min(begun.results.len()));
+            check_locks(&begun.results, locks)?;
             (begun, looked)
         }
     };
@@ -225,18 +227,20 @@ const fn lock_sql(log: Log) -> &'static str {
     }
 }
 
-/// The statements that take these locks on a writing connection of PostgreSQL, each with its end. SQLite needs none.
-fn lock_statements(opener: &Opener, logs: &[Log]) -> String {
-    if opener.is_sqlite() {
-        return String::new();
-    }
+/// The logs of which a transaction that appends to these takes the locks: on SQLite none.
+fn locks<'a>(opener: &Opener, logs: &'a [Log]) -> &'a [Log] {
+    if opener.is_sqlite() { &[] } else { logs }
+}
+
+/// The statements that take these locks on a writing connection of PostgreSQL, each with its end.
+fn lock_statements(logs: &[Log]) -> String {
     let execute = |log: &Log| format!("EXECUTE lock_{}; ", log.as_str());
     logs.iter().map(execute).collect()
 }
 
 /// Checks that each lock has found its row.
-fn check_locks(results: &[Vec<QueryResult>]) -> Result<(), StoreError> {
-    if results.iter().all(|rows| rows.len() == 1) {
+fn check_locks(results: &[Vec<QueryResult>], locks: &[Log]) -> Result<(), StoreError> {
+    if results.len() == locks.len() && results.iter().all(|rows| rows.len() == 1) {
         Ok(())
     } else {
         Err(StoreError::Corrupt("log_head"))

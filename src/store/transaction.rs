@@ -257,9 +257,10 @@ impl Transaction {
                     let mut count = 0;
                     for _ in 0..statements {
                         // A write without RETURNING has no rows.
-                        if let Some(Either::Left(done)) = done.try_next().await? {
-                            count += done.rows_affected();
-                        }
+                        let Some(Either::Left(done)) = done.try_next().await? else {
+                            return Err(StoreError::RowCount);
+                        };
+                        count += done.rows_affected();
                     }
                     written.push(count);
                 }
@@ -292,11 +293,9 @@ impl Transaction {
                 let rows = query.fetch_all(&mut **connection).await?;
                 found.extend(rows.into_iter().map(QueryResult::from));
             }
-            Connection::Sqlite(connection) => {
-                let (Script { sql, arguments }, _) = sqlite_script(queries)?;
-                let query = sqlx::query_with(AssertSqlSafe(sql), arguments.unwrap_or_default());
-                let rows = query.fetch_all(&mut **connection).await?;
-                found.extend(rows.into_iter().map(QueryResult::from));
+            sqlite @ Connection::Sqlite(_) => {
+                let results = sqlite.script(sqlite_script(queries)?.0).await?;
+                found.extend(results.into_iter().flatten());
             }
         }
         let found = found.iter().map(|row| R::from_query_result(row, ""));
