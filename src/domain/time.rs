@@ -28,14 +28,6 @@ impl Timestamp {
         Self(self.0.saturating_add(1))
     }
 
-    /// The instant so much earlier.
-    #[must_use]
-    pub(crate) fn before(self, time: Duration) -> Self {
-        // Longer than there are microseconds: the earliest instant.
-        let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
-        Self(self.0.saturating_sub(micros))
-    }
-
     /// How far two instants are apart, whichever is earlier.
     #[must_use]
     pub(crate) const fn apart(self, other: Self) -> Duration {
@@ -81,17 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_moved_and_compared() {
+    fn instants_are_compared() {
         let second = Duration::from_secs(1);
         let (early, late) = (
             Timestamp::from_micros(-400_000),
             Timestamp::from_micros(600_000),
         );
-        assert_eq!(late.before(second), early);
         assert_eq!((early.apart(late), late.apart(early)), (second, second));
-        assert_eq!(
-            early.before(Duration::MAX),
-            Timestamp::from_micros(i64::MIN)
-        );
     }
 }

@@ -228,12 +228,12 @@ const fn lock_sql(log: Log) -> &'static str {
 }
 
 /// The logs of which a transaction that appends to these takes the locks: on SQLite none.
-fn locks<'a>(opener: &Opener, logs: &'a [Log]) -> &'a [Log] {
+pub(super) fn locks<'a>(opener: &Opener, logs: &'a [Log]) -> &'a [Log] {
     if opener.is_sqlite() { &[] } else { logs }
 }
 
 /// The statements that take these locks on a writing connection of PostgreSQL, each with its end.
-fn lock_statements(logs: &[Log]) -> String {
+pub(super) fn lock_statements(logs: &[Log]) -> String {
     let execute = |log: &Log| format!("EXECUTE lock_{}; ", log.as_str());
     logs.iter().map(execute).collect()
 }

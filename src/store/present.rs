@@ -6,7 +6,7 @@ use sea_orm::{FromQueryResult, QueryResult, prelude::Uuid};
 
 use super::{
     StoreError,
-    apply::Limits,
+    apply::{Limits, Stored},
     chain::{Head, Heads},
     dialect::{Bulk, Rows},
     rows::{SecretRow, corrupt, signed, unsigned},
@@ -25,8 +25,8 @@ pub(super) struct Present {
     pub(super) active_keys: HashSet<KeyId>,
     /// The secrets that the batch names, by ID, of any owner: `apply` compares the owner of each change.
     pub(super) secrets: HashMap<SecretId, Secret>,
-    /// Those of them that have more versions than are kept: the limit was higher before.
-    pub(super) surplus: HashSet<SecretId>,
+    /// How many versions each of them has.
+    pub(super) versions: HashMap<SecretId, Stored>,
     /// Which of the names that the batch would create are taken.
     pub(super) names: HashSet<(Owner, SecretName)>,
     /// How many secrets the owners who create something have.
@@ -42,6 +42,7 @@ struct FoundRow {
     text1: Option<String>,
     text2: Option<String>,
     text3: Option<String>,
+    text4: Option<String>,
     number1: Option<i64>,
     number2: Option<i64>,
     number3: Option<i64>,
@@ -171,7 +172,7 @@ macro_rules! head {
         concat!(
             "SELECT '", $log, "' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
              h.primary_kek_id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
-             h.epoch AS number1, COALESCE(e.epoch, h.cut_epoch) AS number2, \
+             CAST(NULL AS TEXT) AS text4, h.epoch AS number1, COALESCE(e.epoch, h.cut_epoch) AS number2, \
              COALESCE(e.position, h.cut_position) AS number3, h.cut_epoch AS number4, \
              h.cut_position AS number5, COALESCE(e.hash, h.cut_hash) AS bytes1, \
              (SELECT s.hash FROM events s WHERE s.log = '", $log, "' AND s.position = r.seen) AS bytes2 \
@@ -191,28 +192,45 @@ const ACTIVITY_HEAD: &str = head!("activity");
 /// The keys that may seal.
 const KEYS: &str = "SELECT 'key' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
      k.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
-     CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+     CAST(NULL AS TEXT) AS text4, CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
      CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
      CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
      FROM {rows} JOIN keys k ON k.state = r.state";
 
-/// The secrets that are updated or deleted, of any owner. `number5` counts the version below those that are
-/// kept: there is one only while the limit was higher before.
-const SECRETS: &str = "SELECT 'secret' AS kind, s.id AS id, v.version_id AS version_id, s.name AS text1, \
-     s.provider AS text2, s.owner AS text3, s.version AS number1, s.sequence AS number2, \
-     s.created_at AS number3, s.updated_at AS number4, \
-     (SELECT count(*) FROM secret_versions o \
-      WHERE o.secret_id = s.id AND o.version = s.version - r.kept) AS number5, \
-     CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
-     FROM {rows} JOIN secrets s ON s.id = r.id \
-     JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version";
+macro_rules! secrets {
+    ($oldest:literal, $join:literal) => {
+        concat!(
+            "SELECT 'secret' AS kind, s.id AS id, v.version_id AS version_id, s.name AS text1, \
+             s.provider AS text2, s.owner AS text3, ",
+            $oldest,
+            " AS text4, s.version AS number1, s.sequence AS number2, s.created_at AS number3, \
+             s.updated_at AS number4, (SELECT count(*) FROM secret_versions b \
+             WHERE b.secret_id = s.id AND b.version = s.version - r.kept) AS number5, \
+             CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+             FROM {rows} JOIN secrets s ON s.id = r.id \
+             JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version",
+            $join
+        )
+    };
+}
+
+/// The secrets that are updated or deleted, of any owner. `number5` counts the version below those that are kept:
+/// there is one only while the limit was higher before.
+const SECRETS: &str = secrets!("CAST(NULL AS TEXT)", "");
+
+/// The same on SQLite. `text4` is the key of the oldest version that is kept, where there are as many: its row is
+/// overwritten. (PostgreSQL is faster when rows are deleted and inserted: new rows share pages.)
+const SECRETS_AND_OLDEST: &str = secrets!(
+    "o.kek_id",
+    " LEFT JOIN secret_versions o ON o.secret_id = s.id AND o.version = s.version - r.kept + 1"
+);
 
 fn secrets<'a>(changes: &[&Change], limits: Limits) -> Bulk<'a> {
     let wanted = wanted(changes);
     let rows = Rows::default()
         .uuids("id", wanted.iter().copied())
         .numbers("kept", wanted.iter().map(|_| kept(limits)));
-    Bulk::of_some(rows, SECRETS)
+    Bulk::of_some(rows, SECRETS_AND_OLDEST)
 }
 
 /// Which of the names that are to be created are taken.
@@ -223,7 +241,7 @@ fn names<'a>(changes: &[&'a Change]) -> Bulk<'a> {
         .texts("name", wanted.iter().map(|(_, name)| name.as_str()));
     let sql = "SELECT 'name' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
          s.owner AS text1, s.name AS text2, CAST(NULL AS TEXT) AS text3, \
-         CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS TEXT) AS text4, CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
          CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
          CAST(NULL AS BIGINT) AS number5, CAST(NULL AS BYTEA) AS bytes1, \
          CAST(NULL AS BYTEA) AS bytes2 \
@@ -237,7 +255,7 @@ fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
     let rows = Rows::default().texts("owner", wanted.iter().map(|owner| owner.as_str()));
     let sql = "SELECT 'owner' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
          r.owner AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
-         count(*) AS number1, CAST(NULL AS BIGINT) AS number2, CAST(NULL AS BIGINT) AS number3, \
+         CAST(NULL AS TEXT) AS text4, count(*) AS number1, CAST(NULL AS BIGINT) AS number2, CAST(NULL AS BIGINT) AS number3, \
          CAST(NULL AS BIGINT) AS number4, CAST(NULL AS BIGINT) AS number5, \
          CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
          FROM {rows} JOIN secrets s ON s.owner = r.owner GROUP BY r.owner";
@@ -273,11 +291,9 @@ impl Reading {
                 self.present.active_keys.insert(id);
             }
             "secret" => {
-                let surplus = number(row.number5, "secret_versions")? > 0;
+                let stored = stored(&row)?;
                 let secret = secret(row)?;
-                if surplus {
-                    self.present.surplus.insert(secret.id);
-                }
+                self.present.versions.insert(secret.id, stored);
                 self.present.secrets.insert(secret.id, secret);
             }
             "name" => {
@@ -315,6 +331,17 @@ impl Reading {
         }
         Ok(head)
     }
+}
+
+/// How many versions the secret of a row has.
+fn stored(row: &FoundRow) -> Result<Stored, StoreError> {
+    Ok(if number(row.number5, "secret_versions")? > 0 {
+        Stored::More
+    } else if let Some(key) = row.text4.as_deref() {
+        Stored::AsMany(KeyId::parse(key).map_err(corrupt("secret_versions"))?)
+    } else {
+        Stored::Fewer
+    })
 }
 
 fn secret(row: FoundRow) -> Result<Secret, StoreError> {

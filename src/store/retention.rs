@@ -6,23 +6,22 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use sea_orm::{ConnectionTrait, FromQueryResult};
+use sea_orm::FromQueryResult;
 use tokio::time::sleep;
 
 use super::{
     StoreError,
-    commit::lock,
+    commit::{lock_statements, locks},
     committer::Committer,
-    dialect::{Script, clock},
-    log,
-    rows::{signed, statement, unsigned},
+    dialect::{Bulk, Rows, clock},
+    rows::{signed, unsigned},
     transaction::Transaction,
     writer::{Opener, Writer},
 };
 use crate::domain::{Log, Timestamp};
 
 /// The most events that one transaction removes.
-const BATCH: u64 = 1000;
+const BATCH: i64 = 1000;
 /// The pause between two batches.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(50);
 /// How often old events are looked for.
@@ -74,113 +73,98 @@ pub(crate) struct Retention {
     pub exchange: Option<String>,
 }
 
+/// A row of the look before a removal: one for each relay's cursor, or one alone.
 #[derive(Debug, FromQueryResult)]
-struct TimeRow {
-    micros: i64,
+struct LookRow {
+    /// The database's clock.
+    now: i64,
+    /// The position of the last event that was removed.
+    cut: i64,
+    /// The log's last position.
+    last: Option<i64>,
+    /// The first of the next events that is young.
+    young: Option<i64>,
+    /// The cursor's exchange.
+    exchange: Option<String>,
+    /// The cursor's position.
+    relayed: Option<i64>,
 }
 
-#[derive(Debug, FromQueryResult)]
-struct PositionRow {
-    position: i64,
-}
-
-#[derive(Debug, FromQueryResult)]
-struct CutRow {
-    epoch: i64,
-    hash: Vec<u8>,
-}
-
-/// Removes one batch in a transaction of its own, and returns how many events it removed.
+/// Removes one batch in a transaction of its own, and returns how many events it removed. It takes three round
+/// trips: changes wait meanwhile.
 pub(super) async fn run(
     held: Option<Writer>,
     opener: Opener,
     retention: Retention,
 ) -> Result<(Writer, u64), StoreError> {
-    let begun = opener.begin(held, Script::default()).await?;
-    let removed = remove_batch(&begun.transaction, &retention).await?;
+    let logs = [retention.log];
+    let mut first = lock_statements(locks(&opener, &logs));
+    first.push_str(&look(&opener, &retention));
+    let mut begun = opener.begin(held, first.into()).await?;
+    let rows = begun.results.pop().unwrap_or_default();
+    let rows = rows.iter().map(|row| LookRow::from_query_result(row, ""));
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let removed = match removable(&rows, retention.exchange.as_deref())? {
+        Some((cut, until)) => {
+            remove(&begun.transaction, retention.log, cut, until).await?;
+            until - cut
+        }
+        None => 0,
+    };
     Ok((begun.commit().await?, removed))
 }
 
-async fn remove_batch(transaction: &Transaction, retention: &Retention) -> Result<u64, StoreError> {
-    let log = retention.log;
-    lock(transaction, log).await?;
-    let Some(now) = agreed_time(transaction).await? else {
-        return Ok(0);
-    };
-    let head = log::head(transaction, log).await?;
-    let cut = head.cut.position;
-    let Some(relayed) = relayed(transaction, retention).await? else {
-        return Ok(0);
-    };
-    let last = head.position.saturating_sub(1);
-    let most = last.min(relayed).min(cut.saturating_add(BATCH));
-    let before = now.before(retention.kept);
-    let young = "SELECT position FROM events WHERE log = $1 AND position > $2 AND position <= $3 \
-                 AND occurred_at >= $4 ORDER BY position LIMIT 1";
-    let values = [
-        log.as_str().into(),
-        signed(cut).into(),
-        signed(most).into(),
-        before.micros().into(),
-    ];
-    let young = PositionRow::find_by_statement(statement(transaction, young, values))
-        .one(transaction)
-        .await?;
-    let until = match young {
-        Some(row) => unsigned(row.position, "events")?.saturating_sub(1),
-        None => most,
-    };
-    if until <= cut {
-        return Ok(0);
-    }
-    remove(transaction, log, cut, until).await?;
-    Ok(until - cut)
+/// The look goes with BEGIN, after the lock. It names no exchange: only numbers may stand in its text.
+fn look(opener: &Opener, retention: &Retention) -> String {
+    let now = clock(opener.backend());
+    let log = retention.log.as_str();
+    // A hundred years are fewer microseconds than a number can say.
+    let kept = i64::try_from(retention.kept.as_micros()).unwrap_or(i64::MAX);
+    format!(
+        "SELECT {now} AS now, h.cut_position AS cut, \
+         (SELECT e.position FROM events e WHERE e.log = h.log ORDER BY e.position DESC LIMIT 1) AS last, \
+         (SELECT e.position FROM events e WHERE e.log = h.log AND e.position > h.cut_position \
+          AND e.position <= h.cut_position + {BATCH} AND e.occurred_at >= {now} - {kept} \
+          ORDER BY e.position LIMIT 1) AS young, c.exchange AS exchange, c.position AS relayed \
+         FROM log_head h LEFT JOIN relay_cursors c ON c.log = h.log WHERE h.log = '{log}'"
+    )
 }
 
-/// The database's time; none when this process's clock says something else. One of the two is wrong then, and
-/// what it would remove is gone for good.
-async fn agreed_time(transaction: &Transaction) -> Result<Option<Timestamp>, StoreError> {
-    let clock = clock(transaction.get_database_backend());
-    let sql = format!("SELECT {clock} AS micros");
-    let row = TimeRow::find_by_statement(statement(transaction, sql, []))
-        .one(transaction)
-        .await?
-        .ok_or(StoreError::Corrupt("the clock"))?;
-    let database = Timestamp::from_micros(row.micros);
+/// The last position that is removed already, and the last that can be; none when nothing can.
+fn removable(rows: &[LookRow], exchange: Option<&str>) -> Result<Option<(u64, u64)>, StoreError> {
+    let look = rows.first().ok_or(StoreError::Corrupt("log_head"))?;
+    if !clocks_agree(Timestamp::from_micros(look.now)) {
+        return Ok(None);
+    }
+    // This process's relay has yet to create its cursor.
+    if exchange.is_some() && !rows.iter().any(|row| row.exchange.as_deref() == exchange) {
+        return Ok(None);
+    }
+    let before = |position: Option<i64>| position.map(|position| position - 1);
+    let relayed = rows.iter().filter_map(|row| row.relayed).min();
+    let ends = [before(look.last), before(look.young), relayed];
+    let batch = look.cut.saturating_add(BATCH);
+    let until = ends.into_iter().flatten().fold(batch, i64::min);
+    if look.last.is_none() || until <= look.cut {
+        return Ok(None);
+    }
+    Ok(Some((
+        unsigned(look.cut, "log_head")?,
+        unsigned(until, "events")?,
+    )))
+}
+
+/// Whether the database's time is about this process's. If not, one of the two is wrong, and what it would remove
+/// is gone for good.
+fn clocks_agree(database: Timestamp) -> bool {
     let apart = Timestamp::from(Utc::now()).apart(database);
     if apart > CLOCKS_APART {
         tracing::error!(
             clocks.apart_seconds = apart.as_secs(),
             "retention stops: the clocks of the database and of this process differ by more than an hour"
         );
-        return Ok(None);
     }
-    Ok(Some(database))
-}
-
-/// The position that every relay has passed; none while this process's own has yet to create its cursor.
-async fn relayed(
-    transaction: &Transaction,
-    retention: &Retention,
-) -> Result<Option<u64>, StoreError> {
-    let log = retention.log.as_str();
-    if let Some(exchange) = &retention.exchange {
-        let own = "SELECT position FROM relay_cursors WHERE log = $1 AND exchange = $2";
-        let values = [log.into(), exchange.as_str().into()];
-        let own = statement(transaction, own, values);
-        if transaction.query_one_raw(own).await?.is_none() {
-            return Ok(None);
-        }
-    }
-    let least = "SELECT position FROM relay_cursors WHERE log = $1 ORDER BY position LIMIT 1";
-    let least = PositionRow::find_by_statement(statement(transaction, least, [log.into()]))
-        .one(transaction)
-        .await?;
-    match least {
-        Some(row) => unsigned(row.position, "relay_cursors").map(Some),
-        // No relay has ever run: nothing holds retention back.
-        None => Ok(Some(u64::MAX)),
-    }
+    apart <= CLOCKS_APART
 }
 
 async fn remove(
@@ -189,31 +173,86 @@ async fn remove(
     cut: u64,
     until: u64,
 ) -> Result<(), StoreError> {
-    let at = "SELECT epoch, hash FROM events WHERE log = $1 AND position = $2";
-    let values = [log.as_str().into(), signed(until).into()];
-    let CutRow { epoch, hash } = CutRow::find_by_statement(statement(transaction, at, values))
-        .one(transaction)
-        .await?
-        .ok_or(StoreError::Corrupt("events"))?;
-    let delete = "DELETE FROM events WHERE log = $1 AND position > $2 AND position <= $3";
-    let values = [
-        log.as_str().into(),
-        signed(cut).into(),
-        signed(until).into(),
-    ];
+    let rows = || {
+        Rows::default()
+            .texts("log", [log.as_str()].into_iter())
+            .numbers("cut", [signed(cut)].into_iter())
+            .numbers("until", [signed(until)].into_iter())
+    };
+    let update = "UPDATE log_head SET cut_epoch = e.epoch, cut_position = e.position, \
+                  cut_hash = e.hash FROM {rows} JOIN events e \
+                  ON e.log = r.log AND e.position = r.until WHERE log_head.log = r.log";
+    let delete = "DELETE FROM events WHERE (log, position) IN (SELECT e.log, e.position FROM {rows} \
+                  JOIN events e ON e.log = r.log AND e.position > r.cut AND e.position <= r.until)";
+    let delete = Bulk {
+        // No position is missing.
+        named: Some(until - cut),
+        ..Bulk::of_some(rows(), delete)
+    };
     transaction
-        .execute_raw(statement(transaction, delete, values))
-        .await?;
-    let update = "UPDATE log_head SET cut_epoch = $1, cut_position = $2, cut_hash = $3 \
-                  WHERE log = $4";
-    let values = [
-        epoch.into(),
-        signed(until).into(),
-        hash.into(),
-        log.as_str().into(),
-    ];
-    transaction
-        .execute_raw(statement(transaction, update, values))
-        .await?;
-    Ok(())
+        .write(vec![Bulk::of_all(rows(), update), delete])
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(last: Option<i64>, young: Option<i64>, relayed: Option<(&str, i64)>) -> LookRow {
+        LookRow {
+            now: Timestamp::from(Utc::now()).micros(),
+            cut: 10,
+            last,
+            young,
+            exchange: relayed.map(|(exchange, _)| exchange.to_owned()),
+            relayed: relayed.map(|(_, position)| position),
+        }
+    }
+
+    fn until(rows: &[LookRow], exchange: Option<&str>) -> Option<u64> {
+        let found = removable(rows, exchange).unwrap();
+        found.map(|(cut, until)| {
+            assert_eq!(cut, 10);
+            until
+        })
+    }
+
+    #[test]
+    fn what_is_removed_ends_before_what_must_stay() {
+        let batch = 10 + BATCH.unsigned_abs();
+        assert_eq!(until(&[row(Some(90_000), None, None)], None), Some(batch));
+        // The last event, and the first young one.
+        assert_eq!(until(&[row(Some(15), None, None)], None), Some(14));
+        assert_eq!(until(&[row(Some(15), Some(13), None)], None), Some(12));
+        // The relay that is furthest behind.
+        let relays = ["a", "b"].map(|exchange| match exchange {
+            "a" => row(Some(90), None, Some((exchange, 60))),
+            _ => row(Some(90), None, Some((exchange, 50))),
+        });
+        assert_eq!(until(&relays, Some("a")), Some(50));
+        assert_eq!(until(&relays, None), Some(50));
+    }
+
+    #[test]
+    fn nothing_is_removed_where_nothing_can_be() {
+        assert_eq!(until(&[row(None, None, None)], None), None);
+        assert_eq!(until(&[row(Some(11), None, None)], None), None);
+        assert_eq!(until(&[row(Some(90), Some(11), None)], None), None);
+        // A relay that has published nothing, or has no cursor yet.
+        assert_eq!(
+            until(&[row(Some(90), None, Some(("a", 10)))], Some("a")),
+            None
+        );
+        assert_eq!(
+            until(&[row(Some(90), None, Some(("a", 60)))], Some("b")),
+            None
+        );
+        assert_eq!(until(&[row(Some(90), None, None)], Some("b")), None);
+        let apart = LookRow {
+            now: Timestamp::from(Utc::now()).micros() + 3_700_000_000,
+            ..row(Some(90), None, None)
+        };
+        assert_eq!(until(&[apart], None), None);
+        assert!(removable(&[], None).is_err());
+    }
 }

@@ -8,12 +8,15 @@ use tokio::time::timeout;
 use super::{StoreError, committer::Shared, pool::Pool, writer::Opener};
 use crate::domain::{ErrorChain, Log};
 
-/// How often what was committed is moved.
-const EVERY: Duration = Duration::from_millis(500);
+/// How often what was committed is moved. Each move is short then, and slows the commits beside it little.
+const EVERY: Duration = Duration::from_millis(50);
 /// The pause after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
-/// The writer moves the log itself when it has so many pages (64 MiB): only if it never rests for long enough.
-pub(super) const WRITERS_LIMIT: &str = "PRAGMA wal_autocheckpoint = 16384";
+/// The writer moves what is left itself, and begins the log anew, when it has so many pages (256 MiB): only if it
+/// never rests while they are moved. All that come in that moment wait, so it must be rare.
+pub(super) const WRITERS_LIMIT: &str = "PRAGMA wal_autocheckpoint = 65536";
+/// How long the connection has to close.
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// Moves what was committed until the committer stops. A passive checkpoint waits for nobody, and nobody waits
 /// for it (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>).
@@ -51,7 +54,7 @@ pub(super) async fn keep_short(opener: Opener, shared: Arc<Shared>) {
             }
         };
     }
-    pool.close(EVERY).await;
+    pool.close(CLOSING).await;
 }
 
 async fn checkpoint(pool: &Pool) -> Result<(), StoreError> {

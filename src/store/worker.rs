@@ -12,7 +12,7 @@ use std::{
 use chrono::Utc;
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -144,7 +144,33 @@ impl Worker {
 
     fn answer_last(&mut self) {
         if let Some((ending, replies)) = self.unanswered.take() {
-            answer(ending, replies);
+            self.answer(ending, replies);
+        }
+    }
+
+    /// Answers each caller with its own outcome. Then the rest of the process learns what was committed.
+    fn answer(&self, ending: Ending, replies: Vec<Reply>) {
+        let failure = match ending {
+            Ending::Committed(decided) => {
+                for (reply, outcome) in replies.into_iter().zip(decided.outcomes) {
+                    reply.answer(outcome.map_err(Failure::from));
+                }
+                return self.shared.tell(decided.events);
+            }
+            Ending::Blamed => Failure::Internal,
+            Ending::Failed(failure) => failure,
+        };
+        for reply in replies {
+            reply.answer(Err(failure.clone()));
+        }
+    }
+
+    /// Answers the last batch when the task that was just spawned has sent its BEGIN: the database is at it
+    /// meanwhile.
+    async fn answer_beside(&mut self) {
+        if self.unanswered.is_some() {
+            yield_now().await;
+            self.answer_last();
         }
     }
 
@@ -184,7 +210,7 @@ impl Worker {
     /// Commits a batch and answers everybody in it.
     async fn serve(&mut self, mut works: Vec<Work>, mut replies: Vec<Reply>) {
         if self.shared.log_broken.load(Ordering::Relaxed) {
-            return answer(Ending::Failed(Failure::Unavailable), replies);
+            return self.answer(Ending::Failed(Failure::Unavailable), replies);
         }
         let began = Instant::now();
         let start = self.start(&mut works, &mut replies, began).await;
@@ -212,10 +238,10 @@ impl Worker {
             let start = Start::Idle(self.writer.take());
             let ending = self.commit(&alone, start, Instant::now()).await;
             let broken = matches!(ending, Ending::Failed(_));
-            answer(ending, vec![reply]);
+            self.answer(ending, vec![reply]);
             if broken {
                 let rest = replies.map(|(_, reply)| reply).collect();
-                return answer(Ending::Failed(Failure::Unavailable), rest);
+                return self.answer(Ending::Failed(Failure::Unavailable), rest);
             }
         }
     }
@@ -235,7 +261,7 @@ impl Worker {
         let logs = logs(works);
         let work = lock_first(held, self.opener.clone(), logs.clone());
         let task = tokio::spawn(work);
-        self.answer_last();
+        self.answer_beside().await;
         let locked = watched(began + self.settings.watchdog, task).await?;
         self.take(works, replies, &logs);
         Ok(Start::Locked(locked))
@@ -245,7 +271,7 @@ impl Worker {
     async fn commit(&mut self, batch: &Arc<Batch>, start: Start, began: Instant) -> Ending {
         let work = commit(start, self.opener.clone(), Arc::clone(batch));
         let task = tokio::spawn(work);
-        self.answer_last();
+        self.answer_beside().await;
         let error = match watched(began + self.settings.watchdog, task).await {
             Ok(writer) => {
                 self.writer = Some(writer);
@@ -326,14 +352,14 @@ impl Worker {
         Ending::Failed(Failure::Unknown)
     }
 
-    /// What the rest of the process learns of a commit.
+    /// Notes what a commit says of the logs and of the primary key.
     fn committed(&mut self, batch: &Batch, began: Instant) -> Ending {
         let size: usize = batch.works().iter().map(Work::count).sum();
         // A batch holds a few hundred changes.
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         metrics::histogram!("rekey_commit_batch_size").record(size);
         metrics::histogram!("rekey_commit_duration_seconds").record(began.elapsed());
-        let mut decided = batch.take_decided();
+        let decided = batch.take_decided();
         self.seen = decided.seen;
         self.others_write = decided.others_wrote;
         if let Some(primary) = &decided.primary {
@@ -345,7 +371,6 @@ impl Worker {
                 new
             });
         }
-        self.shared.tell(std::mem::take(&mut decided.events));
         Ending::Committed(Box::new(decided))
     }
 }
@@ -362,23 +387,6 @@ async fn watched<T>(
             task.abort();
             Err(StoreError::Deadline)
         }
-    }
-}
-
-/// Answers each caller with its own outcome.
-fn answer(ending: Ending, replies: Vec<Reply>) {
-    let failure = match ending {
-        Ending::Committed(decided) => {
-            for (reply, outcome) in replies.into_iter().zip(decided.outcomes) {
-                reply.answer(outcome.map_err(Failure::from));
-            }
-            return;
-        }
-        Ending::Blamed => Failure::Internal,
-        Ending::Failed(failure) => failure,
-    };
-    for reply in replies {
-        reply.answer(Err(failure.clone()));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     StoreError,
-    apply::Writes,
+    apply::{NewVersion, Writes},
     dialect::{Bulk, Rows},
     log,
     rows::signed,
@@ -23,6 +23,7 @@ pub(super) async fn write(
             delete_all_versions(writes),
             delete_versions(writes),
             delete_surplus(writes),
+            overwrite_versions(writes),
             delete_secrets(writes),
             update_secrets(writes),
             insert_secrets(writes),
@@ -105,19 +106,39 @@ fn insert_secrets<'a>(writes: &'a Writes<'_>) -> Bulk<'a> {
     Bulk::of_all(rows, sql)
 }
 
-fn insert_versions<'a>(writes: &Writes<'a>) -> Bulk<'a> {
-    let versions = || writes.versions.iter();
-    let sealed = || versions().map(|version| version.sealed);
-    let rows = Rows::default()
-        .uuids("secret_id", versions().map(|v| v.secret_id.get()))
-        .numbers("version", versions().map(|v| signed(v.version)))
+/// The columns of new versions, beside what says which rows they are.
+fn versions<'a>(rows: Rows<'a>, new: &(impl Iterator<Item = NewVersion<'a>> + Clone)) -> Rows<'a> {
+    let sealed = || new.clone().map(|version| version.sealed);
+    rows.numbers("version", new.clone().map(|v| signed(v.version)))
         .uuids("version_id", sealed().map(|s| s.version_id.get()))
-        .texts("kek_id", sealed().map(|s| s.kek_id.as_str()))
         .bytes("wrapped_key", sealed().map(|s| s.wrapped_key.as_slice()))
         .bytes("sealed_value", sealed().map(|s| s.sealed_value.as_slice()))
         .bytes("sealed_mask", sealed().map(|s| s.sealed_mask.as_slice()))
-        .texts("created_by", versions().map(|v| v.created_by.to_json()))
-        .numbers("created_at", versions().map(|v| v.created_at.micros()));
+        .texts("created_by", new.clone().map(|v| v.created_by.to_json()))
+        .numbers("created_at", new.clone().map(|v| v.created_at.micros()))
+}
+
+/// The key stays the same, so it is not named: SQLite then leaves the index of keys alone.
+fn overwrite_versions<'a>(writes: &'a Writes<'_>) -> Bulk<'a> {
+    let overwritten = || writes.overwritten.iter();
+    let rows = Rows::default()
+        .uuids("secret_id", overwritten().map(|o| o.new.secret_id.get()))
+        .numbers("old", overwritten().map(|o| signed(o.old)));
+    let rows = versions(rows, &overwritten().map(|o| o.new));
+    let sql = "UPDATE secret_versions SET version = r.version, version_id = r.version_id, \
+               wrapped_key = r.wrapped_key, sealed_value = r.sealed_value, \
+               sealed_mask = r.sealed_mask, created_by = r.created_by, created_at = r.created_at \
+               FROM {rows} WHERE secret_versions.secret_id = r.secret_id \
+               AND secret_versions.version = r.old";
+    Bulk::of_all(rows, sql)
+}
+
+fn insert_versions<'a>(writes: &'a Writes<'_>) -> Bulk<'a> {
+    let new = || writes.versions.iter().copied();
+    let rows = Rows::default()
+        .uuids("secret_id", new().map(|v| v.secret_id.get()))
+        .texts("kek_id", new().map(|v| v.sealed.kek_id.as_str()));
+    let rows = versions(rows, &new());
     let sql = "INSERT INTO secret_versions \
                (secret_id, version, version_id, kek_id, wrapped_key, sealed_value, sealed_mask, \
                 created_by, created_at) \

@@ -3,7 +3,7 @@
 //! The task that runs a transaction owns it: whatever ends that task early takes the connection with it, and the
 //! database rolls back what had been begun. So no later transaction can find anything of an earlier one.
 
-use sea_orm::QueryResult;
+use sea_orm::{DbBackend, QueryResult};
 
 use super::{
     StoreError, commit,
@@ -63,6 +63,15 @@ impl Opener {
     /// The database is SQLite's.
     pub(super) fn is_sqlite(&self) -> bool {
         self.target.sqlite_path.is_some()
+    }
+
+    /// Which database it is.
+    pub(super) fn backend(&self) -> DbBackend {
+        if self.is_sqlite() {
+            DbBackend::Sqlite
+        } else {
+            DbBackend::Postgres
+        }
     }
 
     /// A pool of one connection, for the committer's own runtime.

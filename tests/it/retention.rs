@@ -5,6 +5,8 @@ use crate::support::ledger::{self, Load};
 use crate::support::retention::{age, kept_from};
 use crate::support::service::{Client, Deployment, Replica};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 async fn events(client: &Client, query: &str) -> Value {
     let answer = client.fetch(&format!("/api/v1/events?{query}")).await;
@@ -100,6 +102,77 @@ async fn a_lower_limit_takes_the_versions_that_are_too_many_with_the_next_change
         for left in [4 + 3, 5 + 3, 5 + 3] {
             fixture::change(&client, &secrets[..1], 1).await;
             assert_eq!(kept(), left);
+        }
+    }
+}
+
+/// Each row of the versions: its secret, its number and its ID.
+fn stored_versions(deployment: &Deployment) -> BTreeSet<(Uuid, u64, Uuid)> {
+    let sqlite = deployment.database().starts_with("sqlite");
+    let id = |column: &str| {
+        if sqlite {
+            format!("hex({column})")
+        } else {
+            column.to_owned()
+        }
+    };
+    let sql = format!(
+        "SELECT {}, version, {} FROM secret_versions",
+        id("secret_id"),
+        id("version_id")
+    );
+    let rows = deployment.sql(&sql);
+    let row = |row: &str| {
+        let columns: Vec<&str> = row.trim().split('|').collect();
+        let id = |column: usize| Uuid::parse_str(columns[column]).unwrap();
+        (id(0), columns[1].parse().unwrap(), id(2))
+    };
+    rows.lines().map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_versions_of_each_secret_are_stored_and_no_other() {
+    for deployment in fixture::both() {
+        let token = deployment.token("alice", SCOPES);
+        let mut secrets = Vec::new();
+        // Fewer than are kept, as many, more, fewer again; one change at a time, and several in a batch.
+        for (kept, rounds) in [("4", 2), ("4", 9), ("2", 1), ("1", 3), ("5", 3), ("5", 9)] {
+            let mut replica = deployment.serve_with(&[("REKEY__LIMITS__VERSIONS", kept)]);
+            let client = replica.client(&token);
+            if secrets.is_empty() {
+                secrets = ledger::create(&client, 3).await;
+            }
+            fixture::change(&client, &secrets, rounds).await;
+            let hot = Load::start(vec![client.clone(); 8], &secrets[..1], rounds);
+            hot.end().await;
+            let mut wanted = BTreeMap::new();
+            for secret in &secrets {
+                for (event, _) in ledger::history(&client, secret).await {
+                    let id = |field: &str| event[field].as_str().unwrap().parse::<Uuid>().unwrap();
+                    let version = event["version"].as_u64().unwrap();
+                    wanted.insert((id("secret_id"), version), id("version_id"));
+                }
+            }
+            let newest = |secret: Uuid| {
+                let mut of_secret = wanted.range((secret, 0)..=(secret, u64::MAX));
+                of_secret.next_back().unwrap().0.1
+            };
+            let stored = stored_versions(&deployment);
+            for &(secret, version, id) in &stored {
+                assert_eq!(wanted[&(secret, version)], id);
+            }
+            let numbers: BTreeSet<_> = stored.iter().map(|&(secret, n, _)| (secret, n)).collect();
+            let kept: u64 = kept.parse().unwrap();
+            let last = wanted
+                .keys()
+                .filter(|(secret, n)| *n + kept > newest(*secret));
+            let last: BTreeSet<_> = last.copied().collect();
+            // Where fewer were kept before, what was destroyed then stays destroyed.
+            assert!(numbers.is_subset(&last), "{numbers:?} of {last:?}");
+            if rounds > 3 {
+                assert_eq!(numbers, last);
+            }
+            assert_eq!(replica.terminate(), Some(0));
         }
     }
 }

@@ -5,21 +5,20 @@
 //! changes are. The caller holds the lock of the log's head, so no other writer can come in between.
 
 mod set;
+mod writes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    ops::RangeInclusive,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use self::set::{Before, Undo};
+pub(super) use self::writes::{NewVersion, Stored, Writes};
 use super::{
     chain::{Heads, LogEntry},
     present::Present,
 };
 use crate::domain::{
-    Access, AccessEvent, Action, Agent, Applied, Change, ChangeEvent, ChangeSetMember, Event,
-    EventKind, IfMatch, KeyId, Outcome, Owner, Provider, Refusal, Refused, SealedVersion, Secret,
-    SecretId, SecretName, Timestamp, Work,
+    Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Event, EventKind,
+    IfMatch, KeyId, Outcome, Owner, Provider, Refusal, Refused, SealedVersion, Secret, SecretId,
+    SecretName, Timestamp, Work,
 };
 
 /// What an operator allows.
@@ -29,52 +28,6 @@ pub(crate) struct Limits {
     pub secrets_per_owner: u64,
     /// Versions of a secret that are kept; at least 1.
     pub versions: u64,
-}
-
-/// A version that is to be written. Its sealed parts stay where the batch holds them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NewVersion<'a> {
-    pub(super) secret_id: SecretId,
-    pub(super) version: u64,
-    pub(super) sealed: &'a SealedVersion,
-    pub(super) created_by: &'a Agent,
-    pub(super) created_at: Timestamp,
-}
-
-/// Versions of a secret that are no longer kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PushedOut {
-    pub(super) secret_id: SecretId,
-    /// Their numbers: each is looked for by itself, so that the database does not walk through all that it
-    /// has deleted before.
-    pub(super) versions: RangeInclusive<u64>,
-}
-
-/// Versions that a secret has beyond those that are kept, because the limit was higher before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Surplus {
-    pub(super) secret_id: SecretId,
-    /// The number of the newest of them.
-    pub(super) highest: u64,
-}
-
-/// What is to be written, each list for one statement.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Writes<'a> {
-    /// Secrets that are deleted, with all their versions.
-    pub(super) deleted: Vec<SecretId>,
-    /// Versions that are deleted.
-    pub(super) pushed_out: Vec<PushedOut>,
-    /// Versions that are deleted, as many as there are.
-    pub(super) surplus: Vec<Surplus>,
-    /// Secrets that were there and changed.
-    pub(super) updated: Vec<Secret>,
-    /// Secrets that are new.
-    pub(super) created: Vec<Secret>,
-    /// Versions that are new.
-    pub(super) versions: Vec<NewVersion<'a>>,
-    /// The events of everything that was applied, in order.
-    pub(super) events: Vec<LogEntry>,
 }
 
 /// What came of each piece of work, in order, and what is to be written.
@@ -89,9 +42,8 @@ pub(super) struct Plan<'a> {
 /// Applies the work in order.
 pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Timestamp) -> Plan<'_> {
     let mut state = State {
-        stored: present.secrets.keys().copied().collect(),
+        stored: present.versions,
         living: present.secrets,
-        surplus: present.surplus,
         heads: present.heads,
         active_keys: present.active_keys,
         names: present.names,
@@ -121,7 +73,7 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
     Plan {
         outcomes,
         heads: state.heads,
-        writes: state.into_writes(),
+        writes: state.into(),
     }
 }
 
@@ -129,10 +81,8 @@ struct State<'a> {
     heads: Heads,
     active_keys: HashSet<KeyId>,
     living: HashMap<SecretId, Secret>,
-    /// The secrets that have a row.
-    stored: HashSet<SecretId>,
-    /// Those of them that have more versions than are kept.
-    surplus: HashSet<SecretId>,
+    /// The secrets that have a row, and how many versions each has.
+    stored: HashMap<SecretId, Stored>,
     names: HashSet<(Owner, SecretName)>,
     counts: HashMap<Owner, u64>,
     /// The secrets that changed, in the order of their IDs.
@@ -404,45 +354,6 @@ impl<'a> State<'a> {
         let entry = head.append(event, change.context.traceparent.clone());
         self.events.push(entry);
         self.touched.insert(secret.id)
-    }
-
-    fn into_writes(self) -> Writes<'a> {
-        let mut writes = Writes {
-            events: self.events,
-            ..Writes::default()
-        };
-        for id in self.touched {
-            match (self.living.get(&id), self.stored.contains(&id)) {
-                (Some(secret), true) => writes.updated.push(secret.clone()),
-                (Some(secret), false) => writes.created.push(secret.clone()),
-                (None, true) => writes.deleted.push(id),
-                // Created and deleted in this batch: its events are all that is left.
-                (None, false) => {}
-            }
-        }
-        let kept = self.limits.versions.max(1);
-        for (secret_id, versions) in self.versions {
-            let (Some(first), Some(newest)) = (versions.first(), versions.last()) else {
-                continue;
-            };
-            let floor = newest.version.saturating_sub(kept);
-            if floor > 0 && self.stored.contains(&secret_id) {
-                // Of this batch's versions those that it pushes out itself are never written.
-                let highest = floor.min(first.version - 1);
-                if self.surplus.contains(&secret_id) {
-                    writes.surplus.push(Surplus { secret_id, highest });
-                } else {
-                    let lowest = first.version.saturating_sub(kept).max(1);
-                    writes.pushed_out.push(PushedOut {
-                        secret_id,
-                        versions: lowest..=highest,
-                    });
-                }
-            }
-            let kept = versions.into_iter().filter(|v| v.version > floor);
-            writes.versions.extend(kept);
-        }
-        writes
     }
 }
 

@@ -139,14 +139,16 @@ impl Deployment {
         url.expect("a deployment with a database")
     }
 
-    /// Changes the database by hand, past the service.
-    pub(crate) fn sql(&self, sql: &str) {
+    /// Runs SQL on the database by hand, past the service. Returns a line for each row, with `|` between the columns.
+    pub(crate) fn sql(&self, sql: &str) -> String {
         match self.database().strip_prefix("sqlite://") {
             Some(path) => {
-                let script = "import sqlite3, sys\nwith sqlite3.connect(sys.stdin.readline().strip()) as db: db.execute(sys.stdin.read())";
-                python::run(script, format!("{path}\n{sql}").as_bytes());
+                let script = "import sqlite3, sys\n\
+                              with sqlite3.connect(sys.stdin.readline().strip()) as db:\n \
+                              for row in db.execute(sys.stdin.read()): print(*row, sep='|')";
+                python::run(script, format!("{path}\n{sql}").as_bytes())
             }
-            None => drop(psql(self.database(), sql)),
+            None => psql(self.database(), sql),
         }
     }
 

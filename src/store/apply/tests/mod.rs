@@ -2,14 +2,19 @@
 
 mod sets;
 
+use std::ops::RangeInclusive;
+
 use uuid::Uuid;
 
-use super::*;
+use super::{
+    writes::{Overwritten, PushedOut, Surplus},
+    *,
+};
 use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        AgentKind, ChangeSet, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, RequestContext,
+        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, RequestContext,
         RequestId, VersionId,
     },
 };
@@ -116,7 +121,7 @@ fn given(secrets: Vec<Secret>) -> Present {
             changes: Some(HEAD),
             activity: None,
         },
-        surplus: HashSet::new(),
+        versions: secrets.iter().map(|s| (s.id, Stored::Fewer)).collect(),
         active_keys: [KeyId::parse("k").unwrap()].into(),
         names: secrets
             .iter()
@@ -300,7 +305,7 @@ fn versions_that_a_higher_limit_kept_are_pushed_out_too() {
     let plan = when(present.clone(), &works);
     assert_eq!(plan.writes.pushed_out, [pushed_out(1, 4_998..=5_000)]);
     let present = Present {
-        surplus: [id(1)].into(),
+        versions: [(id(1), Stored::More)].into(),
         ..present
     };
     // However many there are.
@@ -311,6 +316,51 @@ fn versions_that_a_higher_limit_kept_are_pushed_out_too() {
         highest: 5_000,
     };
     assert_eq!(plan.writes.surplus, [surplus]);
+}
+
+#[test]
+fn the_oldest_version_is_overwritten_where_its_key_is_the_same() {
+    let present = |key: &str| Present {
+        versions: [(id(1), Stored::AsMany(KeyId::parse(key).unwrap()))].into(),
+        ..given(vec![stored(1, "A", 7)])
+    };
+    let one = singles(vec![update(1, 20, None)]);
+    let plan = when(present("k"), &one);
+    let [Overwritten { old: 5, new }] = plan.writes.overwritten[..] else {
+        panic!("{plan:?}");
+    };
+    assert_eq!((new.version, new.secret_id), (8, id(1)));
+    assert_eq!(new.sealed.version_id.get(), Uuid::from_u128(20));
+    assert!(plan.writes.versions.is_empty() && plan.writes.pushed_out.is_empty());
+    // Under another key it is a row of its own.
+    let plan = when(present("old"), &one);
+    assert_eq!(plan.writes.overwritten, []);
+    assert_eq!(versions_written(&plan), [8]);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 5..=5)]);
+    // Of several one is overwritten: the keys of the others were not read.
+    let several = singles((0..5).map(|n| update(1, 20 + n, None)).collect());
+    let plan = when(present("k"), &several);
+    let pairs: Vec<_> = plan
+        .writes
+        .overwritten
+        .iter()
+        .map(|o| (o.old, o.new.version))
+        .collect();
+    assert_eq!(pairs, [(5, 10)]);
+    assert_eq!(versions_written(&plan), [11, 12]);
+    assert_eq!(plan.writes.pushed_out, [pushed_out(1, 6..=7)]);
+}
+
+#[test]
+fn a_secret_that_is_deleted_overwrites_nothing() {
+    let present = Present {
+        versions: [(id(1), Stored::AsMany(KeyId::parse("k").unwrap()))].into(),
+        ..given(vec![stored(1, "A", 7)])
+    };
+    let works = singles(vec![update(1, 20, None), delete(1)]);
+    let plan = when(present, &works);
+    assert_eq!(plan.writes.overwritten, []);
+    assert_eq!(plan.writes.deleted, [id(1)]);
 }
 
 #[test]
