@@ -13,17 +13,17 @@ use super::{
     StoreError,
     commit::{lock_statements, locks},
     committer::Committer,
-    dialect::{Bulk, Rows, clock},
-    rows::{signed, unsigned},
+    dialect::clock,
+    rows::unsigned,
     transaction::Transaction,
     writer::{Opener, Writer},
 };
 use crate::domain::{Log, Timestamp};
 
-/// The most events that one transaction removes.
-const BATCH: i64 = 1000;
-/// The pause between two batches.
-const BETWEEN_BATCHES: Duration = Duration::from_millis(50);
+/// The most events that one transaction removes: changes wait for it.
+const BATCH: i64 = 250;
+/// The pause between two batches. So more is removed in a second than can be written.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(15);
 /// How often old events are looked for.
 const EVERY: Duration = Duration::from_mins(10);
 
@@ -167,31 +167,29 @@ fn clocks_agree(database: Timestamp) -> bool {
     apart <= CLOCKS_APART
 }
 
+/// Moves the cut, and removes what is before it. The text holds the range itself: PostgreSQL must not take a plan for
+/// it that was made for another one.
 async fn remove(
     transaction: &Transaction,
     log: Log,
     cut: u64,
     until: u64,
 ) -> Result<(), StoreError> {
-    let rows = || {
-        Rows::default()
-            .texts("log", [log.as_str()].into_iter())
-            .numbers("cut", [signed(cut)].into_iter())
-            .numbers("until", [signed(until)].into_iter())
-    };
-    let update = "UPDATE log_head SET cut_epoch = e.epoch, cut_position = e.position, \
-                  cut_hash = e.hash FROM {rows} JOIN events e \
-                  ON e.log = r.log AND e.position = r.until WHERE log_head.log = r.log";
-    let delete = "DELETE FROM events WHERE (log, position) IN (SELECT e.log, e.position FROM {rows} \
-                  JOIN events e ON e.log = r.log AND e.position > r.cut AND e.position <= r.until)";
-    let delete = Bulk {
-        // No position is missing.
-        named: Some(until - cut),
-        ..Bulk::of_some(rows(), delete)
-    };
-    transaction
-        .write(vec![Bulk::of_all(rows(), update), delete])
-        .await
+    let log = log.as_str();
+    let sql = format!(
+        "UPDATE log_head SET cut_epoch = e.epoch, cut_position = e.position, cut_hash = e.hash \
+         FROM events e WHERE e.log = '{log}' AND e.position = {until} AND log_head.log = '{log}' \
+         RETURNING 1; \
+         DELETE FROM events WHERE log = '{log}' AND position > {cut} AND position <= {until} RETURNING 1"
+    );
+    let written = transaction.script(sql.into()).await?;
+    let counts: Vec<u64> = written.iter().map(|rows| rows.len() as u64).collect();
+    // No position is missing.
+    if counts == [1, until - cut] {
+        Ok(())
+    } else {
+        Err(StoreError::RowCount)
+    }
 }
 
 #[cfg(test)]
