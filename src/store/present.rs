@@ -6,7 +6,7 @@ use sea_orm::{FromQueryResult, QueryResult, prelude::Uuid};
 
 use super::{
     StoreError,
-    apply::{Limits, Stored},
+    apply::{Limits, StoredVersions},
     chain::{Head, Heads},
     dialect::{Bulk, Rows},
     rows::{SecretRow, corrupt, signed, unsigned},
@@ -26,7 +26,7 @@ pub(super) struct Present {
     /// The secrets that the batch names, by ID, of any owner: `apply` compares the owner of each change.
     pub(super) secrets: HashMap<SecretId, Secret>,
     /// How many versions each of them has.
-    pub(super) versions: HashMap<SecretId, Stored>,
+    pub(super) versions: HashMap<SecretId, StoredVersions>,
     /// Which of the names that the batch would create are taken.
     pub(super) names: HashSet<(Owner, SecretName)>,
     /// How many secrets the owners who create something have.
@@ -334,13 +334,13 @@ impl Reading {
 }
 
 /// How many versions the secret of a row has.
-fn stored(row: &FoundRow) -> Result<Stored, StoreError> {
+fn stored(row: &FoundRow) -> Result<StoredVersions, StoreError> {
     Ok(if number(row.number5, "secret_versions")? > 0 {
-        Stored::More
+        StoredVersions::More
     } else if let Some(key) = row.text4.as_deref() {
-        Stored::AsMany(KeyId::parse(key).map_err(corrupt("secret_versions"))?)
+        StoredVersions::AsMany(KeyId::parse(key).map_err(corrupt("secret_versions"))?)
     } else {
-        Stored::Fewer
+        StoredVersions::Fewer
     })
 }
 

@@ -10,7 +10,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use self::set::{Before, Undo};
-pub(super) use self::writes::{NewVersion, Stored, Writes};
+pub(super) use self::writes::{NewVersion, StoredVersions, Writes};
 use super::{
     chain::{Heads, LogEntry},
     present::Present,
@@ -82,7 +82,7 @@ struct State<'a> {
     active_keys: HashSet<KeyId>,
     living: HashMap<SecretId, Secret>,
     /// The secrets that have a row, and how many versions each has.
-    stored: HashMap<SecretId, Stored>,
+    stored: HashMap<SecretId, StoredVersions>,
     names: HashSet<(Owner, SecretName)>,
     counts: HashMap<Owner, u64>,
     /// The secrets that changed, in the order of their IDs.

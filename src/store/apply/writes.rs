@@ -43,7 +43,7 @@ pub(in crate::store) struct Surplus {
 
 /// How many versions a secret has, against how many are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) enum Stored {
+pub(in crate::store) enum StoredVersions {
     /// Fewer: the secret is young, or fewer were kept before.
     Fewer,
     /// As many. The oldest of them is sealed under this key.
@@ -98,7 +98,7 @@ impl<'a> From<State<'a>> for Writes<'a> {
 
 impl<'a> Writes<'a> {
     /// Adds the new versions of one secret, and what they push out of those that are stored.
-    fn add_versions(&mut self, new: &[NewVersion<'a>], stored: Option<&Stored>, kept: u64) {
+    fn add_versions(&mut self, new: &[NewVersion<'a>], stored: Option<&StoredVersions>, kept: u64) {
         let (Some(first), Some(newest)) = (new.first(), new.last()) else {
             return;
         };
@@ -110,17 +110,17 @@ impl<'a> Writes<'a> {
         let oldest = first.version.saturating_sub(kept).max(1);
         let mut lowest = oldest;
         match stored {
-            Some(Stored::More) => {
+            Some(StoredVersions::More) => {
                 self.surplus.push(Surplus { secret_id, highest });
                 lowest = highest + 1;
             }
-            Some(Stored::AsMany(key)) => {
+            Some(StoredVersions::AsMany(key)) => {
                 if let Some(new) = written.next_if(|v| v.sealed.kek_id == *key) {
                     self.overwritten.push(Overwritten { old: oldest, new });
                     lowest += 1;
                 }
             }
-            Some(Stored::Fewer) => {}
+            Some(StoredVersions::Fewer) => {}
             None => lowest = highest + 1,
         }
         if lowest <= highest {
