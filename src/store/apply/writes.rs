@@ -44,7 +44,7 @@ pub(in crate::store) struct Surplus {
 /// How many versions a secret has, against how many are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) enum StoredVersions {
-    /// Fewer: the secret is young, or fewer were kept before.
+    /// Fewer: the secret is young, or fewer were kept before. (On PostgreSQL also as many: nothing is overwritten there.)
     Fewer,
     /// As many. The oldest of them is sealed under this key.
     AsMany(KeyId),
