@@ -129,9 +129,9 @@ impl Application {
         let (reader, readers) = Reader::open_all(&target, here(), workers).await?;
         reader.refuse_old_schema().await?;
         reader.refuse_unsafe().await?;
-        let primary = keys::verify(&reader, &target, &keyring).await?;
+        let primary = keys::verify_all(&reader, &keyring).await?;
         let sealer = Arc::new(Sealer::new(keyring));
-        let signer = keys::checkpoint_signer(&reader, &target, &sealer, &primary).await?;
+        let own = keys::open(&reader, &sealer).await?;
         let (committer, committing) =
             Committer::start(target, committer_settings(&settings), primary)
                 .map_err(StartError::Thread)?;
@@ -150,10 +150,10 @@ impl Application {
         let state = AppState {
             reader: reader.clone(),
             sealer,
-            signer: Arc::new(signer),
+            signer: Arc::new(own.signer),
             secrets,
             committer: committer.clone(),
-            authenticator: Arc::new(Authenticator::new(reader.clone())),
+            authenticator: Arc::new(Authenticator::new(reader.clone(), own.token_mac)),
             links: links(relays),
             tails,
             metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),

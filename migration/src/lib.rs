@@ -17,6 +17,12 @@ mod m20261124_000008_create_service_keys;
 mod m20261124_000009_create_api_tokens;
 mod m20261124_000010_create_idempotency_keys;
 mod m20261126_000011_index_what_is_there;
+mod m20261127_000012_token_mac;
+
+/// The migration after which the database can hold key-encryption keys.
+pub const KEYS: &str = "m20261124_000006_create_keys";
+/// The migration after which each token's row has a MAC.
+pub const TOKEN_MAC: &str = "m20261127_000012_token_mac";
 
 /// Every migration of the service's database, in order.
 #[derive(Debug)]
@@ -36,6 +42,22 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000009_create_api_tokens::Migration),
             Box::new(m20261124_000010_create_idempotency_keys::Migration),
             Box::new(m20261126_000011_index_what_is_there::Migration),
+            Box::new(m20261127_000012_token_mac::Migration),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_named_migrations_are_there() {
+        let files = Migrator::get_migration_files();
+        let names: Vec<_> = files
+            .iter()
+            .map(sea_orm_migration::Migration::name)
+            .collect();
+        assert!(names.contains(&KEYS) && names.contains(&TOKEN_MAC));
     }
 }

@@ -10,9 +10,9 @@ use chrono::Utc;
 
 use super::token::Token;
 use crate::{
-    crypto::same_bytes,
+    crypto::{MacKey, same_bytes},
     domain::{Agent, AgentKind, Grantee, HASH_BYTES, Scope, Timestamp},
-    store::{Reader, StoreError, StoredToken},
+    store::{Reader, StoreError, StoredToken, TokenRow},
 };
 
 /// How long a valid token is accepted without another look-up: revocation must take effect within 5 s on
@@ -48,7 +48,19 @@ pub(crate) enum AuthError {
 #[derive(Debug)]
 pub(crate) struct Authenticator {
     reader: Reader,
+    key: Arc<MacKey>,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
+}
+
+/// What is remembered of a token.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// It was good a moment ago.
+    Fresh(Arc<Principal>),
+    /// It was good some time ago, and must be looked up again.
+    Stale,
+    /// It was never seen, or forgotten.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -59,11 +71,12 @@ struct Remembered {
 }
 
 impl Authenticator {
-    /// An authenticator over the table of tokens.
+    /// An authenticator over the table of tokens, whose rows carry codes under this key.
     #[must_use]
-    pub(crate) fn new(reader: Reader) -> Self {
+    pub(crate) fn new(reader: Reader, key: Arc<MacKey>) -> Self {
         Self {
             reader,
+            key,
             valid: Mutex::new(HashMap::new()),
         }
     }
@@ -74,19 +87,55 @@ impl Authenticator {
     /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
     pub(crate) async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
         let token = Token::parse(text).ok_or(AuthError::Refused)?;
-        let digest = token.digest();
-        if let Some(principal) = self.remembered(&digest) {
-            return Ok(principal);
+        match self.recall(&token) {
+            Memory::Fresh(principal) => Ok(principal),
+            Memory::Stale | Memory::Unknown => self.look_up(&token).await,
         }
-        let found = self.reader.token(token.id()).await?;
+    }
+
+    /// What is remembered of a token; it costs no look-up.
+    #[must_use]
+    pub(crate) fn recall(&self, token: &Token) -> Memory {
+        // Each change of the map is one call: a panic leaves it whole.
+        let valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
+        match valid.get(&token.digest()) {
+            Some(found) if found.seen.elapsed() < FRESH && !has_passed(found.expires_at) => {
+                Memory::Fresh(Arc::clone(&found.principal))
+            }
+            Some(_) => Memory::Stale,
+            None => Memory::Unknown,
+        }
+    }
+
+    /// The principal that a token stands for, as the database has it now.
+    ///
+    /// # Errors
+    /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
+    pub(crate) async fn look_up(&self, token: &Token) -> Result<Arc<Principal>, AuthError> {
+        let digest = token.digest();
+        let found = match self.reader.token(token.id(), &self.key).await? {
+            Some(TokenRow::Good(found)) => Some(found),
+            Some(TokenRow::Forged) => {
+                tracing::error!(
+                    token.id = token.id(),
+                    "the row of a token was not written by rekey, or was changed: it is refused"
+                );
+                metrics::counter!("rekey_forged_tokens_total").increment(1);
+                None
+            }
+            None => None,
+        };
         // An unknown ID is compared too, so that it takes no less time than a wrong secret.
         let stored = found
             .as_ref()
             .map_or(&[0; HASH_BYTES][..], |found| found.digest.as_slice());
         let same = same_bytes(stored, &digest);
-        let row = found
-            .filter(|row| same && row.revoked_at.is_none() && !has_passed(row.grant.expires_at))
-            .ok_or(AuthError::Refused)?;
+        let good = found
+            .filter(|row| same && row.revoked_at.is_none() && !has_passed(row.grant.expires_at));
+        let Some(row) = good else {
+            self.forget(&digest);
+            return Err(AuthError::Refused);
+        };
         let expires_at = row.grant.expires_at;
         let principal = Arc::new(Principal::from(row));
         let remembered = Remembered {
@@ -98,12 +147,9 @@ impl Authenticator {
         Ok(principal)
     }
 
-    fn remembered(&self, digest: &[u8; HASH_BYTES]) -> Option<Arc<Principal>> {
-        // Each change of the map is one call: a panic leaves it whole.
-        let valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = valid.get(digest)?;
-        let fresh = found.seen.elapsed() < FRESH && !has_passed(found.expires_at);
-        fresh.then(|| Arc::clone(&found.principal))
+    fn forget(&self, digest: &[u8; HASH_BYTES]) {
+        let mut valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
+        valid.remove(digest);
     }
 
     fn remember(&self, digest: [u8; HASH_BYTES], remembered: Remembered) {

@@ -6,5 +6,5 @@
 mod authenticator;
 mod token;
 
-pub(crate) use authenticator::{AuthError, Authenticator, Principal};
+pub(crate) use authenticator::{AuthError, Authenticator, Memory, Principal};
 pub(crate) use token::{Token, issue};

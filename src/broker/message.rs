@@ -20,7 +20,7 @@ pub(crate) struct MessageError;
 /// bytes of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Message {
-    /// `secret.<verb>.<owner>.<secret_id>`, or `activity.<type with _ for .>.<owner or _>.<secret or token ID>`.
+    /// `secret.<verb>.<owner>.<secret_id>`, or `activity.<type with _ for .>.<owner or _>.<secret, token or key ID>`.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Vec<u8>,
@@ -35,6 +35,7 @@ struct EventFields {
     owner: Option<String>,
     secret_id: Option<String>,
     token_id: Option<String>,
+    key_id: Option<String>,
     name: Option<String>,
     sequence: Option<u64>,
     occurred_at: String,
@@ -43,11 +44,15 @@ struct EventFields {
 impl EventFields {
     /// The kind of thing that the event is about, as `source` names it, and its ID.
     fn subject(&self) -> Result<(&'static str, &str), MessageError> {
-        match (&self.secret_id, &self.token_id) {
-            (Some(id), _) => Ok(("secrets", id)),
-            (None, Some(id)) => Ok(("tokens", id)),
-            (None, None) => Err(MessageError),
-        }
+        let subjects = [
+            ("secrets", &self.secret_id),
+            ("tokens", &self.token_id),
+            ("keys", &self.key_id),
+        ];
+        let mut named = subjects
+            .into_iter()
+            .filter_map(|(kind, id)| Some((kind, id.as_deref()?)));
+        named.next().ok_or(MessageError)
     }
 
     /// At most 24 + 3 × 64 + 1 + 36 bytes: a short string holds 255.
@@ -191,6 +196,11 @@ mod tests {
         for absent in ["sequence", "subject", "partitionkey"] {
             assert_eq!(header(&format!("cloudEvents:{absent}")), None);
         }
+        let key = of(serde_json::json!({
+            "id": "i", "log": "activity", "type": "key.added", "owner": null, "key_id": "token-mac",
+            "occurred_at": "2026-04-15T12:00:00.000000Z",
+        }));
+        assert_eq!(key.routing_key.as_str(), "activity.key_added._.token-mac");
         let access = of(serde_json::json!({
             "id": "i", "log": "activity", "type": "secret.accessed", "owner": "a b", "secret_id": "S",
             "name": "N", "occurred_at": "2026-04-15T12:00:00.000000Z",

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{ExitCode, Termination},
+    sync::Arc,
 };
 
 use tokio::runtime::{Builder, Handle};
@@ -10,6 +11,8 @@ use tokio::runtime::{Builder, Handle};
 use super::CommandError;
 use crate::{
     app,
+    crypto::{MacKey, Sealer},
+    keys::{self, Provenance},
     settings::Settings,
     store::{Admin, Missing},
 };
@@ -41,4 +44,42 @@ pub(super) fn refuse_absent(sqlite_path: Option<&Path>) -> Result<(), CommandErr
         return Err(format!("no database at {}", path.display()).into());
     }
     Ok(())
+}
+
+/// Updates the schema, and makes the keys that the database lacks. A keyring that does not fit the database
+/// changes nothing.
+pub(super) async fn migrate(settings: &Settings, admin: &Admin) -> Result<(), CommandError> {
+    let keyring = app::keyring(settings)?;
+    let before = admin.holds().await?;
+    let known = if before.keys {
+        admin.keys().await?
+    } else {
+        Vec::new()
+    };
+    if !known.is_empty() {
+        keys::verify(&known, &keyring)?;
+    }
+    admin.migrate_up().await?;
+    let provenance = if before.token_codes {
+        Provenance::Present
+    } else {
+        Provenance::Older
+    };
+    let taken_over = keys::make(admin, keyring, provenance).await?;
+    if taken_over > 0 {
+        tracing::warn!(
+            tokens = taken_over,
+            "the tokens of an older version are taken over as they are: `rekey token list` shows them"
+        );
+    }
+    Ok(())
+}
+
+/// The key of the tokens' codes.
+pub(super) async fn token_mac(
+    settings: &Settings,
+    admin: &Admin,
+) -> Result<Arc<MacKey>, CommandError> {
+    let sealer = Sealer::new(app::keyring(settings)?);
+    Ok(keys::open_token_mac(&sealer, &admin.service_keys().await?)?)
 }

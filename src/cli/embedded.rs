@@ -44,10 +44,11 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
         Keyring::generate(keyring, Timestamp::from(Utc::now()))?;
     }
     let admin = database::open(settings, Missing::Create).await?;
-    admin.migrate_up().await?;
+    database::migrate(settings, &admin).await?;
+    let key = database::token_mac(settings, &admin).await?;
     let folder = std::path::absolute(folder)?;
     let path = folder.join(TOKEN);
-    if admin.tokens().await?.is_empty() {
+    if admin.has_no_token().await? {
         let token = match fs::read_to_string(&path) {
             Ok(text) => Token::parse(text.trim_end()).ok_or("data/token does not hold a token")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => write_token(&path)?,
@@ -60,7 +61,8 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
             created_at: Timestamp::from(Utc::now()),
             expires_at: None,
         };
-        admin.add_token(issue(&token, grant), Agent::SYSTEM).await?;
+        let token = issue(&token, grant);
+        admin.add_token(token, &key, Agent::SYSTEM).await?;
     }
     admin.close().await;
     Ok(folder)

@@ -1,4 +1,4 @@
-//! `rekey keys generate|list`: key-encryption keys.
+//! `rekey keys …`: key-encryption keys, and the service's own.
 
 use chrono::Utc;
 use clap::Subcommand;
@@ -8,8 +8,8 @@ use super::{CommandError, database, print, print_either};
 use crate::{
     app,
     crypto::{Keyring, Sealer},
-    domain::Timestamp,
-    keys::open_signer,
+    domain::{ServiceKeyName, Timestamp},
+    keys::{self, open_signer},
     settings::Settings,
     store::{Missing, StoredServiceKey},
 };
@@ -22,6 +22,22 @@ pub(super) enum KeysCommand {
     /// List the database's keys, and how many versions each of them seals.
     #[command(after_help = "Example:\n  rekey keys list --json")]
     List,
+    /// Make another key for the signatures of checkpoints, where its row is missing.
+    #[command(
+        after_help = "The key was lost or taken away: restore its row in the table service_keys from a backup if you can.\n\
+                      Checkpoints that the lost key signed do not verify with the new public key. An event in the log\n\
+                      activity records it.\n\n\
+                      Example:\n  rekey keys new-signing-key"
+    )]
+    NewSigningKey,
+    /// Make another key for the codes of tokens, where its row is missing.
+    #[command(
+        after_help = "The key was lost or taken away: restore its row in the table service_keys from a backup if you can.\n\
+                      No token that is there works with the new key: create new ones. An event in the log activity\n\
+                      records it.\n\n\
+                      Example:\n  rekey keys new-token-key"
+    )]
+    NewTokenKey,
 }
 
 pub(super) async fn run(
@@ -32,6 +48,8 @@ pub(super) async fn run(
     match command {
         KeysCommand::Generate => generate(settings, as_json),
         KeysCommand::List => list(settings, as_json).await,
+        KeysCommand::NewSigningKey => make_anew(settings, ServiceKeyName::CheckpointSigning).await,
+        KeysCommand::NewTokenKey => make_anew(settings, ServiceKeyName::TokenMac).await,
     }
 }
 
@@ -43,9 +61,21 @@ fn generate(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
     print_either(as_json, json!({"id": id}), id.as_str())
 }
 
+async fn make_anew(settings: &Settings, name: ServiceKeyName) -> Result<(), CommandError> {
+    let keyring = app::keyring(settings)?;
+    let admin = database::open(settings, Missing::Refuse).await?;
+    keys::make_anew(&admin, keyring, name).await?;
+    admin.close().await;
+    Ok(())
+}
+
 async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
     let admin = database::open(settings, Missing::Refuse).await?;
-    let keys = admin.keys().await?;
+    let mut keys = Vec::new();
+    for key in admin.keys().await? {
+        let versions = admin.versions_under(&key.id).await?;
+        keys.push((key, versions));
+    }
     let service_keys = admin.service_keys().await?;
     admin.close().await;
     let public_key = public_key(settings, &service_keys)?;
@@ -73,7 +103,7 @@ async fn list(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
     print(format!("checkpoint public key: {shown}"))
 }
 
-/// The public key that checkpoints are verified with. There is none before the first `serve`.
+/// The public key that checkpoints are verified with. There is none before `migrate up`.
 fn public_key(
     settings: &Settings,
     service_keys: &[StoredServiceKey],

@@ -11,8 +11,10 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MigrateCommand {
-    /// Apply the migrations that are missing.
-    #[command(after_help = "Example:\n  rekey migrate up")]
+    /// Apply the migrations that are missing, and make the keys that the database lacks.
+    #[command(
+        after_help = "The keyring must be there, with every key that the database names.\n\nExample:\n  rekey migrate up"
+    )]
     Up,
     /// Show which migrations are applied.
     #[command(after_help = "Example:\n  rekey migrate status --json")]
@@ -39,7 +41,7 @@ pub(super) async fn run(
     };
     let admin = database::open(settings, missing).await?;
     match command {
-        MigrateCommand::Up => admin.migrate_up().await?,
+        MigrateCommand::Up => database::migrate(settings, &admin).await?,
         MigrateCommand::Down { steps } => admin.migrate_down(steps).await?,
         MigrateCommand::Status => show(&admin.migrations().await?, as_json)?,
     }

@@ -7,14 +7,14 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    CommandError, database, print, print_either,
+    CommandError, database, print, print_either, say,
     span::{self, DAYS, HOURS, MINUTES, SECONDS},
 };
 use crate::{
     auth::{Token, issue},
     domain::{ActsFor, Agent, Grant, Grantee, Owner, Scope, Timestamp},
     settings::Settings,
-    store::{Missing, StoredToken},
+    store::{Missing, Revocation, StoredToken, TokenRows},
 };
 
 #[derive(Debug, Subcommand)]
@@ -74,19 +74,32 @@ pub(super) async fn run(
     as_json: bool,
 ) -> Result<(), CommandError> {
     let admin = database::open(settings, Missing::Refuse).await?;
+    let key = database::token_mac(settings, &admin).await?;
     match command {
         TokenCommand::Create(options) => {
             let token = Token::generate()?;
             let row = options.row(&token)?;
-            admin.add_token(row, Agent::OPERATOR).await?;
+            admin.add_token(row, &key, Agent::OPERATOR).await?;
             let data = json!({"id": token.id(), "token": token.expose()});
             print_either(as_json, data, token.expose())?;
         }
-        TokenCommand::List => list(&admin.tokens().await?, as_json)?,
+        TokenCommand::List => {
+            let TokenRows { good, forged } = admin.tokens(&key).await?;
+            list(&good, as_json)?;
+            if forged > 0 {
+                say(&format!(
+                    "{forged} more rows of api_tokens were not written by rekey, or were changed: they are no tokens"
+                ));
+            }
+        }
         TokenCommand::Revoke { id } => {
             let now = Timestamp::from(Utc::now());
-            if !admin.revoke_token(&id, now, Agent::OPERATOR).await? {
-                return Err("no active token has this ID".into());
+            match admin.revoke_token(&id, &key, now, Agent::OPERATOR).await? {
+                Revocation::Done => {}
+                Revocation::NotActive => return Err("no active token has this ID".into()),
+                Revocation::Forged => {
+                    return Err("the row with this ID was not written by rekey, or was changed: it is no token".into());
+                }
             }
         }
     }

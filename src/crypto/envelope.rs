@@ -122,7 +122,7 @@ pub(super) fn length_prefixed(fields: &[&[u8]]) -> Vec<u8> {
     for field in fields {
         #[expect(
             clippy::expect_used,
-            reason = "no field is longer than an owner's 64 bytes"
+            reason = "no field is longer than a label on the command line, far below 4 GiB"
         )]
         let length = u32::try_from(field.len()).expect("a short field");
         bytes.extend_from_slice(&length.to_be_bytes());

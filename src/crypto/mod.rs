@@ -2,13 +2,14 @@
 //!
 //! In: values, masks and keys. Out: sealed bytes that open only for their own owner, secret and version (envelope
 //! encryption: a key-encryption key wraps one data key per version), digests of the log's chain and of
-//! tokens, signatures of checkpoints, and random bytes. Key bytes never leave this room, and none of its
+//! tokens, MACs of the rows of tokens, signatures of checkpoints, and random bytes. Key bytes never leave this room, and none of its
 //! types prints them.
 
 mod checkpoint;
 mod digest;
 mod envelope;
 mod keyring;
+mod mac;
 mod random;
 mod sealer;
 
@@ -17,5 +18,6 @@ pub use digest::blake2b_256;
 pub(crate) use digest::same_bytes;
 pub(crate) use envelope::{OpenError, SealError};
 pub(crate) use keyring::{Keyring, KeyringError};
+pub(crate) use mac::MacKey;
 pub(crate) use random::{RandomError, base62_digit, random_base62};
 pub(crate) use sealer::{Sealer, SecretPlace};

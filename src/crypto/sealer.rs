@@ -6,6 +6,7 @@ use super::{
     Keyring,
     checkpoint::CheckpointSigner,
     envelope::{self, AssociatedData, OpenError, Purpose, SealError, SecretKey},
+    mac::MacKey,
 };
 use crate::domain::{
     KeyId, Mask, Owner, SealedMask, SealedVersion, SecretId, SecretValue, ServiceKeyName, VersionId,
@@ -154,11 +155,28 @@ impl Sealer {
         kek_id: &KeyId,
         sealed: &[u8],
     ) -> Result<CheckpointSigner, OpenError> {
-        let kek = self.keyring.to_open(kek_id)?;
-        let name = ServiceKeyName::CheckpointSigning.as_str();
-        let data = AssociatedData::of_key(Purpose::ServiceKey, kek_id, Some(name));
-        let seed = envelope::open(kek, data, sealed)?;
+        let seed = self.service_key(kek_id, ServiceKeyName::CheckpointSigning, sealed)?;
         CheckpointSigner::from_seed(&seed).ok_or(OpenError::Content)
+    }
+
+    /// The key of the tokens' MACs, from the sealed service key of that name.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it was damaged or moved, or the key is not in the keyring.
+    pub(crate) fn token_mac(&self, kek_id: &KeyId, sealed: &[u8]) -> Result<MacKey, OpenError> {
+        let bytes = self.service_key(kek_id, ServiceKeyName::TokenMac, sealed)?;
+        MacKey::from_bytes(&bytes).ok_or(OpenError::Content)
+    }
+
+    fn service_key(
+        &self,
+        kek_id: &KeyId,
+        name: ServiceKeyName,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let kek = self.keyring.to_open(kek_id)?;
+        let data = AssociatedData::of_key(Purpose::ServiceKey, kek_id, Some(name.as_str()));
+        envelope::open(kek, data, sealed)
     }
 
     fn data_key(
@@ -301,6 +319,10 @@ mod tests {
             .unwrap();
         assert_eq!(
             sealer.checkpoint_signer(&a, &other).unwrap_err(),
+            OpenError::Refused
+        );
+        assert_eq!(
+            sealer.token_mac(&a, &bytes).unwrap_err(),
             OpenError::Refused
         );
     }

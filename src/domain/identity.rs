@@ -131,6 +131,8 @@ pub(crate) enum ServiceKeyName {
     Idempotency,
     /// The signature of checkpoints.
     CheckpointSigning,
+    /// The MAC of the rows of tokens.
+    TokenMac,
 }
 
 impl ServiceKeyName {
@@ -140,6 +142,7 @@ impl ServiceKeyName {
         match self {
             Self::Idempotency => "idempotency",
             Self::CheckpointSigning => "checkpoint-signing",
+            Self::TokenMac => "token-mac",
         }
     }
 }

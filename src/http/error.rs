@@ -355,6 +355,7 @@ impl From<StoreError> for ApiError {
             StoreError::Statement(_)
             | StoreError::Corrupt(_)
             | StoreError::RowCount
+            | StoreError::Disagrees(_)
             | StoreError::Lost => Self::Internal(error.into()),
         }
     }

@@ -14,7 +14,7 @@ use super::{
     serve::{Edge, RequestState},
 };
 use crate::{
-    auth::{AuthError, Principal},
+    auth::{AuthError, Memory, Principal, Token},
     settings::HttpSettings,
 };
 
@@ -56,45 +56,52 @@ fn over_tls(http: &HttpSettings, request: &HttpRequest) -> bool {
 
 /// Finds out who calls.
 ///
+/// A good credential is never refused for the bad ones that came from its network: it is always looked up. While
+/// the network has used up its failures, the look-ups of tokens that were never seen to be good go one at a time.
+///
 /// # Errors
-/// [`ApiError::RateLimited`] when too many credentials from there have failed, before this one is looked
-/// at; [`ApiError::Unauthenticated`]; or what became of the look-up.
+/// [`ApiError::Unauthenticated`]; [`ApiError::RateLimited`] in its place when too many look-ups from there have
+/// failed; or what became of the look-up.
 pub(super) async fn authenticate(
     edge: &Edge,
     request: &HttpRequest,
     progress: &RequestState,
 ) -> Result<(Arc<Principal>, Arc<SecretString>), ApiError> {
     let headers = request.headers();
-    let network = request.peer_addr().map(|peer| {
-        Network::of(caller::caller(
-            &edge.state.settings.http,
-            peer.ip(),
-            headers,
-        ))
-    });
-    if let Some(network) = network {
-        edge.failed
-            .check(network)
-            .map_err(|(level, wait_seconds)| {
+    let Presented::Token(text) = presented(headers) else {
+        return Err(ApiError::Unauthenticated);
+    };
+    // A damaged token costs no look-up, so nobody counts it.
+    let token = Token::parse(text).ok_or(ApiError::Unauthenticated)?;
+    let authenticator = &edge.state.authenticator;
+    let memory = authenticator.recall(&token);
+    let credential = || Arc::new(text.to_owned().into());
+    if let Memory::Fresh(principal) = memory {
+        return Ok((principal, credential()));
+    }
+    let http = &edge.state.settings.http;
+    let network = request
+        .peer_addr()
+        .map(|peer| Network::of(caller::caller(http, peer.ip(), headers)));
+    let closed = network.and_then(|network| edge.failed.check(network).err());
+    let _turn = match (&closed, memory) {
+        (Some(_), Memory::Unknown) => edge.failed.turn().await,
+        _ => None,
+    };
+    match authenticator.look_up(&token).await {
+        Ok(principal) => Ok((principal, credential())),
+        Err(AuthError::Refused) => Err(match (closed, network) {
+            (Some((level, wait_seconds)), _) => {
                 progress.level.set(Some(level));
                 ApiError::RateLimited { wait_seconds }
-            })?;
-    }
-    let failed = || {
-        if let Some(network) = network {
-            edge.failed.record(network);
-        }
-        ApiError::Unauthenticated
-    };
-    match presented(headers) {
-        // Nothing was guessed: a probe without a credential does not use up its network's bucket.
-        Presented::Nothing => Err(ApiError::Unauthenticated),
-        Presented::Malformed => Err(failed()),
-        Presented::Token(token) => match edge.state.authenticator.authenticate(token).await {
-            Ok(principal) => Ok((principal, Arc::new(token.into()))),
-            Err(AuthError::Refused) => Err(failed()),
-            Err(error @ AuthError::Store(_)) => Err(error.into()),
-        },
+            }
+            (None, Some(network)) => {
+                edge.failed.record(network);
+                ApiError::Unauthenticated
+            }
+            (None, None) => ApiError::Unauthenticated,
+        }),
+        Err(error @ AuthError::Store(_)) => Err(error.into()),
     }
 }
 

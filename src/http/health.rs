@@ -1,10 +1,35 @@
 //! Whether the service lives, and whether it can serve.
 
+use std::time::{Duration, Instant};
+
 use actix_web::HttpResponse;
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use super::{LinkState, json, json_bytes, request::HandlerResult, serve::Edge};
-use crate::store::{self, Check};
+use crate::store::{Check, Reader, Readiness};
+
+/// For how long one look at the database answers everybody.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The last look at the database, which all callers share: anybody may ask, and as often as they please.
+#[derive(Debug, Default)]
+pub(super) struct Look(Mutex<Option<(Instant, Readiness)>>);
+
+impl Look {
+    /// What was seen within the last second. Who comes while a look is under way waits for it.
+    async fn taken(&self, reader: &Reader) -> Readiness {
+        let mut last = self.0.lock().await;
+        if let Some((at, seen)) = *last
+            && at.elapsed() < LOOK
+        {
+            return seen;
+        }
+        let seen = reader.ready().await;
+        *last = Some((Instant::now(), seen));
+        seen
+    }
+}
 
 /// `GET /health`
 pub(super) fn alive() -> HttpResponse {
@@ -16,11 +41,11 @@ pub(super) fn alive() -> HttpResponse {
 /// the service drains. Broker and relay are reported and change nothing: writes do without them.
 pub(super) async fn ready(edge: &Edge) -> HandlerResult {
     let state = &edge.state;
-    let store::Readiness {
+    let Readiness {
         database,
         schema,
         keys,
-    } = state.reader.ready().await;
+    } = edge.look.taken(&state.reader).await;
     let LinkState { broker, relay, .. } = (state.links)();
     let log = state.committer.log_check();
     let good = [database, schema, keys, log]

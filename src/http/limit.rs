@@ -19,6 +19,8 @@ use governor::{
     state::keyed::DefaultKeyedStateStore,
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::caller::Network;
 
 /// How often full buckets are swept out.
@@ -118,6 +120,7 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
 pub(super) struct FailedCredentials {
     buckets: Buckets<Network>,
     closed: Mutex<HashMap<Network, Instant>>,
+    turns: Semaphore,
 }
 
 impl FailedCredentials {
@@ -127,11 +130,17 @@ impl FailedCredentials {
         Self {
             buckets: Buckets::new("failed-credentials", interval, per_minute),
             closed: Mutex::new(HashMap::new()),
+            turns: Semaphore::new(1),
         }
     }
 
-    /// Whether a network may present a credential; if not, the bucket and in how many seconds to come
-    /// again.
+    /// Waits until no other look-up of a closed network is under way, and holds the place.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes the semaphore.
+        self.turns.acquire().await.ok()
+    }
+
+    /// Whether a network has failures left; if not, the bucket and in how many seconds to come again.
     pub(super) fn check(&self, network: Network) -> Result<(), (Level, u64)> {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(until) = closed.get(&network) else {

@@ -24,6 +24,7 @@ use super::{
     cors,
     error::{ApiError, Bug, MalformedRequest, Stopping},
     guard,
+    health::Look,
     limit::{Buckets, FailedCredentials, Level},
     request::Call,
     routes::{self, Operation, Run, Verb},
@@ -47,6 +48,8 @@ pub(super) struct Edge {
     pub(super) callers: Arc<Buckets<(&'static str, String)>>,
     /// The addresses' buckets.
     pub(super) failed: Arc<FailedCredentials>,
+    /// The last look at the database.
+    pub(super) look: Arc<Look>,
 }
 
 impl Edge {
@@ -57,6 +60,7 @@ impl Edge {
         Self {
             callers: Arc::new(Buckets::new("caller", interval, limits.burst)),
             failed: Arc::new(FailedCredentials::new(limits.failed_per_minute)),
+            look: Arc::default(),
             state,
         }
     }

@@ -3,7 +3,7 @@
 //! Each write is a transaction of its own on a connection of its own, and waits up to 30 s for a busy
 //! SQLite. It runs to its end: a command that is interrupted leaves all or nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use migration::Migrator;
 use sea_orm::DatabaseConnection;
@@ -14,19 +14,30 @@ use super::{
     StoreError, Target,
     chain::Head,
     commit::lock,
-    keys, log,
+    keys::{self, StoredKey},
+    log,
     pool::{Home, Pool},
     schema::{self, MigrationState, SchemaError},
-    service_keys::{self, StoredServiceKey},
-    tokens::{self, StoredToken},
+    service_keys::{self, MissingKey, NewServiceKey, ServiceKeyOutcome, StoredServiceKey},
+    tokens::{self, Revocation, StoredToken, TokenRows},
     transaction::Transaction,
 };
-use crate::domain::{
-    Agent, Event, EventId, EventKind, KeyId, Log, ServiceKeyName, Timestamp, TokenEvent,
+use crate::{
+    crypto::MacKey,
+    domain::{Agent, Event, EventId, EventKind, KeyEvent, KeyId, Log, Timestamp, TokenEvent},
 };
 
 /// How long an administrator's command waits for a lock or a statement.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a database can hold, by the migrations that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// Key-encryption keys.
+    pub keys: bool,
+    /// A code for each token.
+    pub token_codes: bool,
+}
 
 /// A connection for an administrator's commands.
 #[derive(Debug)]
@@ -87,6 +98,19 @@ impl Admin {
             .await
     }
 
+    /// Whether the database can hold key-encryption keys yet, and codes of tokens.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn holds(&self) -> Result<Holds, StoreError> {
+        let migrations = self.migrations().await?;
+        let applied = |name| migrations.iter().any(|one| one.applied && one.name == name);
+        Ok(Holds {
+            keys: applied(migration::KEYS),
+            token_codes: applied(migration::TOKEN_MAC),
+        })
+    }
+
     /// Stores a token, with its event in the log `activity`.
     ///
     /// # Errors
@@ -94,50 +118,64 @@ impl Admin {
     pub(crate) async fn add_token(
         &self,
         token: StoredToken,
+        key: &Arc<MacKey>,
         agent: Agent,
     ) -> Result<(), StoreError> {
+        let key = Arc::clone(key);
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             let now = token.grant.created_at;
-            record(&transaction, &token, EventKind::TokenCreated, now, agent).await?;
-            tokens::insert(&transaction, token).await?;
+            let event = token_event(&token, EventKind::TokenCreated, now, agent);
+            record(&transaction, event).await?;
+            tokens::insert(&transaction, token, &key).await?;
             transaction.commit().await
         })
         .await
     }
 
-    /// Revokes a token, with its event in the log `activity`; false when no active token
-    /// has this ID.
+    /// Revokes a token, with its event in the log `activity`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn revoke_token(
         &self,
         id: &str,
+        key: &Arc<MacKey>,
         now: Timestamp,
         agent: Agent,
-    ) -> Result<bool, StoreError> {
-        let id = id.to_owned();
+    ) -> Result<Revocation, StoreError> {
+        let (id, key) = (id.to_owned(), Arc::clone(key));
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
             // First, so that of two at once the second sees the first's.
             lock(&transaction, Log::Activity).await?;
-            let revoked = tokens::revoke(&transaction, &id, now).await?;
+            let (revocation, revoked) = tokens::revoke(&transaction, &id, now, &key).await?;
             if let Some(token) = &revoked {
-                record(&transaction, token, EventKind::TokenRevoked, now, agent).await?;
+                let event = token_event(token, EventKind::TokenRevoked, now, agent);
+                record(&transaction, event).await?;
             }
             transaction.commit().await?;
-            Ok(revoked.is_some())
+            Ok(revocation)
         })
         .await
     }
 
-    /// All tokens, oldest first.
+    /// All tokens.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
-        self.run(async |db| tokens::all(&db).await).await
+    pub(crate) async fn tokens(&self, key: &Arc<MacKey>) -> Result<TokenRows, StoreError> {
+        let key = Arc::clone(key);
+        self.run(async move |db| tokens::all(&db, &key).await).await
+    }
+
+    /// Whether there is no row of a token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn has_no_token(&self) -> Result<bool, StoreError> {
+        self.run(async |db| Ok(tokens::count(&db).await? == 0))
+            .await
     }
 
     /// Registers a key as the first and primary one, unless the database has keys.
@@ -163,35 +201,45 @@ impl Admin {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn keys(&self) -> Result<Vec<(keys::StoredKey, u64)>, StoreError> {
-        self.run(async |db| {
-            let mut counted = Vec::new();
-            for key in keys::all(&db).await? {
-                let versions = keys::versions_under(&db, &key.id).await?;
-                counted.push((key, versions));
-            }
-            Ok(counted)
-        })
-        .await
+    pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        self.run(async |db| keys::all(&db).await).await
     }
 
-    /// Stores a key of the service's own, sealed under `kek_id`, unless there is one of that name or
-    /// `kek_id` may seal no more.
+    /// How many versions a key still seals.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn versions_under(&self, id: &KeyId) -> Result<u64, StoreError> {
+        let id = id.clone();
+        self.run(async move |db| keys::versions_under(&db, &id).await)
+            .await
+    }
+
+    /// Stores a key of the service's own; one that is made anew has its event in the log `activity`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn add_service_key(
         &self,
-        name: ServiceKeyName,
-        kek_id: &KeyId,
-        sealed: Vec<u8>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let kek_id = kek_id.clone();
+        key: NewServiceKey,
+        agent: Agent,
+    ) -> Result<ServiceKeyOutcome, StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
-            service_keys::insert_absent(&transaction, name, &kek_id, sealed, now).await?;
-            transaction.commit().await
+            let event = matches!(key.missing, MissingKey::Anew).then(|| {
+                Event::Key(KeyEvent {
+                    actor: agent,
+                    id: EventId::new(Uuid::now_v7()),
+                    key_id: key.name.as_str().to_owned(),
+                    occurred_at: key.created_at,
+                })
+            });
+            let outcome = service_keys::insert(&transaction, key).await?;
+            if let (ServiceKeyOutcome::Stored(_), Some(event)) = (outcome, event) {
+                record(&transaction, event).await?;
+            }
+            transaction.commit().await?;
+            Ok(outcome)
         })
         .await
     }
@@ -218,16 +266,13 @@ impl Admin {
     }
 }
 
-/// Appends the event of a token to the log `activity`.
-async fn record(
-    transaction: &Transaction,
+fn token_event(
     token: &StoredToken,
     kind: EventKind,
     occurred_at: Timestamp,
     actor: Agent,
-) -> Result<(), StoreError> {
-    lock(transaction, Log::Activity).await?;
-    let event = Event::Token(TokenEvent {
+) -> Event {
+    Event::Token(TokenEvent {
         actor,
         expires_at: token.grant.expires_at,
         grantee: token.grant.grantee.clone(),
@@ -236,11 +281,14 @@ async fn record(
         occurred_at,
         scopes: token.grant.scopes.clone(),
         token_id: token.id.clone(),
-    });
-    let entry = log::head(transaction, Log::Activity)
-        .await?
-        .append(event, None);
-    let entries = [entry];
+    })
+}
+
+/// Appends an event to the log `activity`.
+async fn record(transaction: &Transaction, event: Event) -> Result<(), StoreError> {
+    lock(transaction, Log::Activity).await?;
+    let mut head = log::head(transaction, Log::Activity).await?;
+    let entries = [head.append(event, None)];
     transaction.write(vec![log::insert(&entries)]).await?;
     Ok(())
 }

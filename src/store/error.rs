@@ -5,7 +5,7 @@ use sea_orm::{
     sqlx::{self, error::DatabaseError},
 };
 
-use crate::domain::Log;
+use crate::domain::{Log, SecretId};
 
 /// A failed read or write. Display is fixed text; the cause hangs below it.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub(crate) enum StoreError {
     /// A write wrote other rows than it names. (Somebody else changes the tables, or it is a bug.)
     #[error("a statement did not write the rows that it names")]
     RowCount,
+    /// A secret's row is not as the last event of the secret in the log says.
+    #[error("the row of secret {0} is not as the log says")]
+    Disagrees(SecretId),
     /// A log does not hold the last event that this process saw in it.
     #[error("the log `{}` does not hold the last event that was seen in it", .0.as_str())]
     LogBroken(Log),

@@ -42,6 +42,7 @@ pub(crate) use committer::{Committer, CommitterSettings};
 pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
+pub(crate) use keys::StoredKey;
 pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};
 pub(crate) use pool::{Home, Patience, ReplaceablePool};
 pub(crate) use reader::{Check, Reader, Readiness};
@@ -50,7 +51,7 @@ pub(crate) use schema::{
     MigrationState, SchemaError, missing as missing_migration, up as migrate_up,
 };
 pub(crate) use secrets::{SealedSecret, Selection};
-pub(crate) use service_keys::StoredServiceKey;
+pub(crate) use service_keys::{MissingKey, NewServiceKey, ServiceKeyOutcome, StoredServiceKey};
 pub(crate) use tail::LogTail;
-pub(crate) use tokens::StoredToken;
+pub(crate) use tokens::{Revocation, StoredToken, TokenRow, TokenRows};
 pub(crate) use transaction::Transaction;

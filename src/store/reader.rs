@@ -14,10 +14,12 @@ use super::{
     schema::{self, SchemaError},
     secrets::{self, Resolution, Selection},
     service_keys::{self, StoredServiceKey},
-    tokens,
-    tokens::StoredToken,
+    tokens::{self, TokenRow},
 };
-use crate::domain::{Cursor, Log, Owner, SealedMask, Secret, SecretId, SecretName};
+use crate::{
+    crypto::MacKey,
+    domain::{Cursor, Log, Owner, SealedMask, Secret, SecretId, SecretName},
+};
 use migration::Migrator;
 
 /// So many reads that are overdue together replace the pool.
@@ -256,9 +258,13 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn token(&self, id: &str) -> Result<Option<StoredToken>, StoreError> {
-        let id = id.to_owned();
-        self.read(async move |db| tokens::find(&db, &id).await)
+    pub(crate) async fn token(
+        &self,
+        id: &str,
+        key: &Arc<MacKey>,
+    ) -> Result<Option<TokenRow>, StoreError> {
+        let (id, key) = (id.to_owned(), Arc::clone(key));
+        self.read(async move |db| tokens::find(&db, &id, &key).await)
             .await
     }
 

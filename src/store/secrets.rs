@@ -1,12 +1,19 @@
-//! Reads of secrets. The owner is in each statement's WHERE: another owner's secret is absent.
+//! Reads of secrets. The owner is in each statement's WHERE: another owner's secret is absent. Before a value is
+//! handed out, its row is compared with the secret's last event.
 
-use sea_orm::{ConnectionTrait, FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value, prelude::Uuid};
+use serde::Deserialize;
 
 use super::{
-    StoreError, log,
+    StoreError,
+    chain::Head,
+    log,
     rows::{MaskRow, SECRET_COLUMNS, SecretRow, corrupt, statement},
 };
-use crate::domain::{Cursor, Log, Owner, SealedMask, SealedVersion, Secret, SecretId, SecretName};
+use crate::domain::{
+    Cursor, EventKind, Log, Owner, Provider, SealedMask, SealedVersion, Secret, SecretId,
+    SecretName,
+};
 
 #[derive(Debug, FromQueryResult)]
 struct MaskedRow {
@@ -103,6 +110,65 @@ struct SealedRow {
     #[sea_orm(nested)]
     mask: MaskRow,
     sealed_value: Vec<u8>,
+    last_event: Option<Vec<u8>>,
+}
+
+/// What the last event of a secret says of it.
+#[derive(Deserialize)]
+struct LastEvent {
+    r#type: String,
+    secret_id: Uuid,
+    owner: String,
+    name: String,
+    provider: Option<String>,
+    version: u64,
+    version_id: Uuid,
+    sequence: u64,
+    occurred_at: String,
+}
+
+impl LastEvent {
+    /// Whether the secret's row is as this event left it.
+    fn agrees(&self, secret: &Secret) -> bool {
+        let Self {
+            r#type,
+            secret_id,
+            owner,
+            name,
+            provider,
+            version,
+            version_id,
+            sequence,
+            occurred_at,
+        } = self;
+        r#type != EventKind::Deleted.as_str()
+            && *secret_id == secret.id.get()
+            && owner == secret.owner.as_str()
+            && name == secret.name.as_str()
+            && provider.as_deref() == secret.provider.as_ref().map(Provider::as_str)
+            && *version == secret.version
+            && *version_id == secret.version_id.get()
+            && *sequence == secret.sequence
+            && *occurred_at == secret.updated_at.to_string()
+    }
+}
+
+impl SealedRow {
+    /// The secret, if its row is as its last event says. Where retention has cut the log, that event may be gone.
+    fn checked(self, head: &Head) -> Result<SealedSecret, StoreError> {
+        let last_event = self.last_event.clone();
+        let found = SealedSecret::try_from(self)?;
+        let good = match last_event {
+            None => head.cut.position > 0,
+            Some(body) => serde_json::from_slice(&body)
+                .is_ok_and(|event: LastEvent| event.agrees(&found.secret)),
+        };
+        if good {
+            return Ok(found);
+        }
+        metrics::counter!("rekey_disagreeing_secrets_total").increment(1);
+        Err(StoreError::Disagrees(found.secret.id))
+    }
 }
 
 impl TryFrom<SealedRow> for SealedSecret {
@@ -124,20 +190,22 @@ impl TryFrom<SealedRow> for SealedSecret {
 }
 
 /// Reads the head, then all secrets in one statement: a change that the statement misses comes after the
-/// head, and a change set is seen whole or not at all.
+/// head, and a change set is seen whole or not at all. The statement reads each secret's last event, too.
 pub(super) async fn resolve(
     db: &impl ConnectionTrait,
     owner: &Owner,
     selection: &Selection,
 ) -> Result<Resolution, StoreError> {
-    let head = log::head(db, Log::Changes).await?.cursor();
+    let head = log::head(db, Log::Changes).await?;
     let (column, values): (_, Vec<Value>) = match selection {
         Selection::Names(names) => ("name", names.iter().map(|n| n.as_str().into()).collect()),
         Selection::Ids(ids) => ("id", ids.iter().map(|id| id.get().into()).collect()),
     };
     let places: Vec<String> = (2..values.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
-        "SELECT {SECRET_COLUMNS}, v.kek_id, v.wrapped_key, v.sealed_mask, v.sealed_value \
+        "SELECT {SECRET_COLUMNS}, v.kek_id, v.wrapped_key, v.sealed_mask, v.sealed_value, \
+         (SELECT e.body FROM events e WHERE e.secret_id = s.id AND e.sequence IS NOT NULL AND e.log = 'changes' \
+         ORDER BY e.sequence DESC LIMIT 1) AS last_event \
          FROM secrets s JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version \
          WHERE s.owner = $1 AND s.{column} IN ({})",
         places.join(", ")
@@ -147,7 +215,7 @@ pub(super) async fn resolve(
     let rows = SealedRow::find_by_statement(statement).all(db).await?;
     let mut found = rows
         .into_iter()
-        .map(SealedSecret::try_from)
+        .map(|row| row.checked(&head))
         .collect::<Result<Vec<_>, _>>()?;
     let mut take = |is: &dyn Fn(&Secret) -> bool| {
         let index = found.iter().position(|one| is(&one.secret))?;
@@ -160,7 +228,10 @@ pub(super) async fn resolve(
             .collect(),
         Selection::Ids(ids) => ids.iter().map(|id| take(&|s| s.id == *id)).collect(),
     };
-    Ok(Resolution { head, secrets })
+    Ok(Resolution {
+        head: head.cursor(),
+        secrets,
+    })
 }
 
 pub(super) async fn exists(

@@ -1,14 +1,18 @@
-//! The rows of API tokens.
+//! The rows of API tokens. Each carries a MAC over all its other columns: a row that rekey did not write is no
+//! token.
 
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel,
-    QueryFilter, QueryOrder,
+    PaginatorTrait, QueryFilter, QueryOrder,
 };
 
 use super::{StoreError, entity::api_tokens};
-use crate::domain::{ActsFor, Grant, Grantee, Owner, Scope, Timestamp};
+use crate::{
+    crypto::{MacKey, same_bytes},
+    domain::{ActsFor, Grant, Grantee, Owner, Scope, Timestamp},
+};
 
-/// A row of `api_tokens`.
+/// A token, as `api_tokens` keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredToken {
     /// The token's public ID.
@@ -21,10 +25,79 @@ pub(crate) struct StoredToken {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// What a row of `api_tokens` turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenRow {
+    /// A row that rekey wrote.
+    Good(StoredToken),
+    /// A row whose MAC does not hold: somebody else wrote or changed it.
+    Forged,
+}
+
+/// All tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenRows {
+    /// Those that rekey wrote, oldest first.
+    pub good: Vec<StoredToken>,
+    /// How many rows somebody else wrote or changed.
+    pub forged: usize,
+}
+
+/// What became of a revocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Revocation {
+    /// The token is revoked.
+    Done,
+    /// No active token has this ID.
+    NotActive,
+    /// The row is not one that rekey wrote.
+    Forged,
+}
+
 const CORRUPT: StoreError = StoreError::Corrupt("api_tokens");
 
 /// Owners can't be separated by spaces (they may hold some), but no owner holds a control character.
 const SEPARATOR: &str = "\n";
+
+/// The code of a row: over every other column, in the table's order. A time is a big-endian i64 in microseconds
+/// since 1970, and an absent one is empty.
+fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
+    let api_tokens::Model {
+        id,
+        digest,
+        kind,
+        name,
+        acts_for,
+        scopes,
+        label,
+        created_at,
+        expires_at,
+        revoked_at,
+        mac: _,
+    } = row;
+    let time = |time: &Option<i64>| time.map_or_else(Vec::new, |time| time.to_be_bytes().to_vec());
+    let fields: [&[u8]; 10] = [
+        id.as_bytes(),
+        digest,
+        kind.as_bytes(),
+        name.as_bytes(),
+        acts_for.as_bytes(),
+        scopes.as_bytes(),
+        label.as_bytes(),
+        &created_at.to_be_bytes(),
+        &time(expires_at),
+        &time(revoked_at),
+    ];
+    key.code(&fields).to_vec()
+}
+
+fn read(row: api_tokens::Model, key: &MacKey) -> Result<TokenRow, StoreError> {
+    if same_bytes(&code(&row, key), &row.mac) {
+        StoredToken::try_from(row).map(TokenRow::Good)
+    } else {
+        Ok(TokenRow::Forged)
+    }
+}
 
 fn grantee(kind: &str, name: String, acts_for: &str) -> Result<Grantee, StoreError> {
     match kind {
@@ -61,6 +134,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             created_at,
             expires_at,
             revoked_at,
+            mac: _,
         } = row;
         let grant = Grant {
             grantee: grantee(&kind, name, &acts_for)?,
@@ -78,27 +152,8 @@ impl TryFrom<api_tokens::Model> for StoredToken {
     }
 }
 
-pub(super) async fn find(
-    db: &impl ConnectionTrait,
-    id: &str,
-) -> Result<Option<StoredToken>, StoreError> {
-    let row = api_tokens::Entity::find_by_id(id).one(db).await?;
-    row.map(StoredToken::try_from).transpose()
-}
-
-pub(super) async fn all(db: &impl ConnectionTrait) -> Result<Vec<StoredToken>, StoreError> {
-    let rows = api_tokens::Entity::find()
-        .order_by_asc(api_tokens::Column::CreatedAt)
-        .order_by_asc(api_tokens::Column::Id)
-        .all(db)
-        .await?;
-    rows.into_iter().map(StoredToken::try_from).collect()
-}
-
-pub(super) async fn insert(
-    db: &impl ConnectionTrait,
-    token: StoredToken,
-) -> Result<(), StoreError> {
+/// A token's row, written anew with its code.
+fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
     let StoredToken {
         id,
         digest,
@@ -114,7 +169,7 @@ pub(super) async fn insert(
     } = grant;
     let acts_for = grantee.acts_for().map(ActsFor::to_list);
     let scopes: Vec<_> = scopes.into_iter().map(Scope::as_str).collect();
-    let row = api_tokens::Model {
+    let mut row = api_tokens::Model {
         id,
         digest,
         kind: grantee.kind().to_owned(),
@@ -126,25 +181,103 @@ pub(super) async fn insert(
         created_at: created_at.micros(),
         expires_at: expires_at.map(Timestamp::micros),
         revoked_at: revoked_at.map(Timestamp::micros),
+        mac: Vec::new(),
     };
-    api_tokens::Entity::insert(row.into_active_model())
+    row.mac = code(&row, key);
+    row
+}
+
+pub(super) async fn find(
+    db: &impl ConnectionTrait,
+    id: &str,
+    key: &MacKey,
+) -> Result<Option<TokenRow>, StoreError> {
+    let row = api_tokens::Entity::find_by_id(id).one(db).await?;
+    row.map(|row| read(row, key)).transpose()
+}
+
+async fn rows(db: &impl ConnectionTrait) -> Result<Vec<api_tokens::Model>, StoreError> {
+    let rows = api_tokens::Entity::find()
+        .order_by_asc(api_tokens::Column::CreatedAt)
+        .order_by_asc(api_tokens::Column::Id)
+        .all(db)
+        .await?;
+    Ok(rows)
+}
+
+pub(super) async fn all(db: &impl ConnectionTrait, key: &MacKey) -> Result<TokenRows, StoreError> {
+    let mut found = TokenRows {
+        good: Vec::new(),
+        forged: 0,
+    };
+    for row in rows(db).await? {
+        match read(row, key)? {
+            TokenRow::Good(token) => found.good.push(token),
+            TokenRow::Forged => found.forged += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// How many rows there are, whoever wrote them.
+pub(super) async fn count(db: &impl ConnectionTrait) -> Result<u64, StoreError> {
+    Ok(api_tokens::Entity::find().count(db).await?)
+}
+
+/// Gives every row its code, and says how many there are.
+pub(super) async fn give_codes(
+    db: &impl ConnectionTrait,
+    key: &MacKey,
+) -> Result<usize, StoreError> {
+    let rows = rows(db).await?;
+    let count = rows.len();
+    for row in rows {
+        let mac = code(&row, key);
+        let mut row = row.into_active_model();
+        row.mac = Set(mac);
+        row.update(db).await?;
+    }
+    Ok(count)
+}
+
+pub(super) async fn insert(
+    db: &impl ConnectionTrait,
+    token: StoredToken,
+    key: &MacKey,
+) -> Result<(), StoreError> {
+    api_tokens::Entity::insert(to_row(token, key).into_active_model())
         .exec_without_returning(db)
         .await?;
     Ok(())
 }
 
-/// Revokes a token and returns it; none when no active token has this ID.
+/// Revokes a token and returns it with what became of it.
 pub(super) async fn revoke(
     db: &impl ConnectionTrait,
     id: &str,
     now: Timestamp,
-) -> Result<Option<StoredToken>, StoreError> {
-    let row = api_tokens::Entity::find_by_id(id)
+    key: &MacKey,
+) -> Result<(Revocation, Option<StoredToken>), StoreError> {
+    let mut token = match find(db, id, key).await? {
+        Some(TokenRow::Good(token)) if token.revoked_at.is_none() => token,
+        Some(TokenRow::Good(_)) | None => return Ok((Revocation::NotActive, None)),
+        Some(TokenRow::Forged) => return Ok((Revocation::Forged, None)),
+    };
+    token.revoked_at = Some(now);
+    let row = to_row(token.clone(), key);
+    // Only this row as it was read: one that somebody changed meanwhile is not written over.
+    let changed = api_tokens::Entity::update_many()
+        .set(api_tokens::ActiveModel {
+            revoked_at: Set(row.revoked_at),
+            mac: Set(row.mac),
+            ..Default::default()
+        })
+        .filter(api_tokens::Column::Id.eq(id))
         .filter(api_tokens::Column::RevokedAt.is_null())
-        .one(db)
+        .exec(db)
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut row = row.into_active_model();
-    row.revoked_at = Set(Some(now.micros()));
-    StoredToken::try_from(row.update(db).await?).map(Some)
+    if changed.rows_affected != 1 {
+        return Err(StoreError::RowCount);
+    }
+    Ok((Revocation::Done, Some(token)))
 }

@@ -293,6 +293,7 @@ impl Worker {
             StoreError::Statement(_)
             | StoreError::Corrupt(_)
             | StoreError::RowCount
+            | StoreError::Disagrees(_)
             | StoreError::Lost => {
                 tracing::error!(
                     error = %ErrorChain(error),
@@ -399,6 +400,7 @@ impl From<&StoreError> for Failure {
             StoreError::Statement(_)
             | StoreError::Corrupt(_)
             | StoreError::RowCount
+            | StoreError::Disagrees(_)
             | StoreError::Lost => Self::Internal,
         }
     }

@@ -55,6 +55,14 @@ fn describe() {
         "rekey_log_broken",
         "1 when a log lost an event that this process had seen in it"
     );
+    describe_counter!(
+        "rekey_forged_tokens_total",
+        "Look-ups of tokens whose row was not written by rekey, or was changed"
+    );
+    describe_counter!(
+        "rekey_disagreeing_secrets_total",
+        "Secrets that were not handed out because their row is not as the log says"
+    );
     describe_gauge!("rekey_log_position", "Position of a log's last event");
     describe_gauge!(
         "rekey_relay_lag_events",

@@ -85,7 +85,7 @@ fn other_commands_make_no_embedded_database() {
 }
 
 #[test]
-fn the_first_start_makes_the_key_of_checkpoints_and_no_later_one_changes_it() {
+fn migrate_makes_the_key_of_checkpoints_and_nothing_changes_it() {
     for deployment in [
         Deployment::sqlite(),
         Deployment::postgres(&Postgres::shared().database()),
@@ -94,21 +94,23 @@ fn the_first_start_makes_the_key_of_checkpoints_and_no_later_one_changes_it() {
         let listed = || -> Value {
             serde_json::from_str(&deployment.run(&["keys", "list", "--json"])).unwrap()
         };
-        assert!(listed()["checkpoint_public_key"].is_null());
-        let text = deployment.run(&["keys", "list"]);
-        assert!(
-            text.ends_with("checkpoint public key: none yet\n"),
-            "{text}"
-        );
-        drop(deployment.serve());
         let key = listed()["checkpoint_public_key"].clone();
         assert!(key.as_str().unwrap().starts_with("ed25519:"), "{key}");
+        deployment.run(&["migrate", "up"]);
         drop(deployment.serve());
         assert_eq!(listed()["checkpoint_public_key"], key);
         let text = deployment.run(&["keys", "list"]);
         let line = format!("checkpoint public key: {}\n", key.as_str().unwrap());
         assert!(text.ends_with(&line), "{text}");
     }
+}
+
+#[test]
+fn a_start_without_keys_names_the_command_that_makes_them() {
+    let deployment = Deployment::sqlite().prepare();
+    deployment.sql("DELETE FROM keys");
+    let talk = refused(&deployment, &["serve"]);
+    assert!(talk.contains("run `rekey migrate up`"), "{talk}");
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn a_start_without_the_schema_names_the_migration() {
     ] {
         deployment.run(&["keys", "generate"]);
         deployment.run(&["migrate", "up"]);
-        deployment.run(&["migrate", "down", "3"]);
+        deployment.run(&["migrate", "down", "4"]);
         let talk = refused(&deployment, &["serve"]);
         assert!(
             talk.contains("m20261124_000009_create_api_tokens"),
@@ -130,7 +132,7 @@ fn a_start_without_the_schema_names_the_migration() {
         let applied = states["migrations"].as_array().unwrap().iter();
         assert_eq!(applied.filter(|state| state["applied"] == true).count(), 8);
         deployment.run(&["migrate", "up"]);
-        deployment.run(&["migrate", "down", "11"]);
+        deployment.run(&["migrate", "down", "12"]);
         deployment.run(&["migrate", "up"]);
         drop(deployment.serve());
     }
@@ -330,6 +332,7 @@ fn help_has_an_example(deployment: &Deployment, command: &[&str], seen: &mut Vec
 fn a_secret_setting_is_read_from_a_file() {
     let url = Postgres::shared().database();
     let deployment = Deployment::sqlite();
+    deployment.run(&["keys", "generate"]);
     let file = deployment.folder().join("url");
     std::fs::write(&file, format!("{url}\n")).unwrap();
     let output = deployment

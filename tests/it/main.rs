@@ -28,4 +28,5 @@ mod secrecy;
 mod sets;
 mod support;
 mod support_tests;
+mod tampering;
 mod workloads;

@@ -143,7 +143,7 @@ impl Importer {
         let keyring = app::keyring(&settings)?;
         let reader = Reader::open(target.clone(), Home::Runtime(Handle::current())).await?;
         reader.refuse_old_schema().await?;
-        let primary = keys::verify(&reader, &target, &keyring).await?;
+        let primary = keys::verify_all(&reader, &keyring).await?;
         let limits = app::committer_settings(&settings);
         let (committer, committing) = Committer::start(target, limits, primary)?;
         let importer = Self {

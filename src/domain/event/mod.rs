@@ -1,4 +1,5 @@
-//! The events of both logs: what happened to which secret, who read a value, who was given a token. Never
+//! The events of both logs: what happened to which secret, who read a value, who was given a token, which key was
+//! made. Never
 //! a value, nor anything computed from one.
 //!
 //! An [`Event`] has no place in its log yet. The commit gives it one, and serialises it once, as a
@@ -74,17 +75,21 @@ pub(crate) enum EventKind {
     /// An API token was revoked.
     #[serde(rename = "token.revoked")]
     TokenRevoked,
+    /// One of the service's own keys was made anew.
+    #[serde(rename = "key.added")]
+    KeyAdded,
 }
 
 impl EventKind {
     /// All kinds of both logs.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Created,
         Self::Updated,
         Self::Deleted,
         Self::Accessed,
         Self::TokenCreated,
         Self::TokenRevoked,
+        Self::KeyAdded,
     ];
 
     /// The type, as the event and the log's column name it.
@@ -97,6 +102,7 @@ impl EventKind {
             Self::Accessed => "secret.accessed",
             Self::TokenCreated => "token.created",
             Self::TokenRevoked => "token.revoked",
+            Self::KeyAdded => "key.added",
         }
     }
 }
@@ -191,6 +197,19 @@ pub(crate) struct TokenEvent {
     pub token_id: String,
 }
 
+/// `key.added`: one of the service's own keys was made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyEvent {
+    /// Who did it.
+    pub actor: Agent,
+    /// The event's ID.
+    pub id: EventId,
+    /// The key's name.
+    pub key_id: String,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+}
+
 /// An event of either log, without a place in it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -200,6 +219,8 @@ pub(crate) enum Event {
     Access(AccessEvent),
     /// A token was created or revoked.
     Token(TokenEvent),
+    /// A key was made.
+    Key(KeyEvent),
 }
 
 impl Event {
@@ -208,7 +229,7 @@ impl Event {
     pub(crate) fn log(&self) -> Log {
         match self {
             Self::Change(_) => Log::Changes,
-            Self::Access(_) | Self::Token(_) => Log::Activity,
+            Self::Access(_) | Self::Token(_) | Self::Key(_) => Log::Activity,
         }
     }
 
@@ -219,6 +240,7 @@ impl Event {
             Self::Change(event) => Some(&event.owner),
             Self::Access(event) => Some(&event.owner),
             Self::Token(event) => event.grantee.owner(),
+            Self::Key(_) => None,
         }
     }
 
@@ -229,6 +251,7 @@ impl Event {
             Self::Change(event) => event.id,
             Self::Access(event) => event.id,
             Self::Token(event) => event.id,
+            Self::Key(event) => event.id,
         }
     }
 
@@ -239,6 +262,7 @@ impl Event {
             Self::Change(event) => event.kind,
             Self::Access(_) => EventKind::Accessed,
             Self::Token(event) => event.kind,
+            Self::Key(_) => EventKind::KeyAdded,
         }
     }
 
@@ -249,6 +273,7 @@ impl Event {
             Self::Change(event) => event.occurred_at,
             Self::Access(event) => event.occurred_at,
             Self::Token(event) => event.occurred_at,
+            Self::Key(event) => event.occurred_at,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{AccessEvent, ChangeEvent, Event, EventKind, HASH_BYTES, Log, TokenEvent};
+use super::{AccessEvent, ChangeEvent, Event, EventKind, HASH_BYTES, KeyEvent, Log, TokenEvent};
 
 /// The members that hold hashes, with 64 zeros where the lower-case hex goes. No string of a body can hold
 /// these bytes: a quote inside a string is escaped.
@@ -172,6 +172,22 @@ impl Body<'_> {
         to.serialize_field("token_kind", event.grantee.kind())?;
         to.serialize_field("type", &event.kind)
     }
+
+    fn key<S: SerializeStruct>(&self, event: &KeyEvent, to: &mut S) -> Result<(), S::Error> {
+        to.serialize_field("actor", &event.actor)?;
+        to.serialize_field("epoch", &self.epoch)?;
+        to.serialize_field("hash", NO_HASH)?;
+        to.serialize_field("id", &event.id)?;
+        to.serialize_field("key_id", &event.key_id)?;
+        to.serialize_field("log", &Log::Activity)?;
+        to.serialize_field("occurred_at", &event.occurred_at)?;
+        to.serialize_field("owner", &())?;
+        to.serialize_field("position", &self.position)?;
+        to.serialize_field("prev_hash", NO_HASH)?;
+        // Keys are made on the command line.
+        to.serialize_field("request_id", &())?;
+        to.serialize_field("type", &EventKind::KeyAdded)
+    }
 }
 
 impl Serialize for Body<'_> {
@@ -179,12 +195,14 @@ impl Serialize for Body<'_> {
         let fields = match self.event {
             Event::Change(_) => 21,
             Event::Access(_) | Event::Token(_) => 16,
+            Event::Key(_) => 12,
         };
         let mut to = serializer.serialize_struct("Event", fields)?;
         match self.event {
             Event::Change(event) => self.change(event, &mut to)?,
             Event::Access(event) => self.access(event, &mut to)?,
             Event::Token(event) => self.token(event, &mut to)?,
+            Event::Key(event) => self.key(event, &mut to)?,
         }
         to.end()
     }

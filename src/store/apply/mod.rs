@@ -328,7 +328,8 @@ impl<'a> State<'a> {
             EventKind::Deleted
             | EventKind::Accessed
             | EventKind::TokenCreated
-            | EventKind::TokenRevoked => Some(secret.version),
+            | EventKind::TokenRevoked
+            | EventKind::KeyAdded => Some(secret.version),
         };
         let event = Event::Change(ChangeEvent {
             actor: change.context.agent.clone(),

@@ -1,5 +1,5 @@
 //! API tokens. `name` is the owner's or the service's. `scopes` are separated by spaces, `acts_for` by line
-//! feeds (see `store::tokens`: an owner may contain spaces).
+//! feeds (see `store::tokens`: an owner may contain spaces). `mac` covers the other columns.
 
 use sea_orm::entity::prelude::*;
 
@@ -17,6 +17,7 @@ pub struct Model {
     pub created_at: i64,
     pub expires_at: Option<i64>,
     pub revoked_at: Option<i64>,
+    pub mac: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

@@ -6,7 +6,7 @@ use crate::support::envelope::{
     assert_common, assert_error, assert_missing,
 };
 use crate::support::fixture::{ABSENT, ALL, LIST, World};
-use crate::support::service::{Answer, Client};
+use crate::support::service::{Answer, Client, Deployment};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
@@ -441,24 +441,44 @@ async fn an_empty_bucket_is_answered_429_and_is_the_callers_own() {
     service.owner("bob").list().await.unwrap().expect(200);
 }
 
+/// A token of the right form that this service has never seen.
+fn unknown_token() -> String {
+    Deployment::sqlite()
+        .prepare()
+        .token("mallory", &["events:read"])
+}
+
 #[tokio::test]
-async fn an_address_whose_credentials_fail_is_closed_for_a_while() {
+async fn an_address_whose_look_ups_fail_is_closed_for_bad_credentials_alone() {
     let service = World::with(&[("LIMITS__FAILED_PER_MINUTE", "2")]);
-    let guessing = service.replica.client("rekey_x_y");
+    let guessing = service.replica.client(&unknown_token());
     for _ in 0..2 {
         guessing.list().await.unwrap().expect(401);
     }
-    // Also for a good credential, which is not looked at.
-    for client in [&guessing, &service.alice] {
-        let answer = client.list().await.unwrap();
-        assert_limited(&answer);
-        let policy = answer.header("ratelimit-policy").unwrap();
-        assert_eq!(policy, "\"failed-credentials\";q=2;w=60");
-        let left = answer.header("ratelimit").unwrap();
-        assert!(left.starts_with("\"failed-credentials\";r=0;t="), "{left}");
-    }
+    let answer = guessing.list().await.unwrap();
+    assert_limited(&answer);
+    let policy = answer.header("ratelimit-policy").unwrap();
+    assert_eq!(policy, "\"failed-credentials\";q=2;w=60");
+    let left = answer.header("ratelimit").unwrap();
+    assert!(left.starts_with("\"failed-credentials\";r=0;t="), "{left}");
+    // Good ones from the same address, of which one was never seen before.
+    service.alice.list().await.unwrap().expect(200);
+    service.bob.list().await.unwrap().expect(200);
     let health = service.anonymous().fetch("/health").await;
     health.unwrap().expect(200);
+}
+
+#[tokio::test]
+async fn a_damaged_credential_costs_no_look_up_and_is_not_counted() {
+    let service = World::with(&[("LIMITS__FAILED_PER_MINUTE", "2")]);
+    let mut damaged = service.token.clone();
+    damaged.pop();
+    for text in ["rekey_x_y", &damaged, &format!("{damaged}!")] {
+        for _ in 0..3 {
+            let answer = service.replica.client(text).list().await;
+            answer.unwrap().expect(401);
+        }
+    }
 }
 
 #[tokio::test]
