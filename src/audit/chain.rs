@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt};
 use uuid::Uuid;
 
 use super::event::{AuditEvent, Link};
-use crate::domain::{Checkpoint, Log};
+use crate::domain::{Checkpoint, HASH_BYTES, Log};
 
 /// The first position of a log that does not verify, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,12 @@ impl fmt::Display for Bad {
 
 impl std::error::Error for Bad {}
 
+/// The first event of every epoch but a log's first.
+pub(super) const EPOCH_RAISED: &str = "epoch.raised";
+
+/// What stands before an abandoned event in an export; after it stands a `}`.
+pub(super) const ABANDONED: &[u8] = b"{\"abandoned\":";
+
 /// The part of a log that was proved.
 #[derive(Debug, Clone)]
 pub(super) struct Chain {
@@ -43,6 +49,8 @@ pub(super) struct Chain {
     last: Link,
     /// Each secret's last sequence.
     sequences: HashMap<Uuid, u64>,
+    /// The positions of the abandoned events, by their hashes.
+    abandoned: HashMap<[u8; HASH_BYTES], u64>,
     /// It does not begin with the log's first event: what came before is not known.
     headless: bool,
 }
@@ -54,6 +62,7 @@ impl Chain {
             log,
             last,
             sequences: HashMap::new(),
+            abandoned: HashMap::new(),
             headless: last.cursor.position > 0,
         }
     }
@@ -87,7 +96,14 @@ impl Chain {
         if event.prev_hash != self.last.hash {
             return Err(bad("it does not follow the event before it".to_owned()));
         }
-        if event.link.cursor.epoch < self.last.cursor.epoch {
+        let (epoch, last) = (event.link.cursor.epoch, self.last.cursor.epoch);
+        // A log's first epoch is 1.
+        if epoch > last.max(1) && event.kind != EPOCH_RAISED {
+            return Err(bad(format!(
+                "epoch {epoch} begins with another event than {EPOCH_RAISED}: nobody raised it"
+            )));
+        }
+        if epoch < last {
             return Err(bad("its epoch is lower than the one before it".to_owned()));
         }
         if let (Some(secret), Some(sequence)) = (event.secret_id, event.sequence) {
@@ -106,6 +122,25 @@ impl Chain {
         }
         self.last = event.link;
         Ok(event)
+    }
+
+    /// Takes an event of a branch that the log has abandoned: it follows the last event, or an abandoned one.
+    pub(super) fn push_abandoned(&mut self, body: &[u8]) -> Result<(), Bad> {
+        let next = self.next();
+        let bad = |reason: String| Bad::new(next, format!("an abandoned event: {reason}"));
+        let event = AuditEvent::parse(body.to_vec()).map_err(|error| bad(error.to_string()))?;
+        if self.log.is_some_and(|log| log != event.log) {
+            let name = event.log.as_str();
+            return Err(bad(format!("it is an event of the log {name}")));
+        }
+        let position = event.link.cursor.position;
+        let follows = (event.prev_hash == self.last.hash && position == next)
+            || self.abandoned.get(&event.prev_hash) == Some(&(position - 1));
+        if !follows {
+            return Err(bad("it does not follow an event before it".to_owned()));
+        }
+        self.abandoned.insert(event.link.hash, position);
+        Ok(())
     }
 
     /// Checks that the checkpoint is one of exactly this chain, all of it. (The caller checks its signature.)
@@ -140,7 +175,14 @@ mod tests {
 
     fn push(chain: &mut Chain, at: (&str, u64, u64), prev: [u8; 32]) -> Result<[u8; 32], Bad> {
         let (log, epoch, position) = at;
-        let event = event(log, epoch, position, prev, &json!({}));
+        // The first one of a higher epoch is what it must be.
+        let raised = epoch > chain.last().cursor.epoch.max(1);
+        let kind = if raised {
+            EPOCH_RAISED
+        } else {
+            "secret.updated"
+        };
+        let event = event(log, epoch, position, prev, &json!({"type": kind}));
         chain.push(&event.body).map(|event| event.link.hash)
     }
 
@@ -151,6 +193,9 @@ mod tests {
         let two = push(&mut chain, ("changes", 1_764_000_000, 2), one).unwrap();
         let bad = push(&mut chain, ("changes", 1, 3), two).unwrap_err();
         assert_eq!(bad.position, 3);
+        let unannounced = event("changes", 1_764_000_001, 3, two, &json!({}));
+        let bad = chain.push(&unannounced.body).unwrap_err();
+        assert!(bad.reason.contains("nobody raised it"), "{bad}");
         assert_eq!(chain.last().cursor.to_string(), "1764000000-2");
         assert_eq!(chain.last().hash, two);
     }

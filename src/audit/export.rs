@@ -1,12 +1,14 @@
 //! Writes one log to a file that can be verified without anything else: its events, then the checkpoint of the last one.
+//! Events of a branch that a restored service has abandoned stand before the event that took their place, marked.
 
 use std::{
+    collections::VecDeque,
     io::{self, Write},
     time::Duration,
 };
 
 use super::{
-    chain::{Bad, Chain},
+    chain::{ABANDONED, Bad, Chain},
     event::Link,
     store::{AuditStore, Walk},
     verify::await_mark,
@@ -56,7 +58,8 @@ pub(crate) struct ExportSource<'a> {
 }
 
 /// Takes a fresh checkpoint, waits until the consumer has stored all up to it (at most `patience`), and
-/// writes the events and exactly that checkpoint, one canonical JSON a line. `report` is called with the
+/// writes the events and exactly that checkpoint, one canonical JSON a line; an abandoned event is
+/// `{"abandoned":EVENT}`. `report` is called with the
 /// position that is written and the last one to write.
 ///
 /// # Errors
@@ -78,18 +81,40 @@ pub(crate) async fn export(
         return Err(ExportError::Headless(base));
     }
     let mut chain = Chain::after(Some(log), Link::START);
+    let mut abandoned = Walk::of_each_abandoned(store, log).await?;
     let mut walk = Walk::begin(store, log, 0, until.position).await?;
     while let Some(page) = walk.page().await? {
         for row in page {
+            write_abandoned(&mut abandoned, chain.next(), (&mut chain, out)).await?;
             chain.push(row.body())?;
             out.write_all(row.body())?;
             out.write_all(b"\n")?;
         }
         report(chain.last().cursor.position, until.position);
     }
+    write_abandoned(&mut abandoned, u64::MAX, (&mut chain, out)).await?;
     chain.ends_at(&checkpoint)?;
     serde_json::to_writer(&mut *out, &checkpoint).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(until)
+}
+
+/// Writes the stretches that begin at or before a position, each event marked as abandoned.
+async fn write_abandoned(
+    abandoned: &mut VecDeque<(u64, Walk<'_>)>,
+    position: u64,
+    (chain, out): (&mut Chain, &mut impl Write),
+) -> Result<(), ExportError> {
+    while let Some((_, mut walk)) = abandoned.pop_front_if(|(from, _)| *from <= position) {
+        while let Some(page) = walk.page().await? {
+            for row in page {
+                chain.push_abandoned(row.body())?;
+                out.write_all(ABANDONED)?;
+                out.write_all(row.body())?;
+                out.write_all(b"}\n")?;
+            }
+        }
+    }
+    Ok(())
 }

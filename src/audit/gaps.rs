@@ -4,7 +4,7 @@
 //! event is missing, which leaves no gap). One that does not close by itself is filled over HTTP. Each head
 //! is a signed checkpoint and is kept.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use chrono::Utc;
 use tokio::time::{Instant, sleep};
@@ -46,6 +46,8 @@ struct Watched {
     head: Cursor,
     /// Whether the service's log ended before what is stored, which was then reported.
     lagging: bool,
+    /// The epoch of the mark when raised epochs were last reported.
+    reported: u64,
     /// Where to go on while the mark can't.
     detour: Option<Detour>,
     /// The end of what is stored, with events missing after it, and since when.
@@ -72,6 +74,7 @@ impl Auditor {
             log,
             head: Cursor::START,
             lagging: false,
+            reported: 0,
             detour: None,
             stuck: None,
             not_before: None,
@@ -92,6 +95,9 @@ impl Auditor {
                 }
             }
             sleep(LOOK).await;
+            if self.ahead.swap(false, Ordering::Relaxed) {
+                compare_at = Instant::now();
+            }
         }
     }
 
@@ -100,6 +106,8 @@ impl Auditor {
         let log = watched.log;
         // Read before the head: the service must have everything that is stored by then.
         let stored = self.store.state(log).await?.mark.cursor;
+        self.report_raises(watched, stored.epoch).await?;
+        let asked = now();
         let head = self.client.head(log).await?;
         if self.key.as_ref().is_some_and(|key| !key.verifies(&head)) {
             tracing::error!(
@@ -120,13 +128,34 @@ impl Auditor {
         if cursor == Cursor::START {
             return Ok(());
         }
-        if !self.store.add_checkpoint(head, now()).await? {
+        if !self.store.add_checkpoint(head, (asked, now())).await? {
             tracing::error!(
                 log = log.as_str(), %cursor,
                 "the service signed a different event from the stored one; this is an alarm"
             );
         }
         watched.head = watched.head.max(cursor);
+        Ok(())
+    }
+
+    /// Reports each raised epoch that nobody has accepted, once.
+    async fn report_raises(&self, watched: &mut Watched, epoch: u64) -> Result<(), StoreError> {
+        if watched.reported == epoch {
+            return Ok(());
+        }
+        let raises = self.store.raises(watched.log).await?;
+        for raise in raises.iter().filter(|raise| !raise.accepted) {
+            tracing::error!(
+                log = watched.log.as_str(),
+                epoch.previous = raise.previous,
+                epoch.raised = raise.epoch,
+                parted.position = raise.parted,
+                abandoned.events = raise.abandoned,
+                "the log goes on in a higher epoch that nobody has accepted; this is an alarm until \
+                 `rekey audit accept-epoch`"
+            );
+        }
+        watched.reported = epoch;
         Ok(())
     }
 

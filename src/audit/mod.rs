@@ -5,6 +5,7 @@
 //! changed or moved. A message is acknowledged only after COMMIT. What it does not do: trust an event for
 //! having arrived: it keeps a contradicting event next to the first one, as an alarm.
 
+mod accesses;
 mod chain;
 mod entity;
 mod event;
@@ -13,11 +14,12 @@ mod gaps;
 mod offline;
 mod serve;
 mod store;
+mod values;
 mod verify;
 
 pub(crate) use chain::Bad;
 pub(crate) use export::{ExportSource, export};
 pub(crate) use offline::{Proof, verify_export};
 pub(crate) use serve::Auditor;
-pub(crate) use store::AuditStore;
+pub(crate) use store::{Acceptance, AuditStore};
 pub(crate) use verify::{Verifier, VerifyError};

@@ -1,13 +1,14 @@
 //! An export, verified with nothing but the file and the public key.
 //!
 //! The file: the events of one log in position order from its first, one canonical JSON a line, then
-//! exactly one checkpoint that covers the last. Every line ends with a line feed. A damaged or missing
+//! exactly one checkpoint that covers the last. An event of an abandoned branch is marked, and stands before the event
+//! that took its place; the checkpoint does not cover how such a branch ends. Every line ends with a line feed. A damaged or missing
 //! checkpoint is named by the position after the last event.
 
 use std::io::{self, BufRead};
 
 use super::{
-    chain::{Bad, Chain},
+    chain::{ABANDONED, Bad, Chain},
     event::Link,
     verify::VerifyError,
 };
@@ -49,6 +50,10 @@ pub(crate) fn verify_export(
             let reason = "a line is incomplete, or far too long";
             return Err(Bad::new(chain.next(), reason).into());
         };
+        if let Some(event) = abandoned(line) {
+            chain.push_abandoned(event)?;
+            continue;
+        }
         let Err(bad) = chain.push(line) else {
             continue;
         };
@@ -75,6 +80,11 @@ fn closed_by(chain: &Chain, checkpoint: &Checkpoint, key: &CheckpointKey) -> Res
         last: chain.last(),
         checkpoints: 1,
     })
+}
+
+/// The event in a line that marks it as abandoned.
+fn abandoned(line: &[u8]) -> Option<&[u8]> {
+    line.strip_prefix(ABANDONED)?.strip_suffix(b"}")
 }
 
 /// The checkpoint, when the line is the canonical form of one.

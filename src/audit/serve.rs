@@ -4,7 +4,10 @@
 //! repeat is dropped by its key. A message that is not an event of rekey is refused for good: the broker moves it to a
 //! second queue, and the gap that it leaves is filled from the service's log.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use chrono::Utc;
 use tokio::{
@@ -43,6 +46,8 @@ pub(crate) struct Auditor {
     pub key: Option<CheckpointKey>,
     /// How often it compares itself with the service.
     pub compare: Duration,
+    /// Events wait for a checkpoint: the next one is asked for at once.
+    pub ahead: AtomicBool,
     /// It runs until this is true.
     pub stopping: watch::Receiver<bool>,
 }
@@ -139,6 +144,15 @@ impl Auditor {
                         stored.alarms,
                         "stored what the broker delivered"
                     );
+                    if stored.waiting + stored.dropped > 0 {
+                        tracing::warn!(
+                            stored.waiting,
+                            stored.dropped,
+                            "messages claim to be events that the service has not signed yet: they wait for a \
+                             checkpoint, or are dropped where too many do"
+                        );
+                        self.ahead.store(true, Ordering::Relaxed);
+                    }
                     break;
                 }
                 Err(error) => {

@@ -1,7 +1,8 @@
 //! The proof of what is stored, and that the service's log is the same.
 //!
 //! For each log: the chain unbroken from its first event, positions and each secret's sequences contiguous,
-//! every column what its body says, no alarm, every checkpoint signed and of a stored event. With the
+//! every column what its body says, no alarm, every checkpoint signed and of a stored event, every access of a
+//! version that was written. With the
 //! service at hand: byte for byte its log, up to a head taken after what is stored was looked at.
 
 use std::{collections::VecDeque, io, time::Duration};
@@ -9,10 +10,11 @@ use std::{collections::VecDeque, io, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    accesses::{self, Changes},
     chain::{Bad, Chain},
     event::{AuditEvent, Link},
     offline::Proof,
-    store::{AuditStore, Checked, Walk},
+    store::{AuditStore, Checked, Raise, Walk},
 };
 use crate::{
     client::{ApiClient, ClientError},
@@ -84,7 +86,11 @@ impl Verifier {
         await_mark(&self.store, log, until, self.patience).await?;
         let base = self.store.state(log).await?.base;
         let mut chain = Chain::after(Some(log), base);
-        let walked = self.walk(log, &mut chain, until, report).await;
+        let changes = match log {
+            Log::Changes => None,
+            Log::Activity => Some(self.changes().await?),
+        };
+        let walked = self.walk((log, changes), &mut chain, until, report).await;
         let closed = head.map_or(Ok(()), |head| chain.ends_at(&head));
         let mut checkpoints = 0;
         let signed = self.checkpoints(log, until).await;
@@ -93,6 +99,7 @@ impl Verifier {
             closed.map_err(VerifyError::Bad),
             self.abandoned(log).await,
             self.no_alarm(log).await,
+            self.no_unaccepted_epoch(log).await,
             signed.map(|count| checkpoints = count),
         ] {
             // A proof that fails is a finding; one that can't be made is an error.
@@ -111,6 +118,23 @@ impl Verifier {
                 checkpoints,
             }),
         }
+    }
+
+    /// The log `changes`, through everything that the log `activity` can name by now.
+    async fn changes(&self) -> Result<Changes, VerifyError> {
+        let log = Log::Changes;
+        let synced = match &self.client {
+            Some(client) => {
+                let head = client.head(log).await?.cursor();
+                await_mark(&self.store, log, head, self.patience).await?
+            }
+            None => false,
+        };
+        let base = self.store.state(log).await?.base.cursor;
+        Ok(Changes {
+            branches: self.store.branches(log).await?,
+            whole: synced && base == Cursor::START,
+        })
     }
 
     fn head_is_bad(&self, head: &Checkpoint, stored: Cursor) -> Option<Bad> {
@@ -134,7 +158,7 @@ impl Verifier {
     /// Follows the chain through `until`, and compares it with the service's own log.
     async fn walk(
         &self,
-        log: Log,
+        (log, changes): (Log, Option<Changes>),
         chain: &mut Chain,
         until: Cursor,
         report: impl Fn(u64, u64),
@@ -149,6 +173,9 @@ impl Verifier {
         });
         let mut walk = Walk::begin(&self.store, log, base.position, until.position).await?;
         while let Some(page) = walk.page().await? {
+            if let Some(changes) = &changes {
+                accesses::check(&self.store, &page, changes).await?;
+            }
             for row in page {
                 let expected = chain.next();
                 row.check(chain.push(row.body())?)?;
@@ -205,11 +232,31 @@ impl Verifier {
         Ok(())
     }
 
+    async fn no_unaccepted_epoch(&self, log: Log) -> Result<(), VerifyError> {
+        let raises = self.store.raises(log).await?;
+        let Some(raise) = raises.into_iter().find(|raise| !raise.accepted) else {
+            return Ok(());
+        };
+        let Raise {
+            previous,
+            epoch,
+            parted,
+            abandoned,
+            accepted: _,
+        } = raise;
+        let name = log.as_str();
+        let reason = format!(
+            "epoch {epoch} follows epoch {previous} after position {parted} and abandons {abandoned} events: if \
+             the database was restored, run `rekey audit accept-epoch {name} {epoch}`"
+        );
+        Err(Bad::new(parted + 1, reason).into())
+    }
+
     async fn no_alarm(&self, log: Log) -> Result<(), VerifyError> {
         let Some((count, position)) = self.store.alarms(log).await? else {
             return Ok(());
         };
-        let reason = format!("{count} alarms: something contradicts the event that is stored");
+        let reason = format!("{count} alarms: something contradicts what is stored or signed");
         Err(Bad::new(position, reason).into())
     }
 

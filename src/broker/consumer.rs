@@ -26,7 +26,7 @@ const AUDIT_QUEUE: &str = "rekey.audit";
 const AUDIT_DEAD: &str = "rekey.audit.dead";
 
 /// What the queue is bound to: all events of both logs.
-const BINDINGS: [&str; 2] = ["secret.#", "activity.#"];
+const BINDINGS: [&str; 3] = ["secret.#", "log.#", "activity.#"];
 const DELIVERY_LIMIT: i64 = 100;
 /// How many messages may be unacknowledged, and so the largest batch.
 const PREFETCH: u16 = 256;

@@ -11,6 +11,9 @@ use serde::Deserialize;
 /// Owner bytes outside `[A-Za-z0-9_-]` are percent-encoded in routing keys.
 const OWNER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
+/// The one event that is about the log itself.
+const EPOCH_RAISED: &str = "epoch.raised";
+
 /// The body of an event is not in the form that rekey writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log holds an event that can't be read")]
@@ -20,7 +23,7 @@ pub(crate) struct MessageError;
 /// bytes of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Message {
-    /// `secret.<verb>.<owner>.<secret_id>`, or `activity.<type with _ for .>.<owner or _>.<secret, token or key ID>`.
+    /// `secret.<verb>.<owner>.<secret_id>`, `log.epoch_raised`, or `activity.<type with _ for .>.<owner or _>.<secret, token or key ID>`.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Vec<u8>,
@@ -42,8 +45,8 @@ struct EventFields {
 }
 
 impl EventFields {
-    /// The kind of thing that the event is about, as `source` names it, and its ID.
-    fn subject(&self) -> Result<(&'static str, &str), MessageError> {
+    /// The kind of thing that the event is about, as `source` names it, and its ID; nothing for the log itself.
+    fn subject(&self) -> Option<(&'static str, &str)> {
         let subjects = [
             ("secrets", &self.secret_id),
             ("tokens", &self.token_id),
@@ -52,24 +55,33 @@ impl EventFields {
         let mut named = subjects
             .into_iter()
             .filter_map(|(kind, id)| Some((kind, id.as_deref()?)));
-        named.next().ok_or(MessageError)
+        named.next()
     }
 
     /// At most 24 + 3 × 64 + 1 + 36 bytes: a short string holds 255.
     fn routing_key(&self) -> Result<String, MessageError> {
-        let (_, id) = self.subject()?;
+        let activity = self.log == "activity";
+        let id = match self.subject() {
+            Some((_, id)) => id,
+            None if self.r#type != EPOCH_RAISED => return Err(MessageError),
+            // About the log itself.
+            None if activity => "_",
+            None => return Ok("log.epoch_raised".to_owned()),
+        };
         // `_` means that there is no owner: no owner can have this name.
         let owner = self.owner.as_deref().unwrap_or("_");
         let owner = utf8_percent_encode(owner, OWNER);
-        Ok(if self.log == "activity" {
+        Ok(if activity {
             format!("activity.{}.{owner}.{id}", self.r#type.replace('.', "_"))
         } else {
             format!("{}.{owner}.{id}", self.r#type)
         })
     }
 
-    fn headers(&self, traceparent: Option<String>) -> Result<FieldTable, MessageError> {
-        let (kind, id) = self.subject()?;
+    fn headers(&self, traceparent: Option<String>) -> FieldTable {
+        let source = self
+            .subject()
+            .map_or_else(|| "/log".to_owned(), |(kind, id)| format!("/{kind}/{id}"));
         let schema = if self.log == "activity" {
             "urn:rekey:activity-event:1"
         } else {
@@ -80,7 +92,7 @@ impl EventFields {
             ("cloudEvents:specversion", Some("1.0".to_owned())),
             ("cloudEvents:id", Some(self.id.clone())),
             ("cloudEvents:type", Some(self.r#type.clone())),
-            ("cloudEvents:source", Some(format!("/{kind}/{id}"))),
+            ("cloudEvents:source", Some(source)),
             ("cloudEvents:subject", self.name.clone()),
             ("cloudEvents:time", Some(self.occurred_at.clone())),
             ("cloudEvents:sequence", sequence),
@@ -94,7 +106,7 @@ impl EventFields {
                 table.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
             }
         }
-        Ok(table)
+        table
     }
 }
 
@@ -112,7 +124,7 @@ impl Message {
             .ok_or(MessageError)?;
         let routing_key = ShortString::from(event.routing_key()?);
         let properties = BasicProperties::default()
-            .with_headers(event.headers(traceparent)?)
+            .with_headers(event.headers(traceparent))
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_message_id(event.id.into())
@@ -209,6 +221,24 @@ mod tests {
             access.routing_key.as_str(),
             "activity.secret_accessed.a%20b.S"
         );
+    }
+
+    #[test]
+    fn what_is_about_the_log_itself_is_routed_as_the_log() {
+        for (log, key) in [
+            ("changes", "log.epoch_raised"),
+            ("activity", "activity.epoch_raised._._"),
+        ] {
+            let event = serde_json::json!({
+                "id": "i", "log": log, "type": "epoch.raised", "owner": null, "secret_id": null,
+                "occurred_at": "2026-04-15T12:00:00.000000Z",
+            });
+            let message = Message::of(serde_json::to_vec(&event).unwrap(), None).unwrap();
+            assert_eq!(message.routing_key.as_str(), key);
+            let headers = message.properties.headers().as_ref().unwrap().inner();
+            let source = headers.get("cloudEvents:source").unwrap();
+            assert_eq!(source, &AMQPValue::LongString("/log".into()));
+        }
     }
 
     #[test]

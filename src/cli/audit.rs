@@ -5,26 +5,28 @@ use std::{
     io::{self, BufReader, BufWriter},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
+use chrono::Utc;
 use clap::Subcommand;
-use serde_json::json;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     CommandError, database, log_name, print,
     progress::{Progress, ProgressReader},
     say, shutdown,
+    verdict::{Verdict, report},
 };
 use crate::{
     audit::{
-        AuditStore, Auditor, Bad, ExportSource, Proof, Verifier, VerifyError, export, verify_export,
+        Acceptance, AuditStore, Auditor, ExportSource, Verifier, VerifyError, export, verify_export,
     },
     broker::BrokerTarget,
     client::ApiClient,
     crypto::CheckpointKey,
-    domain::{Cursor, Log},
+    domain::{Cursor, Log, Timestamp},
     files::{Replacement, create_folder},
     settings::Settings,
     store::{Missing, Target},
@@ -59,6 +61,28 @@ pub(super) enum AuditCommand {
         /// The public key that verifies checkpoints, as `rekey keys list` shows it.
         #[arg(long, value_name = "KEY", value_parser = checkpoint_key)]
         public_key: Option<CheckpointKey>,
+        /// Resolve every secret, too, and compare it with the log. No value is shown. The token needs the scope
+        /// secrets:resolve, and each secret is recorded as handed out.
+        #[arg(long, conflicts_with = "offline")]
+        values: bool,
+    },
+    /// Accept a raised epoch of a log: the database was restored to an earlier point, and you know of it.
+    #[command(
+        after_help = "`rekey events bump-epoch` raises the epoch of both logs: accept it for each. The acceptance is kept in\n\
+                      the audit database with the time and the label. An epoch that does not begin with the event\n\
+                      epoch.raised was raised by nobody, and can't be accepted.\n\n\
+                      Example:\n  rekey audit accept-epoch changes 1795687200 --label 'restored the backup of Monday'"
+    )]
+    AcceptEpoch {
+        /// The log: `changes` or `activity`.
+        #[arg(value_parser = log_name)]
+        log: Log,
+        /// The epoch, as `rekey audit verify` names it.
+        #[arg(value_parser = clap::value_parser!(u64).range(2..=i64::MAX as u64))]
+        epoch: u64,
+        /// Why you accept it.
+        #[arg(long, default_value = "")]
+        label: String,
     },
     /// Show the newest stored events, one JSON object on each line.
     #[command(after_help = "Example:\n  rekey audit tail --log activity --follow")]
@@ -93,24 +117,6 @@ fn checkpoint_key(text: &str) -> Result<CheckpointKey, &'static str> {
         .map_err(|_why| "must be ed25519: and 32 bytes in padded standard base64")
 }
 
-/// What a log, or an exported file, was found to be.
-struct Verdict {
-    /// The log; `None` for a file, which proves itself which log it holds.
-    log: Option<Log>,
-    found: Result<Proof, Bad>,
-}
-
-impl Verdict {
-    fn of(log: Option<Log>, proved: Result<Proof, VerifyError>) -> Result<Self, VerifyError> {
-        let found = match proved {
-            Ok(proof) => Ok(proof),
-            Err(VerifyError::Bad(bad)) => Err(bad),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { log, found })
-    }
-}
-
 /// Verifies an export: no settings, no database, no network.
 pub(super) fn verify_offline(
     file: &Path,
@@ -122,7 +128,11 @@ pub(super) fn verify_offline(
     let length = opened.metadata()?.len();
     let progress = Progress::new(file.display().to_string(), "bytes");
     let read = BufReader::new(ProgressReader::new(opened, length, progress));
-    report(&[Verdict::of(None, verify_export(read, key))?], as_json)
+    report(
+        &[Verdict::of(None, verify_export(read, key))?],
+        None,
+        as_json,
+    )
 }
 
 pub(super) async fn run(
@@ -132,7 +142,19 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CommandError> {
     match command {
         AuditCommand::Serve => serve(settings).await,
-        AuditCommand::Verify { public_key, .. } => verify(settings, public_key, as_json).await,
+        AuditCommand::Verify {
+            public_key, values, ..
+        } => {
+            let values = if values {
+                Values::Compared
+            } else {
+                Values::Left
+            };
+            verify(settings, (public_key, values), as_json).await
+        }
+        AuditCommand::AcceptEpoch { log, epoch, label } => {
+            accept_epoch(settings, log, epoch, label).await
+        }
         AuditCommand::Tail { log, limit, follow } => tail(settings, log, limit, follow).await,
         AuditCommand::Export { log, output, wait } => {
             let wait = Duration::from_secs(wait);
@@ -165,6 +187,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
         client,
         key: public_key(settings)?,
         compare: settings.audit.compare,
+        ahead: AtomicBool::new(false),
         stopping: stop.subscribe(),
     };
     tokio::spawn(async move {
@@ -177,7 +200,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
 
 async fn verify(
     settings: &Settings,
-    key: Option<CheckpointKey>,
+    (key, values): (Option<CheckpointKey>, Values),
     as_json: bool,
 ) -> Result<ExitCode, CommandError> {
     let store = open(settings).await?;
@@ -205,48 +228,51 @@ async fn verify(
         let proved = verifier.verify(log, report).await;
         verdicts.push(Verdict::of(Some(log), proved)?);
     }
-    verifier.store.close(TIMEOUT).await;
-    report(&verdicts, as_json)
-}
-
-fn report(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, CommandError> {
-    let mut code = ExitCode::SUCCESS;
-    let mut list = Vec::new();
-    for Verdict { log, found } in verdicts {
-        match found {
-            Ok(Proof {
-                log,
-                after,
-                last,
-                checkpoints,
-            }) => {
-                let (name, cursor, hash) = (log.as_str(), last.cursor, hex::encode(last.hash));
-                list.push(json!({
-                    "log": log, "after": after.to_string(), "cursor": cursor.to_string(), "hash": hash,
-                    "checkpoints": checkpoints,
-                }));
-                if !as_json {
-                    print(format!(
-                        "{name}: verified: events after {after} through {cursor}, hash {hash}, {checkpoints} checkpoints"
-                    ))?;
-                }
-            }
-            Err(bad) => {
-                code = ExitCode::FAILURE;
-                list.push(json!({
-                    "log": log, "first_bad_position": bad.position, "reason": bad.reason,
-                }));
-                if !as_json {
-                    print(format!("first bad position: {}", bad.position))?;
-                }
-                say(&format!("{}: {bad}", log.map_or("export", Log::as_str)));
+    let compared = match (values, &verifier.client) {
+        (Values::Left, _) => None,
+        (Values::Compared, None) => return Err("audit.url and audit.token must be set".into()),
+        (Values::Compared, Some(client)) => {
+            let progress = Progress::new("values", "secrets");
+            let report = |done, all| progress.report(done, all);
+            match verifier.verify_values(client, report).await {
+                Ok(count) => Some(Ok(count)),
+                Err(VerifyError::Bad(bad)) => Some(Err(bad)),
+                Err(error) => return Err(error.into()),
             }
         }
+    };
+    verifier.store.close(TIMEOUT).await;
+    report(&verdicts, compared, as_json)
+}
+
+/// Whether every secret is compared with the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    Left,
+    Compared,
+}
+
+async fn accept_epoch(
+    settings: &Settings,
+    log: Log,
+    epoch: u64,
+    label: String,
+) -> Result<ExitCode, CommandError> {
+    let store = open(settings).await?;
+    let now = Timestamp::from(Utc::now());
+    let acceptance = store.accept_epoch(log, epoch, label, now).await?;
+    store.close(TIMEOUT).await;
+    let name = log.as_str();
+    match acceptance {
+        Acceptance::Accepted => Ok(ExitCode::SUCCESS),
+        Acceptance::Unknown => {
+            Err(format!("no event of {name} with epoch {epoch} is stored").into())
+        }
+        Acceptance::Unannounced => Err(format!(
+            "epoch {epoch} of {name} does not begin with the event epoch.raised: nobody raised it"
+        )
+        .into()),
     }
-    if as_json {
-        print(json!({"logs": list}))?;
-    }
-    Ok(code)
 }
 
 async fn tail(

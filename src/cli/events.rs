@@ -1,12 +1,17 @@
-//! `rekey events head`: a log's last event. `rekey events tail`: see [`super::tail`].
+//! `rekey events head`: a log's last event. `rekey events bump-epoch`: both logs go on in a higher epoch. `rekey events tail`: see [`super::tail`].
 
 use std::path::Path;
 
+use chrono::Utc;
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{CommandError, database, log_name, print_either, tail};
-use crate::{domain::Log, settings::Settings, store::Missing};
+use crate::{
+    domain::{Agent, Log, Timestamp},
+    settings::Settings,
+    store::Missing,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EventsCommand {
@@ -17,6 +22,14 @@ pub(super) enum EventsCommand {
         #[arg(long, default_value = "changes", value_parser = log_name)]
         log: Log,
     },
+    /// Say that the database was restored to an earlier point: both logs go on in a higher epoch.
+    #[command(
+        after_help = "Run it once, after the restore and before the service starts again. Events that the service had\n\
+                      published since are abandoned; consumers see a new start, and the audit consumer an alarm until\n\
+                      somebody runs `rekey audit accept-epoch` for each log. It prints the new epoch.\n\n\
+                      Example:\n  rekey events bump-epoch"
+    )]
+    BumpEpoch,
     /// Show a log's events.
     #[command(
         after_help = "The log is read over HTTP. Set REKEY_URL to the service's address, and REKEY_TOKEN to the token\n\
@@ -34,11 +47,20 @@ pub(super) async fn run(
 ) -> Result<(), CommandError> {
     match command {
         EventsCommand::Head { log } => head(&super::prepare(config)?, log, as_json).await,
+        EventsCommand::BumpEpoch => bump_epoch(&super::prepare(config)?, as_json).await,
         EventsCommand::Tail(options) => {
             super::prepare_without_settings()?;
             tail::run(options, as_json).await
         }
     }
+}
+
+async fn bump_epoch(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
+    let admin = database::open(settings, Missing::Refuse).await?;
+    let now = Timestamp::from(Utc::now());
+    let epoch = admin.bump_epoch(now, Agent::OPERATOR).await?;
+    admin.close().await;
+    print_either(as_json, json!({"epoch": epoch}), epoch)
 }
 
 async fn head(settings: &Settings, log: Log, as_json: bool) -> Result<(), CommandError> {

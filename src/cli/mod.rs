@@ -16,6 +16,7 @@ mod shutdown;
 mod span;
 mod tail;
 mod token;
+mod verdict;
 
 use std::{
     error::Error,
@@ -160,6 +161,7 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Audit(AuditCommand::Verify {
             offline: Some(file),
             public_key: Some(key),
+            ..
         }) => audit::verify_offline(&file, &key, json),
         Command::Audit(command) => database::block_on(audit::run(&prepare(config)?, command, json)),
         Command::Run(options) => {

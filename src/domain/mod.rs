@@ -18,8 +18,8 @@ mod work;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use error_chain::ErrorChain;
 pub(crate) use event::{
-    AccessEvent, ChangeEvent, ChangeSetMember, Event, EventKind, HASH_BYTES, KeyEvent, Log,
-    PlacedEvent, TokenEvent,
+    AccessEvent, ChangeEvent, ChangeSetMember, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent,
+    Log, PlacedEvent, TokenEvent,
 };
 pub(crate) use grant::{ActsFor, Grant, Grantee, Scope};
 pub(crate) use identity::{

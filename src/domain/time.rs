@@ -22,6 +22,12 @@ impl Timestamp {
         self.0
     }
 
+    /// Whole seconds since 1970; 0 for a time before.
+    #[must_use]
+    pub(crate) fn seconds(self) -> u64 {
+        u64::try_from(self.0 / 1_000_000).unwrap_or_default()
+    }
+
     /// The instant one microsecond later.
     #[must_use]
     pub(crate) const fn next(self) -> Self {

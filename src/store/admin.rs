@@ -24,7 +24,9 @@ use super::{
 };
 use crate::{
     crypto::MacKey,
-    domain::{Agent, Event, EventId, EventKind, KeyEvent, KeyId, Log, Timestamp, TokenEvent},
+    domain::{
+        Agent, EpochEvent, Event, EventId, EventKind, KeyEvent, KeyId, Log, Timestamp, TokenEvent,
+    },
 };
 
 /// How long an administrator's command waits for a lock or a statement.
@@ -250,6 +252,43 @@ impl Admin {
     /// [`StoreError`].
     pub(crate) async fn service_keys(&self) -> Result<Vec<StoredServiceKey>, StoreError> {
         self.run(async |db| service_keys::all(&db).await).await
+    }
+
+    /// Raises the epoch of both logs, with the event `epoch.raised` as the first of the new epoch in each, and
+    /// returns it: the Unix time in seconds, or one more than the highest epoch so far if that is more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn bump_epoch(&self, now: Timestamp, actor: Agent) -> Result<u64, StoreError> {
+        self.run(async move |db| {
+            let transaction = Transaction::begin(&db).await?;
+            let mut heads = Vec::new();
+            for log in Log::ALL {
+                lock(&transaction, log).await?;
+                heads.push((log, log::head(&transaction, log).await?));
+            }
+            let highest = heads
+                .iter()
+                .map(|(_, head)| head.epoch.max(head.last_epoch));
+            let epoch = now.seconds().max(highest.max().unwrap_or_default() + 1);
+            log::set_epoch(&transaction, epoch).await?;
+            let mut entries = Vec::new();
+            for (log, mut head) in heads {
+                let event = Event::Epoch(EpochEvent {
+                    actor: actor.clone(),
+                    id: EventId::new(Uuid::now_v7()),
+                    log,
+                    occurred_at: now,
+                    previous_epoch: head.epoch,
+                });
+                head.epoch = epoch;
+                entries.push(head.append(event, None));
+            }
+            transaction.write(vec![log::insert(&entries)]).await?;
+            transaction.commit().await?;
+            Ok(epoch)
+        })
+        .await
     }
 
     /// The head of a log.

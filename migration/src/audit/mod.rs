@@ -7,6 +7,7 @@ mod m20261124_000001_create_audit_events;
 mod m20261124_000002_create_audit_marks;
 mod m20261124_000003_create_audit_checkpoints;
 mod m20261124_000004_create_audit_alarms;
+mod m20261127_000005_create_audit_epochs;
 
 /// Every migration of the audit consumer's database, in order.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ impl MigratorTrait for AuditMigrator {
             Box::new(m20261124_000002_create_audit_marks::Migration),
             Box::new(m20261124_000003_create_audit_checkpoints::Migration),
             Box::new(m20261124_000004_create_audit_alarms::Migration),
+            Box::new(m20261127_000005_create_audit_epochs::Migration),
         ]
     }
 

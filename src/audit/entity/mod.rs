@@ -7,5 +7,7 @@
 
 pub(super) mod alarms;
 pub(super) mod checkpoints;
+pub(super) mod epochs;
 pub(super) mod events;
 pub(super) mod marks;
+pub(super) mod waiting;

@@ -10,6 +10,7 @@ use sea_orm::{
 use super::{
     PAGE, Stored,
     rows::{cursor_of, event_row, hash_of, link_of, signed},
+    waiting::{Reach, settle, wait},
 };
 use crate::{
     audit::{
@@ -32,8 +33,14 @@ pub(super) async fn add(
         if rest.is_empty() {
             continue;
         }
-        let mark = locked.get(log.as_str());
-        let mark = *mark.ok_or(StoreError::Corrupt("audit_marks"))?;
+        let mark = mark_of(&locked, log)?;
+        let reach = Reach::of(transaction, log, mark).await?;
+        let ahead: Vec<_> = rest
+            .extract_if(.., |event| !reach.includes(event.link.cursor))
+            .collect();
+        if !ahead.is_empty() {
+            wait(transaction, log, ahead, now, &mut stored).await?;
+        }
         while !rest.is_empty() {
             let page = rest.drain(..rest.len().min(PAGE)).collect();
             add_page(transaction, log, page, now, &mut stored).await?;
@@ -47,7 +54,7 @@ pub(super) async fn add(
 }
 
 /// Inserts new events, and keeps those that contradict a stored event as alarms.
-async fn add_page(
+pub(super) async fn add_page(
     transaction: &Transaction,
     log: Log,
     page: Vec<AuditEvent>,
@@ -119,10 +126,10 @@ fn alarm(log: Log, link: Link, body: Vec<u8>, now: Timestamp) -> alarms::Model {
 pub(super) async fn add_checkpoint(
     transaction: &Transaction,
     checkpoint: &Checkpoint,
-    now: Timestamp,
+    (asked, now): (Timestamp, Timestamp),
 ) -> Result<bool, StoreError> {
-    lock_marks(transaction).await?;
     let log = checkpoint.log;
+    let mark = mark_of(&lock_marks(transaction).await?, log)?;
     let (epoch, position) = (signed(checkpoint.epoch), signed(checkpoint.position));
     let row = checkpoints::Model {
         log: log.as_str().to_owned(),
@@ -136,6 +143,7 @@ pub(super) async fn add_checkpoint(
         .on_conflict_do_nothing()
         .exec_without_returning(transaction)
         .await?;
+    settle(transaction, log, mark, (asked, now)).await?;
     let event = events::Entity::find_by_id((log.as_str().to_owned(), epoch, position))
         .one(transaction)
         .await?;
@@ -233,6 +241,11 @@ async fn branch_off(
         return Ok(None);
     }
     link_of(first.epoch, first.position, first.hash).map(Some)
+}
+
+fn mark_of(locked: &HashMap<String, Link>, log: Log) -> Result<Link, StoreError> {
+    let mark = locked.get(log.as_str());
+    mark.copied().ok_or(StoreError::Corrupt("audit_marks"))
 }
 
 pub(super) async fn lock_marks(

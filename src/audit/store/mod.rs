@@ -5,7 +5,9 @@
 //! `store::Pool`). A write whose outcome is unknown is repeated: events that are stored already don't count.
 
 mod add;
+mod epochs;
 mod rows;
+mod waiting;
 mod walk;
 
 use std::{sync::Arc, time::Duration};
@@ -18,8 +20,11 @@ use sea_orm::{
 use tokio::runtime::Handle;
 
 use add::{add, add_checkpoint, advance, lock_marks, write_mark};
+pub(crate) use epochs::Acceptance;
+pub(super) use epochs::Raise;
+pub(super) use rows::StoredEvent;
 use rows::{CheckedRow, cursor_of, link_of, signed, unsigned};
-pub(super) use walk::Walk;
+pub(super) use walk::{Branches, Walk, Written};
 
 use super::{
     entity::{alarms, checkpoints, events, marks},
@@ -59,6 +64,10 @@ pub(crate) struct Stored {
     pub repeats: u64,
     /// Events that contradict the stored one.
     pub alarms: u64,
+    /// Events that wait until a checkpoint reaches them.
+    pub waiting: u64,
+    /// Events that should wait, and for which there is no room.
+    pub dropped: u64,
 }
 
 /// A checkpoint, and the hash of the stored event at its position, as the column holds it.
@@ -144,18 +153,19 @@ impl AuditStore {
         .await
     }
 
-    /// Stores a checkpoint; false when it contradicts the stored event, which is also kept as an alarm.
+    /// Stores a checkpoint that was asked for at `asked`, and what waited for it; false when it contradicts the
+    /// stored event, which is also kept as an alarm.
     ///
     /// # Errors
     /// [`StoreError`], as in [`AuditStore::add`].
     pub(crate) async fn add_checkpoint(
         &self,
         checkpoint: Checkpoint,
-        now: Timestamp,
+        (asked, now): (Timestamp, Timestamp),
     ) -> Result<bool, StoreError> {
         self.run(async move |db| {
             let transaction = Transaction::begin(&db).await?;
-            let agrees = add_checkpoint(&transaction, &checkpoint, now).await?;
+            let agrees = add_checkpoint(&transaction, &checkpoint, (asked, now)).await?;
             transaction.commit().await?;
             Ok(agrees)
         })

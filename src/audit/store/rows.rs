@@ -9,7 +9,7 @@ use crate::{
         entity::events,
         event::{AuditEvent, Link},
     },
-    domain::{Checkpoint, Cursor, HASH_BYTES, Log},
+    domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
     store::StoreError,
 };
 
@@ -53,6 +53,16 @@ impl StoredEvent {
     /// The exact bytes.
     pub(crate) fn body(&self) -> &[u8] {
         &self.0.body
+    }
+
+    /// What happened, by its column.
+    pub(in crate::audit) fn kind(&self) -> &str {
+        &self.0.r#type
+    }
+
+    /// When it happened, by its column.
+    pub(in crate::audit) fn occurred_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.occurred_at)
     }
 
     /// The cursor after it, by its columns.

@@ -8,11 +8,11 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::{
-    super::{event::tests::event, verify::Verifier},
+    super::{chain::EPOCH_RAISED, event::tests::event, verify::Verifier},
     rows::StoredEvent,
     *,
 };
-use crate::audit::VerifyError;
+use crate::audit::{Bad, VerifyError};
 use crate::store::{Missing, StoreError};
 
 struct Db {
@@ -63,6 +63,38 @@ impl Db {
         done.await.unwrap();
     }
 
+    /// A checkpoint through which the service has signed, asked for at one time and received at another.
+    async fn sign(&self, link: Link, asked: i64) {
+        let checkpoint = Checkpoint {
+            log: Log::Changes,
+            epoch: link.cursor.epoch,
+            position: link.cursor.position,
+            hash: link.hash,
+            signature: "AA==".to_owned(),
+        };
+        let times = (
+            Timestamp::from_micros(asked),
+            Timestamp::from_micros(asked + 1),
+        );
+        self.store.add_checkpoint(checkpoint, times).await.unwrap();
+    }
+
+    async fn accept(&self, epoch: u64) -> Acceptance {
+        let now = Timestamp::from_micros(1);
+        let label = "tested".to_owned();
+        let accepted = self.store.accept_epoch(Log::Changes, epoch, label, now);
+        accepted.await.unwrap()
+    }
+
+    /// The first bad position of the log, and why; nothing when it verifies.
+    async fn bad(&self) -> Option<Bad> {
+        match self.verifier().verify(Log::Changes, |_, _| {}).await {
+            Ok(_) => None,
+            Err(VerifyError::Bad(bad)) => Some(bad),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     async fn mark(&self) -> String {
         let state = self.store.state(Log::Changes).await.unwrap();
         state.mark.cursor.to_string()
@@ -81,11 +113,17 @@ impl Db {
     }
 }
 
-/// Events of one epoch that follow each other.
+/// Events of one epoch that follow each other; the first of a higher one than 1 raises it.
 fn stretch(epoch: u64, from: u64, to: u64, mut hash: [u8; 32]) -> Vec<AuditEvent> {
-    let more = json!({"epoch_of": epoch});
     (from..=to)
         .map(|position| {
+            let raised = epoch > 1 && position == from;
+            let kind = if raised {
+                EPOCH_RAISED
+            } else {
+                "secret.updated"
+            };
+            let more = json!({"type": kind});
             let event = event("changes", epoch, position, hash, &more);
             hash = event.link.hash;
             event
@@ -164,6 +202,7 @@ async fn a_restored_service_takes_the_mark_back_to_where_it_branched_off() {
     let old = stretch(1, 1, 10, [0; 32]);
     db.add(&old).await;
     let new = stretch(1_764_000_000, 8, 9, old[6].link.hash);
+    db.sign(new[1].link, 0).await;
     // The second of them alone does not say where the branch begins.
     db.add(&new[1..]).await;
     assert_eq!(db.mark().await, "1-10");
@@ -192,7 +231,7 @@ async fn a_checkpoint_that_contradicts_an_event_is_an_alarm() {
         (checkpoint(3, [1; 32]), true),
         (checkpoint(2, [2; 32]), false),
     ] {
-        let answered = db.store.add_checkpoint(one, now).await.unwrap();
+        let answered = db.store.add_checkpoint(one, (now, now)).await.unwrap();
         assert_eq!(answered, agrees);
     }
     let alarms = db.store.alarms(Log::Changes).await.unwrap();
@@ -211,8 +250,14 @@ async fn what_a_restored_service_has_left_behind_is_proved_too() {
     let db = Db::new().await;
     let old = stretch(1, 1, 10, [0; 32]);
     db.add(&old).await;
-    db.add(&stretch(2, 8, 9, old[6].link.hash)).await;
-    db.add(&stretch(3, 8, 8, old[6].link.hash)).await;
+    let (two, three) = (
+        stretch(2, 8, 9, old[6].link.hash),
+        stretch(3, 8, 8, old[6].link.hash),
+    );
+    db.sign(three[0].link, 0).await;
+    db.add(&two).await;
+    db.add(&three).await;
+    assert_eq!(db.accept(3).await, Acceptance::Accepted);
     let verifier = db.verifier();
     let proof = verifier.verify(Log::Changes, |_, _| {}).await.unwrap();
     assert_eq!(proof.last.cursor.to_string(), "3-8");
@@ -263,4 +308,100 @@ async fn a_log_that_was_cut_before_the_first_start_begins_after_the_cut() {
     };
     db.store.begin_after(Log::Changes, later).await.unwrap();
     assert_eq!(db.mark().await, "1-8");
+}
+
+#[tokio::test]
+async fn a_raised_epoch_is_an_alarm_until_it_is_accepted() {
+    let db = Db::new().await;
+    let old = stretch(1, 1, 10, [0; 32]);
+    db.add(&old).await;
+    let new = stretch(1_764_000_000, 8, 9, old[6].link.hash);
+    db.sign(new[1].link, 0).await;
+    db.add(&new).await;
+    let bad = db.bad().await.unwrap();
+    assert_eq!(bad.position, 8);
+    let said = "epoch 1764000000 follows epoch 1 after position 7 and abandons 3 events";
+    assert!(bad.reason.contains(said), "{bad}");
+    assert_eq!(db.accept(5).await, Acceptance::Unknown);
+    assert_eq!(db.accept(1).await, Acceptance::Unannounced);
+    for _ in 0..2 {
+        assert_eq!(db.accept(1_764_000_000).await, Acceptance::Accepted);
+    }
+    assert_eq!(db.bad().await, None);
+    // The next one is an alarm of its own.
+    let next = stretch(1_764_000_001, 10, 10, new[1].link.hash);
+    db.sign(next[0].link, 0).await;
+    db.add(&next).await;
+    let bad = db.bad().await.unwrap();
+    let said = "epoch 1764000001 follows epoch 1764000000 after position 9 and abandons 0 events";
+    assert!(bad.reason.contains(said), "{bad}");
+}
+
+#[tokio::test]
+async fn an_epoch_that_nobody_raised_is_never_accepted() {
+    let db = Db::new().await;
+    let old = stretch(1, 1, 10, [0; 32]);
+    db.add(&old).await;
+    let more = json!({"type": "secret.updated"});
+    let new = event("changes", 2, 8, old[6].link.hash, &more);
+    db.sign(new.link, 0).await;
+    db.add(std::slice::from_ref(&new)).await;
+    assert_eq!(db.accept(2).await, Acceptance::Unannounced);
+    db.execute("INSERT INTO audit_epochs VALUES ('changes', 2, '', 0)")
+        .await;
+    let bad = db.bad().await.unwrap();
+    assert_eq!(bad.position, 8);
+    assert!(bad.reason.contains("nobody raised it"), "{bad}");
+}
+
+#[tokio::test]
+async fn what_runs_ahead_of_the_service_moves_nothing_and_becomes_an_alarm() {
+    let db = Db::new().await;
+    let events = stretch(1, 1, 3, [0; 32]);
+    db.add(&events).await;
+    let last = events[2].link;
+    let raised = json!({"type": EPOCH_RAISED});
+    let forged = [
+        event("changes", 1 << 62, 4, last.hash, &raised),
+        event("changes", 1, 1 << 62, last.hash, &raised),
+    ];
+    let stored = db.add(&forged).await;
+    assert_eq!((stored.new, stored.waiting), (0, 2));
+    let state = db.store.state(Log::Changes).await.unwrap();
+    assert_eq!((state.mark, state.highest), (last, last.cursor));
+    // A checkpoint that was asked for before they came says nothing of them.
+    db.sign(last, 0).await;
+    assert_eq!(db.store.alarms(Log::Changes).await.unwrap(), None);
+    db.sign(last, 2).await;
+    let alarms = db.store.alarms(Log::Changes).await.unwrap();
+    assert_eq!(alarms, Some((2, 4)));
+    // The log goes on as if nothing had been.
+    let next = stretch(1, 4, 5, last.hash);
+    db.add(&next).await;
+    assert_eq!(db.mark().await, "1-5");
+    assert!(db.bad().await.unwrap().reason.contains("2 alarms"));
+}
+
+#[tokio::test]
+async fn what_waits_is_stored_when_a_checkpoint_reaches_it() {
+    let db = Db::new().await;
+    let old = stretch(1, 1, 3, [0; 32]);
+    db.add(&old).await;
+    let new = stretch(7, 4, 5, old[2].link.hash);
+    assert_eq!(db.add(&new).await.waiting, 2);
+    assert_eq!(db.mark().await, "1-3");
+    db.sign(new[1].link, 9).await;
+    assert_eq!(db.mark().await, "7-5");
+    assert_eq!(db.store.alarms(Log::Changes).await.unwrap(), None);
+    // Once more: a repeat of what is stored.
+    assert_eq!(db.add(&new).await.repeats, 2);
+}
+
+#[tokio::test]
+async fn only_so_many_events_may_wait() {
+    let db = Db::new().await;
+    let forged = stretch(9, 1, 1200, [0; 32]);
+    let stored = db.add(&forged).await;
+    assert_eq!((stored.waiting, stored.dropped), (1000, 200));
+    assert_eq!(db.add(&forged[..5]).await.dropped, 5);
 }

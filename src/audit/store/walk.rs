@@ -1,8 +1,9 @@
 //! Reading logs in order, page by page.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
+use uuid::Uuid;
 
 use super::{
     AuditStore, PAGE,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     audit::entity::events,
-    domain::{Cursor, Log},
+    domain::{Cursor, Log, Timestamp},
     store::StoreError,
 };
 
@@ -56,6 +57,26 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// The stretches that the log has abandoned, each with its first position, in the order of position and epoch:
+    /// the event that a stretch follows is in the log, or in a stretch before it.
+    pub(in crate::audit) async fn of_each_abandoned(
+        store: &'a AuditStore,
+        log: Log,
+    ) -> Result<VecDeque<(u64, Self)>, StoreError> {
+        let mut segments = Vec::from(store.branches(log).await?.abandoned);
+        segments.sort_by_key(|segment| (segment.from, segment.epoch));
+        let walk = |segment: Segment| {
+            let segments = VecDeque::from([segment]);
+            let walk = Self {
+                store,
+                log,
+                segments,
+            };
+            (segment.from, walk)
+        };
+        Ok(segments.into_iter().map(walk).collect())
+    }
+
     /// The next events, at most [`PAGE`]; `None` at the end.
     pub(in crate::audit) async fn page(&mut self) -> Result<Option<Vec<StoredEvent>>, StoreError> {
         while let Some(segment) = self.segments.front_mut() {
@@ -79,7 +100,58 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// An event of the log `changes` that is about a version.
+#[derive(Debug)]
+pub(in crate::audit) struct Written {
+    /// The secret.
+    pub(in crate::audit) secret_id: Uuid,
+    /// The version after it.
+    pub(in crate::audit) version: u64,
+    /// Whether the secret ended with it.
+    pub(in crate::audit) deleted: bool,
+    /// Whether the log has it still: it is not on an abandoned branch.
+    pub(in crate::audit) current: bool,
+    /// When it happened.
+    pub(in crate::audit) occurred_at: Timestamp,
+    /// Its exact bytes.
+    pub(in crate::audit) body: Vec<u8>,
+}
+
 impl AuditStore {
+    /// The events of `changes` about these versions, and about the versions after them.
+    pub(in crate::audit) async fn written(
+        &self,
+        versions: &[(Uuid, u64)],
+        branches: &Branches,
+    ) -> Result<Vec<Written>, StoreError> {
+        let ids: HashSet<Uuid> = versions.iter().map(|(id, _)| *id).collect();
+        let numbers: HashSet<i64> = versions
+            .iter()
+            .flat_map(|(_, version)| [signed(*version), signed(*version) + 1])
+            .collect();
+        let query = events_of(Log::Changes)
+            .filter(events::Column::Sequence.is_not_null())
+            .filter(events::Column::SecretId.is_in(ids))
+            .filter(events::Column::Version.is_in(numbers));
+        let rows = self.rows(query).await?;
+        rows.into_iter()
+            .filter_map(|row| {
+                let cursor = row.cursor();
+                let (secret_id, version) = row.0.secret_id.zip(row.0.version)?;
+                Some(cursor.and_then(|cursor| {
+                    Ok(Written {
+                        secret_id,
+                        version: unsigned(version)?,
+                        deleted: row.0.r#type == "secret.deleted",
+                        current: branches.have(cursor),
+                        occurred_at: row.occurred_at(),
+                        body: row.0.body,
+                    })
+                }))
+            })
+            .collect()
+    }
+
     /// The newest stored events of a log, at most `limit`, in the order of epoch and position.
     ///
     /// # Errors
@@ -124,7 +196,7 @@ impl AuditStore {
             .await
     }
 
-    async fn branches(&self, log: Log) -> Result<Branches, StoreError> {
+    pub(in crate::audit) async fn branches(&self, log: Log) -> Result<Branches, StoreError> {
         self.run(async move |db| {
             let epochs = events_of(log)
                 .select_only()
@@ -165,15 +237,24 @@ fn events_of(log: Log) -> Select<events::Entity> {
 
 /// A stretch of a log in one epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    epoch: u64,
-    from: u64,
-    to: u64,
+pub(super) struct Segment {
+    pub(super) epoch: u64,
+    pub(super) from: u64,
+    pub(super) to: u64,
 }
 
 /// The log's stretches in position order, and those of lower epochs that it has abandoned.
 #[derive(Debug, Default)]
-struct Branches {
-    main: VecDeque<Segment>,
-    abandoned: VecDeque<Segment>,
+pub(in crate::audit) struct Branches {
+    pub(super) main: VecDeque<Segment>,
+    pub(super) abandoned: VecDeque<Segment>,
+}
+
+impl Branches {
+    /// Whether the event of that cursor is in the log, and not on a branch that it has abandoned.
+    fn have(&self, cursor: Cursor) -> bool {
+        self.main.iter().any(|segment| {
+            segment.epoch == cursor.epoch && (segment.from..=segment.to).contains(&cursor.position)
+        })
+    }
 }

@@ -78,11 +78,14 @@ pub(crate) enum EventKind {
     /// One of the service's own keys was made anew.
     #[serde(rename = "key.added")]
     KeyAdded,
+    /// The database was restored to an earlier point, and both logs go on in a higher epoch.
+    #[serde(rename = "epoch.raised")]
+    EpochRaised,
 }
 
 impl EventKind {
     /// All kinds of both logs.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Created,
         Self::Updated,
         Self::Deleted,
@@ -90,6 +93,7 @@ impl EventKind {
         Self::TokenCreated,
         Self::TokenRevoked,
         Self::KeyAdded,
+        Self::EpochRaised,
     ];
 
     /// The type, as the event and the log's column name it.
@@ -103,6 +107,7 @@ impl EventKind {
             Self::TokenCreated => "token.created",
             Self::TokenRevoked => "token.revoked",
             Self::KeyAdded => "key.added",
+            Self::EpochRaised => "epoch.raised",
         }
     }
 }
@@ -210,6 +215,21 @@ pub(crate) struct KeyEvent {
     pub occurred_at: Timestamp,
 }
 
+/// `epoch.raised`: the first event of an epoch, in each log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EpochEvent {
+    /// Who raised it.
+    pub actor: Agent,
+    /// The event's ID.
+    pub id: EventId,
+    /// The log that it is in.
+    pub log: Log,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// The log's epoch before.
+    pub previous_epoch: u64,
+}
+
 /// An event of either log, without a place in it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -221,6 +241,8 @@ pub(crate) enum Event {
     Token(TokenEvent),
     /// A key was made.
     Key(KeyEvent),
+    /// The epoch was raised.
+    Epoch(EpochEvent),
 }
 
 impl Event {
@@ -230,6 +252,7 @@ impl Event {
         match self {
             Self::Change(_) => Log::Changes,
             Self::Access(_) | Self::Token(_) | Self::Key(_) => Log::Activity,
+            Self::Epoch(event) => event.log,
         }
     }
 
@@ -240,7 +263,7 @@ impl Event {
             Self::Change(event) => Some(&event.owner),
             Self::Access(event) => Some(&event.owner),
             Self::Token(event) => event.grantee.owner(),
-            Self::Key(_) => None,
+            Self::Key(_) | Self::Epoch(_) => None,
         }
     }
 
@@ -252,6 +275,7 @@ impl Event {
             Self::Access(event) => event.id,
             Self::Token(event) => event.id,
             Self::Key(event) => event.id,
+            Self::Epoch(event) => event.id,
         }
     }
 
@@ -263,6 +287,7 @@ impl Event {
             Self::Access(_) => EventKind::Accessed,
             Self::Token(event) => event.kind,
             Self::Key(_) => EventKind::KeyAdded,
+            Self::Epoch(_) => EventKind::EpochRaised,
         }
     }
 
@@ -274,6 +299,7 @@ impl Event {
             Self::Access(event) => event.occurred_at,
             Self::Token(event) => event.occurred_at,
             Self::Key(event) => event.occurred_at,
+            Self::Epoch(event) => event.occurred_at,
         }
     }
 }

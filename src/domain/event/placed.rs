@@ -2,7 +2,9 @@
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{AccessEvent, ChangeEvent, Event, EventKind, HASH_BYTES, KeyEvent, Log, TokenEvent};
+use super::{
+    AccessEvent, ChangeEvent, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent, Log, TokenEvent,
+};
 
 /// The members that hold hashes, with 64 zeros where the lower-case hex goes. No string of a body can hold
 /// these bytes: a quote inside a string is escaped.
@@ -188,6 +190,36 @@ impl Body<'_> {
         to.serialize_field("request_id", &())?;
         to.serialize_field("type", &EventKind::KeyAdded)
     }
+
+    /// In the log `changes` with every field of a change, all null.
+    fn epoch<S: SerializeStruct>(&self, event: &EpochEvent, to: &mut S) -> Result<(), S::Error> {
+        let change = event.log == Log::Changes;
+        let nulls = |names: &[&'static str], to: &mut S| {
+            let names = names.iter().filter(|_| change);
+            names
+                .copied()
+                .try_for_each(|name| to.serialize_field(name, &()))
+        };
+        to.serialize_field("actor", &event.actor)?;
+        nulls(&["change_set"], to)?;
+        to.serialize_field("epoch", &self.epoch)?;
+        nulls(&["expires_at"], to)?;
+        to.serialize_field("hash", NO_HASH)?;
+        to.serialize_field("id", &event.id)?;
+        to.serialize_field("log", &event.log)?;
+        nulls(&["name"], to)?;
+        to.serialize_field("occurred_at", &event.occurred_at)?;
+        to.serialize_field("owner", &())?;
+        to.serialize_field("position", &self.position)?;
+        to.serialize_field("prev_hash", NO_HASH)?;
+        to.serialize_field("previous_epoch", &event.previous_epoch)?;
+        nulls(&["previous_version", "provider"], to)?;
+        // The epoch is raised on the command line.
+        to.serialize_field("request_id", &())?;
+        nulls(&["restored_from", "secret_id", "sequence"], to)?;
+        to.serialize_field("type", &EventKind::EpochRaised)?;
+        nulls(&["version", "version_id"], to)
+    }
 }
 
 impl Serialize for Body<'_> {
@@ -196,6 +228,8 @@ impl Serialize for Body<'_> {
             Event::Change(_) => 21,
             Event::Access(_) | Event::Token(_) => 16,
             Event::Key(_) => 12,
+            Event::Epoch(event) if event.log == Log::Activity => 12,
+            Event::Epoch(_) => 22,
         };
         let mut to = serializer.serialize_struct("Event", fields)?;
         match self.event {
@@ -203,6 +237,7 @@ impl Serialize for Body<'_> {
             Event::Access(event) => self.access(event, &mut to)?,
             Event::Token(event) => self.token(event, &mut to)?,
             Event::Key(event) => self.key(event, &mut to)?,
+            Event::Epoch(event) => self.epoch(event, &mut to)?,
         }
         to.end()
     }

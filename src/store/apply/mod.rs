@@ -329,7 +329,8 @@ impl<'a> State<'a> {
             | EventKind::Accessed
             | EventKind::TokenCreated
             | EventKind::TokenRevoked
-            | EventKind::KeyAdded => Some(secret.version),
+            | EventKind::KeyAdded
+            | EventKind::EpochRaised => Some(secret.version),
         };
         let event = Event::Change(ChangeEvent {
             actor: change.context.agent.clone(),

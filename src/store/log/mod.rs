@@ -4,14 +4,14 @@ mod append;
 mod page;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, prelude::Uuid,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QuerySelect, prelude::Uuid,
 };
 
 use super::{
     StoreError,
     chain::{Head, LogEntry},
-    entity::events,
+    entity::{events, log_head},
     rows::{corrupt, signed, statement, unsigned},
 };
 use crate::domain::{Cursor, EventId, Log, Owner, PlacedEvent, SecretId, Timestamp};
@@ -122,6 +122,18 @@ pub(super) async fn head(db: &impl ConnectionTrait, log: Log) -> Result<Head, St
             position: unsigned(row.cut_position, "log_head")?,
         },
     })
+}
+
+/// Sets the epoch that the next events of both logs get.
+pub(super) async fn set_epoch(db: &impl ConnectionTrait, epoch: u64) -> Result<(), StoreError> {
+    log_head::Entity::update_many()
+        .set(log_head::ActiveModel {
+            epoch: Set(signed(epoch)),
+            ..Default::default()
+        })
+        .exec(db)
+        .await?;
+    Ok(())
 }
 
 #[derive(Debug, FromQueryResult)]

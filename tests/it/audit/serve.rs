@@ -297,17 +297,95 @@ async fn what_the_broker_lost_comes_from_the_services_log() {
         assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
         // Restored to position 6, the service goes on in another epoch.
         log.0.truncate(6);
-        log.grow(1_764_000_000, 5, "bob");
+        // (Its sequences go on, too: the first event of the epoch is none of a secret.)
+        log.grow(1_764_000_000, 1, "bob");
         twin.set(&log);
-        publish(&url, "secrets.events", &log.bodies()[8..]).await;
-        stores(&deployment, 15).await;
+        publish(&url, "secrets.events", &log.bodies()[6..]).await;
+        stores(&deployment, 11).await;
+        consumer
+            .says("a higher epoch that nobody has accepted", 1)
+            .await;
+        let output = deployment.try_run(&["audit", "verify"]);
+        assert_eq!(first_bad(&output), [7]);
+        let said = "epoch 1764000000 follows epoch 1 after position 6 and abandons 4 events";
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(talk.contains(said), "{talk}");
+        deployment.run(&["audit", "accept-epoch", "changes", "1764000000"]);
         assert_eq!(first_bad(&deployment.try_run(&["audit", "verify"])), [0; 0]);
-        let exported = deployment.run(&["audit", "export"]);
-        let lines: Vec<_> = exported
-            .lines()
-            .map(|line| line.as_bytes().to_vec())
-            .collect();
-        assert_eq!(lines[..11], log.bodies());
+        exports_both_branches(&deployment, &log, &bodies[6..]);
+        assert_eq!(consumer.terminate(), Some(0));
+    }
+}
+
+/// An export holds what the log has abandoned after its sixth event, marked, and verifies by itself.
+fn exports_both_branches(deployment: &Deployment, log: &Log, abandoned: &[Vec<u8>]) {
+    let file = deployment.folder().join("changes.ndjson");
+    let path = file.to_str().unwrap();
+    deployment.run(&["audit", "export", "--output", path]);
+    let exported = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<_> = exported.lines().collect();
+    let of = |body: &Vec<u8>| String::from_utf8(body.clone()).unwrap();
+    let mut expected: Vec<_> = log.bodies()[..6].iter().map(of).collect();
+    let marked = abandoned
+        .iter()
+        .map(|body| format!("{{\"abandoned\":{}}}", of(body)));
+    expected.extend(marked);
+    expected.extend(log.bodies()[6..].iter().map(of));
+    assert_eq!(lines[..expected.len()], expected);
+    let verify = |lines: &[&str]| {
+        std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+        let key = public_key();
+        first_bad(&deployment.try_run(&[
+            "audit",
+            "verify",
+            "--offline",
+            path,
+            "--public-key",
+            &key,
+        ]))
+    };
+    assert_eq!(verify(&lines), [0; 0]);
+    // One of the abandoned events is missing, or stands elsewhere.
+    let mut missing = lines.clone();
+    missing.remove(7);
+    assert_eq!(verify(&missing), [7]);
+    let mut swapped = lines.clone();
+    swapped.swap(7, 8);
+    assert_eq!(verify(&swapped), [7]);
+    let changed = lines[9].replace("alice", "malice");
+    let mut other = lines.clone();
+    other[9] = &changed;
+    assert_eq!(verify(&other), [7]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_epoch_or_position_stops_nothing_and_is_an_alarm() {
+    for deployment in both() {
+        let url = RabbitMq::shared().vhost();
+        let mut log = Log::of(4);
+        let twin = Twin::start(&log).await;
+        let deployment = with_twin(deployment, &url, &twin);
+        let mut consumer = Consumer::start(&deployment, &[]).await;
+        let forged = [log.later(9_000_000_000_000_000_000)];
+        publish(
+            &url,
+            "secrets.events",
+            &[&log.bodies()[..], &forged].concat(),
+        )
+        .await;
+        assert_eq!(stores(&deployment, 4).await, log.bodies());
+        drained(&url, "rekey.audit", "0").await;
+        consumer
+            .says("that the service has not signed; it is an alarm", 1)
+            .await;
+        log.grow(1, 3, "alice");
+        twin.set(&log);
+        publish(&url, "secrets.events", &log.bodies()[4..]).await;
+        assert_eq!(stores(&deployment, 7).await, log.bodies());
+        let output = deployment.try_run(&["audit", "verify"]);
+        assert_eq!(first_bad(&output), [5]);
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(talk.contains("1 alarms"), "{talk}");
         assert_eq!(consumer.terminate(), Some(0));
     }
 }
@@ -383,7 +461,7 @@ async fn it_comes_back_after_the_broker_and_the_database_were_gone() {
     assert_eq!(stores(&deployment, 6).await, log.bodies());
     assert_eq!(
         psql(&database, "SELECT count(*) FROM audit_migrations"),
-        "4"
+        "5"
     );
     assert_eq!(consumer.terminate(), Some(0));
 }

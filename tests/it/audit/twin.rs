@@ -36,14 +36,26 @@ impl Log {
         log
     }
 
-    /// Adds events of one epoch behind the last.
+    /// Adds events of one epoch after the last; the first of a higher epoch raises it.
     pub(super) fn grow(&mut self, epoch: u64, count: u64, owner: &str) {
         for _ in 0..count {
             let position = self.0.len() as u64 + 1;
-            let hash = self.0.last().map_or([0; 32], |last| last.hash);
-            let event = event(epoch, position, hash, owner);
+            let last = self.0.last();
+            let hash = last.map_or([0; 32], |last| last.hash);
+            let raised = last.is_some_and(|last| last.epoch < epoch);
+            let event = if raised {
+                raise(epoch, position, hash)
+            } else {
+                event(epoch, position, hash, owner)
+            };
             self.0.push(event);
         }
+    }
+
+    /// An event that claims to be the first of a later epoch.
+    pub(super) fn later(&self, epoch: u64) -> Vec<u8> {
+        let last = self.0.last().unwrap();
+        raise(epoch, last.position + 1, last.hash).body
     }
 
     /// Another event for a position, which follows the same one.
@@ -59,14 +71,28 @@ impl Log {
     }
 }
 
+fn raise(epoch: u64, position: u64, prev_hash: [u8; 32]) -> Event {
+    let fields = json!({
+        "id": uuid::Uuid::new_v4().to_string(), "type": "epoch.raised", "log": "changes",
+        "epoch": epoch, "position": position, "previous_epoch": 1, "owner": null,
+        "occurred_at": "2026-04-15T12:00:00.000000Z",
+    });
+    placed(fields, epoch, position, prev_hash)
+}
+
 fn event(epoch: u64, position: u64, prev_hash: [u8; 32], owner: &str) -> Event {
     let secret = position % 2;
-    let mut fields = json!({
+    let fields = json!({
         "id": uuid::Uuid::new_v4().to_string(), "type": "secret.updated", "log": "changes",
         "epoch": epoch, "position": position, "sequence": position.div_ceil(2),
         "secret_id": format!("0198f3c2-7a10-7cc0-8000-00000000000{secret}"),
         "owner": owner, "occurred_at": "2026-04-15T12:00:00.000000Z",
     });
+    placed(fields, epoch, position, prev_hash)
+}
+
+/// The event with both hashes.
+fn placed(mut fields: Value, epoch: u64, position: u64, prev_hash: [u8; 32]) -> Event {
     let canonical = |fields: &Value| serde_json_canonicalizer::to_vec(fields).unwrap();
     let hash = blake2b_256(&[&prev_hash, &canonical(&fields)]);
     fields["hash"] = hex::encode(hash).into();

@@ -452,7 +452,10 @@ async fn a_batch_that_is_redone_ends_at_the_first_failure_of_the_database() {
     let url = deployment.database().to_owned();
     let holding = tokio::task::spawn_blocking(move || {
         let lock = "SELECT 1 FROM log_head WHERE log = 'changes' FOR UPDATE";
-        psql(&url, &format!("BEGIN; {lock}; SELECT pg_sleep(1); COMMIT"))
+        psql(
+            &url,
+            &format!("BEGIN; {lock}; SELECT pg_sleep(1.5); COMMIT"),
+        )
     });
     let held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
                 AND datname = current_database()";
@@ -461,12 +464,20 @@ async fn a_batch_that_is_redone_ends_at_the_first_failure_of_the_database() {
     })
     .await;
     let began = Instant::now();
-    let puts = (0..16).map(|_| {
+    let put = || {
         let (client, secret) = (client.clone(), secrets[0].clone());
         tokio::spawn(async move { ledger::put(&client, &secret).await })
-    });
+    };
+    let mut puts = vec![put()];
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND datname = current_database()";
+    wait_until("the first PUT", Duration::from_secs(5), async || {
+        psql(deployment.database(), waiting) == "1"
+    })
+    .await;
+    puts.extend((1..16).map(|_| put()));
     let mut attempts = Vec::new();
-    for put in puts.collect::<Vec<_>>() {
+    for put in puts {
         attempts.push(put.await.unwrap());
     }
     assert!(began.elapsed() < Duration::from_secs(8), "{attempts:?}");
