@@ -356,6 +356,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Corrupt(_)
             | StoreError::RowCount
             | StoreError::Disagrees(_)
+            | StoreError::Altered(_, _)
             | StoreError::Lost => Self::Internal(error.into()),
         }
     }

@@ -31,6 +31,9 @@ pub(crate) enum StoreError {
     /// A secret's row is not as the last event of the secret in the log says.
     #[error("the row of secret {0} is not as the log says")]
     Disagrees(SecretId),
+    /// A column of an event is not what the event itself says.
+    #[error("event {1} of the log `{log}` was altered: a column is not what the event says", log = .0.as_str())]
+    Altered(Log, u64),
     /// A log does not hold the last event that this process saw in it.
     #[error("the log `{}` does not hold the last event that was seen in it", .0.as_str())]
     LogBroken(Log),

@@ -294,6 +294,7 @@ impl Worker {
             | StoreError::Corrupt(_)
             | StoreError::RowCount
             | StoreError::Disagrees(_)
+            | StoreError::Altered(_, _)
             | StoreError::Lost => {
                 tracing::error!(
                     error = %ErrorChain(error),
@@ -401,6 +402,7 @@ impl From<&StoreError> for Failure {
             | StoreError::Corrupt(_)
             | StoreError::RowCount
             | StoreError::Disagrees(_)
+            | StoreError::Altered(_, _)
             | StoreError::Lost => Self::Internal,
         }
     }

@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    prelude::Uuid,
 };
+use serde::Deserialize;
 
 use super::{LoggedEvent, head};
 use crate::{
@@ -18,15 +19,53 @@ use crate::{
     },
 };
 
-#[derive(Debug, FromQueryResult)]
-struct EventRow {
-    epoch: i64,
-    position: i64,
+/// What an event's body says in its columns' place.
+#[derive(Deserialize)]
+struct ToldFields {
+    log: String,
+    epoch: u64,
+    position: u64,
+    id: Uuid,
     r#type: String,
-    occurred_at: i64,
+    occurred_at: String,
     owner: Option<String>,
-    body: Vec<u8>,
-    traceparent: Option<String>,
+    secret_id: Option<Uuid>,
+    sequence: Option<u64>,
+    version: Option<u64>,
+    version_id: Option<Uuid>,
+    hash: String,
+}
+
+/// Whether each column of a row is what its body says: filters go by the columns.
+fn is_as_told(row: &events::Model) -> bool {
+    let number = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+    let told: Result<ToldFields, _> = serde_json::from_slice(&row.body);
+    told.is_ok_and(|told| {
+        told.log == row.log
+            && Some(told.epoch) == number(Some(row.epoch))
+            && Some(told.position) == number(Some(row.position))
+            && told.id == row.id
+            && told.r#type == row.r#type
+            && told.occurred_at == Timestamp::from_micros(row.occurred_at).to_string()
+            && told.owner == row.owner
+            && told.secret_id == row.secret_id
+            && told.sequence == number(row.sequence)
+            && told.version == number(row.version)
+            && told.version_id == row.version_id
+            && told.hash == hex::encode(&row.hash)
+    })
+}
+
+fn read(row: events::Model) -> Result<LoggedEvent, StoreError> {
+    Ok(LoggedEvent {
+        epoch: unsigned(row.epoch, "events")?,
+        position: unsigned(row.position, "events")?,
+        kind: row.r#type,
+        occurred_at: Timestamp::from_micros(row.occurred_at),
+        owner: row.owner,
+        body: row.body,
+        traceparent: row.traceparent,
+    })
 }
 
 /// Which events of a log to read.
@@ -58,17 +97,18 @@ pub(in crate::store) async fn between(
     filter: &Filter,
     limit: u64,
 ) -> Result<Vec<LoggedEvent>, StoreError> {
+    let rows = rows(db, log, positions, filter, limit).await?;
+    rows.into_iter().map(read).collect()
+}
+
+async fn rows(
+    db: &impl ConnectionTrait,
+    log: Log,
+    positions: RangeInclusive<u64>,
+    filter: &Filter,
+    limit: u64,
+) -> Result<Vec<events::Model>, StoreError> {
     let mut query = events::Entity::find()
-        .select_only()
-        .columns([
-            events::Column::Epoch,
-            events::Column::Position,
-            events::Column::Type,
-            events::Column::OccurredAt,
-            events::Column::Owner,
-            events::Column::Body,
-            events::Column::Traceparent,
-        ])
         .filter(events::Column::Log.eq(log.as_str()))
         .filter(events::Column::Position.gte(signed(*positions.start())))
         .filter(events::Column::Position.lte(signed(*positions.end())));
@@ -81,22 +121,9 @@ pub(in crate::store) async fn between(
     let rows = query
         .order_by_asc(events::Column::Position)
         .limit(limit)
-        .into_model::<EventRow>()
         .all(db)
         .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(LoggedEvent {
-                epoch: unsigned(row.epoch, "events")?,
-                position: unsigned(row.position, "events")?,
-                kind: row.r#type,
-                occurred_at: Timestamp::from_micros(row.occurred_at),
-                owner: row.owner,
-                body: row.body,
-                traceparent: row.traceparent,
-            })
-        })
-        .collect()
+    Ok(rows)
 }
 
 /// A part of a log, read on from a cursor.
@@ -140,7 +167,8 @@ impl From<DbErr> for CursorError {
     }
 }
 
-/// The page after a cursor; without one it begins at the first event kept.
+/// The page after a cursor; without one it begins at the first event kept. An event with a column that is not what the
+/// event itself says is an error: filters go by the columns, so somebody has hidden it, or shown it to another.
 pub(in crate::store) async fn page(
     db: &impl ConnectionTrait,
     log: Log,
@@ -154,7 +182,12 @@ pub(in crate::store) async fn page(
         return Err(CursorError::Gone(head.gone()));
     }
     let range = start.position + 1..=head.position;
-    let events = between(db, log, range, filter, limit.into()).await?;
+    let rows = rows(db, log, range, filter, limit.into()).await?;
+    if let Some(row) = rows.iter().find(|row| !is_as_told(row)) {
+        let position = unsigned(row.position, "events")?;
+        return Err(StoreError::Altered(log, position).into());
+    }
+    let events = rows.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     // Checked last: while the cursor's event is there, retention has removed none after it.
     match check_cursor(db, log, start).await {
         Ok(()) => {}

@@ -165,6 +165,11 @@ fn copy(original: &Deployment) -> Deployment {
     }
 }
 
+/// A copy of a `PostgreSQL` database that nobody is connected to; its URL.
+pub(crate) fn copy_of_database(url: &str) -> String {
+    Postgres::shared().copy(url)
+}
+
 /// An exchange of the broker that no other test uses.
 pub(crate) fn exchange() -> String {
     format!("t.{}", uuid::Uuid::new_v4().simple())

@@ -5,7 +5,7 @@
 
 use super::document::{self, Exchange};
 use super::folder::Folder;
-use super::postgres::psql;
+use super::postgres::try_psql;
 use super::process::{self, Process};
 use super::python;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -141,14 +141,20 @@ impl Deployment {
 
     /// Runs SQL on the database by hand, past the service. Returns a line for each row, with `|` between the columns.
     pub(crate) fn sql(&self, sql: &str) -> String {
+        self.try_sql(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The same, or what the database says against it.
+    pub(crate) fn try_sql(&self, sql: &str) -> Result<String, String> {
         match self.database().strip_prefix("sqlite://") {
             Some(path) => {
                 let script = "import sqlite3, sys\n\
                               with sqlite3.connect(sys.stdin.readline().strip()) as db:\n \
                               for row in db.execute(sys.stdin.read()): print(*row, sep='|')";
-                python::run(script, format!("{path}\n{sql}").as_bytes())
+                python::try_run(script, format!("{path}\n{sql}").as_bytes())
             }
-            None => psql(self.database(), sql),
+            None => try_psql(self.database(), sql),
         }
     }
 
