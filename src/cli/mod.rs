@@ -113,8 +113,10 @@ enum Command {
     Run(run::RunOptions),
     /// Create and update secrets from a .env file, all or none.
     #[command(
-        after_help = "A value in single quotes is taken as it is. A $ is never substituted.\n\n\
-                      Example:\n  rekey import prod.env --owner alice"
+        after_help = "Lines are taken if docker compose, node's and Python's dotenv read them alike; others are refused\n\
+                      with the way to write them. A value in single quotes is taken as it is. Nothing is substituted.\n\
+                      A value that is the current one already is left.\n\n\
+                      Example:\n  rekey import prod.env --owner alice --dry-run"
     )]
     Import(import::ImportOptions),
     /// Keep a second copy of the logs, and prove that nothing is missing.

@@ -1,8 +1,14 @@
 //! `rekey import FILE.env --owner …`: creates and updates as one change set, committed like any other.
 
 mod dotenv;
+mod file;
 
-use std::{collections::HashMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::json;
@@ -12,39 +18,41 @@ use tokio::{
     time::{Instant, sleep},
 };
 use uuid::Uuid;
-use zeroize::Zeroizing;
+
+use file::FileSecret;
 
 use super::{CommandError, database, print_either, progress::Progress};
 use crate::{
     app,
     crypto::{Sealer, SecretPlace},
     domain::{
-        Action, Agent, Applied, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask,
-        Outcome, Owner, Refusal, Refused, RequestContext, SecretId, SecretName, SecretValue,
-        VersionId, Work,
+        Action, Agent, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask, Outcome,
+        Owner, Refusal, Refused, RequestContext, SecretId, SecretValue, VersionId, Work,
     },
     keys,
     settings::Settings,
-    store::{Committer, Home, Missing, Reader},
+    store::{Committer, Home, Missing, Reader, SealedSecret, Selection},
 };
 
 /// How long the import is tried again when the database is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
+/// How many values are read in one statement.
+const READ_AT_ONCE: usize = 500;
 
 #[derive(Debug, Args)]
 pub(super) struct ImportOptions {
-    /// The file: lines of NAME=VALUE, with or without quotes.
+    /// The file: lines of NAME=VALUE, with or without quotes. `-` is the standard input.
     file: PathBuf,
     /// The owner of the secrets.
     #[arg(long, value_parser = Owner::parse)]
     owner: Owner,
-}
-
-/// A secret as the file has it.
-struct FileSecret {
-    name: SecretName,
-    value: SecretValue,
+    /// Leave out lines without a value, instead of refusing the file.
+    #[arg(long)]
+    skip_empty: bool,
+    /// Say what would be created, updated and left, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Writes the file's secrets.
@@ -54,12 +62,29 @@ struct Importer {
     sealer: Arc<Sealer>,
 }
 
+/// What is to be done with a secret of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// There is no secret of that name.
+    Create,
+    /// It gets another value.
+    Update(SecretId),
+    /// Its value is the current one already.
+    Leave,
+}
+
+/// What is to be done with each secret of the file, in its order.
+type Plan<'file> = Vec<(&'file FileSecret, Step)>;
+
 /// Why an attempt did not import the file.
 #[derive(Debug, thiserror::Error)]
 enum AttemptError {
     /// A secret was refused, and with it all the others.
     #[error("{name}: {refusal}; nothing was imported")]
     Refused { name: String, refusal: Refusal },
+    /// A secret went away while the present values were read.
+    #[error("a secret was deleted in the meantime; nothing was imported")]
+    Deleted,
     /// The commit failed.
     #[error("{0}; nothing was imported")]
     Failed(Failure),
@@ -79,7 +104,7 @@ impl AttemptError {
             Self::Refused { refusal, .. } => {
                 matches!(refusal, Refusal::NotFound | Refusal::NameTaken)
             }
-            Self::Failed(_) => true,
+            Self::Deleted | Self::Failed(_) => true,
             Self::Unknown | Self::NotTried(_) => false,
         }
     }
@@ -87,54 +112,62 @@ impl AttemptError {
 
 pub(super) async fn run(
     settings: Settings,
-    ImportOptions { file, owner }: ImportOptions,
+    options: ImportOptions,
     as_json: bool,
 ) -> Result<(), CommandError> {
-    let path = file.display();
-    let text = fs::read_to_string(&file).map_err(|error| format!("cannot read {path}: {error}"))?;
-    let text = Zeroizing::new(text);
-    let secrets = read(&text, &settings).map_err(|error| format!("{path}: {error}"))?;
-    if secrets.is_empty() {
-        return Err(format!("{path}: nothing to import").into());
-    }
+    let content = file::read(&options.file, &settings, options.skip_empty)?;
     database::open(&settings, Missing::Refuse)
         .await?
         .close()
         .await;
     let (importer, committing) = Importer::open(settings).await?;
-    let outcome = importer.import(&owner, &secrets).await;
+    let plan = importer.import(&options, &content.secrets).await;
     importer.committer.stop();
     let stopped = committing.await;
-    let applied = outcome?;
+    let plan = plan?;
     stopped?;
-    let created = |one: &&Applied| matches!(one, Applied::Created(_));
-    let created = applied.iter().filter(created).count();
-    let updated = applied.len() - created;
-    let data = json!({"created": created, "updated": updated});
-    let text = format!("{created} created, {updated} updated");
-    print_either(as_json, data, text)
+    report(&plan, &options, content.skipped, as_json)
 }
 
-/// Reads the file by the rules of the API. Every error names a line, and no value.
-fn read(text: &str, settings: &Settings) -> Result<Vec<FileSecret>, String> {
-    let mut lines = HashMap::new();
-    let mut secrets = Vec::new();
-    let reserved = &settings.limits.reserved_names;
-    for assignment in dotenv::parse(text).map_err(|error| error.to_string())? {
-        let line = assignment.line;
-        let name = SecretName::parse(&assignment.name)
-            .map_err(|error| format!("line {line}: the name {error}"))?;
-        if reserved.iter().any(|entry| entry.covers(name.as_str())) {
-            return Err(format!("line {line}: the name is reserved"));
-        }
-        if let Some(first) = lines.insert(name.clone(), line) {
-            return Err(format!("line {line}: the name is already in line {first}"));
-        }
-        let value = SecretValue::parse(assignment.value)
-            .map_err(|error| format!("line {line}: the value {error}"))?;
-        secrets.push(FileSecret { name, value });
+/// Says what was done, or would be.
+fn report(
+    plan: &Plan<'_>,
+    options: &ImportOptions,
+    skipped: usize,
+    as_json: bool,
+) -> Result<(), CommandError> {
+    let names = |is: fn(Step) -> bool| -> Vec<_> {
+        let steps = plan.iter().filter(|(_, step)| is(*step));
+        steps.map(|(secret, _)| secret.name.as_str()).collect()
+    };
+    let created = names(|step| step == Step::Create);
+    let updated = names(|step| matches!(step, Step::Update(_)));
+    let left = names(|step| step == Step::Leave);
+    let counts = (created.len(), updated.len(), left.len());
+    if options.dry_run {
+        let steps = [("create", &created), ("update", &updated), ("leave", &left)];
+        let each = |(what, names): (_, &Vec<&str>)| {
+            let lines = names.iter().map(move |name| format!("would {what} {name}"));
+            lines.collect::<Vec<_>>()
+        };
+        let mut lines: Vec<_> = steps.into_iter().flat_map(each).collect();
+        let (create, update, leave) = counts;
+        lines.push(format!(
+            "would create {create}, update {update} and leave {leave}"
+        ));
+        let data = json!({"create": created, "update": updated, "leave": left, "skipped": skipped});
+        return print_either(as_json, data, lines.join("\n"));
     }
-    Ok(secrets)
+    let (created, updated, left) = counts;
+    let mut lines = vec![format!("{created} created, {updated} updated")];
+    if left > 0 {
+        lines.push(format!("{left} left: the value is the current one already"));
+    }
+    if skipped > 0 {
+        lines.push(format!("{skipped} skipped: there is no value"));
+    }
+    let data = json!({"created": created, "updated": updated, "left": left, "skipped": skipped});
+    print_either(as_json, data, lines.join("\n"))
 }
 
 impl Importer {
@@ -155,26 +188,30 @@ impl Importer {
     }
 
     /// Tries until it is known what came of it. Each attempt is a change set of its own.
-    async fn import(
+    async fn import<'file>(
         &self,
-        owner: &Owner,
-        secrets: &[FileSecret],
-    ) -> Result<Vec<Applied>, AttemptError> {
+        options: &ImportOptions,
+        secrets: &'file [FileSecret],
+    ) -> Result<Plan<'file>, AttemptError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.attempt(owner, secrets).await {
+            match self.attempt(options, secrets).await {
                 Err(error) if error.may_pass() && Instant::now() < until => sleep(PAUSE).await,
                 outcome => return outcome,
             }
         }
     }
 
-    async fn attempt(
+    async fn attempt<'file>(
         &self,
-        owner: &Owner,
-        secrets: &[FileSecret],
-    ) -> Result<Vec<Applied>, AttemptError> {
-        let changes = self.changes(owner, secrets).await?;
+        options: &ImportOptions,
+        secrets: &'file [FileSecret],
+    ) -> Result<Plan<'file>, AttemptError> {
+        let plan = self.plan(&options.owner, secrets).await?;
+        if options.dry_run || plan.iter().all(|(_, step)| *step == Step::Leave) {
+            return Ok(plan);
+        }
+        let changes = self.changes(&options.owner, &plan)?;
         let id = ChangeSetId::new(Uuid::now_v7());
         let set = ChangeSet { id, changes };
         // There is no other work under way.
@@ -183,36 +220,67 @@ impl Importer {
         })?;
         ticket.commit(Work::Set(set));
         match pending.outcome().await {
-            Ok(Outcome::Set(applied)) => Ok(applied),
+            Ok(Outcome::Set(_)) => Ok(plan),
             Ok(Outcome::Changed(_) | Outcome::Recorded) => {
                 Err(AttemptError::Failed(Failure::Internal))
             }
-            Err(Failure::Refused(refused)) => Err(named(refused, secrets)),
+            Err(Failure::Refused(refused)) => Err(named(refused, &plan)),
             Err(Failure::Unknown) => Err(AttemptError::Unknown),
             Err(failure) => Err(AttemptError::Failed(failure)),
         }
     }
 
-    /// A change for each secret, sealed.
-    async fn changes(
+    /// Compares the file with what is there. Nobody is shown a value, so that no access is recorded.
+    async fn plan<'file>(
         &self,
         owner: &Owner,
-        secrets: &[FileSecret],
-    ) -> Result<Vec<Change>, CommandError> {
-        let present: HashMap<_, _> = self
-            .reader
-            .list(owner)
-            .await?
-            .into_iter()
-            .map(|(secret, _)| (secret.name, secret.id))
-            .collect();
+        secrets: &'file [FileSecret],
+    ) -> Result<Plan<'file>, AttemptError> {
+        let mut present = HashMap::new();
+        let names = self.reader.names(owner).await.map_err(CommandError::from)?;
+        let names: HashSet<_> = names.into_iter().collect();
+        let names = secrets
+            .iter()
+            .map(|secret| &secret.name)
+            .filter(|name| names.contains(*name));
+        let names: Vec<_> = names.cloned().collect();
+        for names in names.chunks(READ_AT_ONCE) {
+            let selection = Selection::Names(names.to_vec());
+            let read = self.reader.resolve(owner, &selection).await;
+            let read = read.map_err(CommandError::from)?;
+            for SealedSecret { secret, sealed } in read.secrets.ok_or(AttemptError::Deleted)? {
+                let opened = self.sealer.open_value(owner, secret.id, &sealed);
+                let value = opened.map_err(|error| {
+                    CommandError::from(format!("{}: {error}", secret.name.as_str()))
+                })?;
+                present.insert(secret.name, (secret.id, value));
+            }
+        }
+        let step = |secret: &FileSecret| match present.get(&secret.name) {
+            None => Step::Create,
+            Some((_, value)) if value.expose() == secret.value.expose() => Step::Leave,
+            Some((id, _)) => Step::Update(*id),
+        };
+        Ok(secrets
+            .iter()
+            .map(|secret| (secret, step(secret)))
+            .collect())
+    }
+
+    /// The changes that the plan needs, sealed.
+    fn changes(&self, owner: &Owner, plan: &Plan<'_>) -> Result<Vec<Change>, CommandError> {
         let primary = self.committer.primary_key();
+        let steps = || plan.iter().filter(|(_, step)| *step != Step::Leave);
+        let all = steps().count() as u64;
         let progress = Progress::new("sealed", "secrets");
         let mut changes = Vec::new();
-        for secret in secrets {
-            let id = present.get(&secret.name).copied();
-            changes.push(self.change(owner, secret, id, &primary)?);
-            progress.report(changes.len() as u64, secrets.len() as u64);
+        for (secret, step) in steps() {
+            let present = match step {
+                Step::Update(id) => Some(*id),
+                Step::Create | Step::Leave => None,
+            };
+            changes.push(self.change(owner, secret, present, &primary)?);
+            progress.report(changes.len() as u64, all);
         }
         Ok(changes)
     }
@@ -264,11 +332,12 @@ impl Importer {
 /// The refusal, with the name of the secret that it is about.
 #[expect(
     clippy::expect_used,
-    reason = "each secret is one change of the command"
+    reason = "each step but those that leave a secret is one change of the command"
 )]
-fn named(refused: Refused, secrets: &[FileSecret]) -> AttemptError {
-    let secret = secrets.get(refused.index);
-    let secret = secret.expect("the refusal is about one of the secrets");
+fn named(refused: Refused, plan: &Plan<'_>) -> AttemptError {
+    let mut changed = plan.iter().filter(|(_, step)| *step != Step::Leave);
+    let changed = changed.nth(refused.index);
+    let (secret, _) = changed.expect("the refusal is about one of the changes");
     AttemptError::Refused {
         name: secret.name.as_str().to_owned(),
         refusal: refused.refusal,
