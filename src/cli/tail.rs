@@ -5,10 +5,10 @@ use std::io;
 use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, connection, log_name, print};
+use super::{CommandError, connection, log_name, print, say};
 use crate::{
     backoff::Backoff,
-    client::{ApiClient, LONGEST_PAUSE, LogFollower},
+    client::{ApiClient, ClientError, LONGEST_PAUSE, LogFollower},
     domain::{Cursor, Log},
 };
 
@@ -61,11 +61,25 @@ async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<
     if !options.follow {
         return Ok(());
     }
-    let mut follower = LogFollower::new(client, options.log, after);
+    let mut follower = LogFollower::new(client.clone(), options.log, after);
+    let mut rejected = false;
     loop {
-        // Without an event, the service only says how far it has read.
-        if let Some(event) = follower.next().await?.event {
-            print(line(&event.body, as_json))?;
+        match follower.next().await {
+            Ok(item) => {
+                rejected = false;
+                backoff.reset();
+                // Without an event, the service only says how far it has read.
+                if let Some(event) = item.event {
+                    print(line(&event.body, as_json))?;
+                }
+            }
+            Err(error @ ClientError::Unauthorised) if client.token_may_change() => {
+                if !std::mem::replace(&mut rejected, true) {
+                    say(&format!("{error}; waiting for another one in its file"));
+                }
+                backoff.wait().await;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -13,6 +13,9 @@ pub(crate) enum ClientError {
     /// No header can hold the token.
     #[error("the token holds characters that no token has")]
     Token,
+    /// The file with the token cannot be read.
+    #[error("cannot read the file with the token")]
+    TokenFile(#[source] std::io::Error),
     /// No request can be made, for example because this machine's root certificates cannot be read.
     #[error("cannot set up HTTP requests")]
     Setup(#[source] reqwest::Error),
@@ -77,6 +80,7 @@ impl ClientError {
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::Address
             | Self::Token
+            | Self::TokenFile(_)
             | Self::Setup(_)
             | Self::Unauthorised
             | Self::Gone { .. } => false,

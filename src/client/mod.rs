@@ -7,21 +7,24 @@
 //! number of connections.
 
 mod answer;
+mod credential;
 mod error;
 mod follower;
 mod sse;
 mod stream;
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
     redirect::Policy,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
+
+use credential::Credential;
 
 use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
 
@@ -45,6 +48,7 @@ const ERROR_BYTES: usize = 64 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct ApiClient {
     http: Client,
+    credential: Arc<Credential>,
     base: String,
     origin: String,
 }
@@ -58,6 +62,22 @@ impl ApiClient {
     /// [`ClientError::Setup`].
     #[expect(clippy::needless_pass_by_value, reason = "the token is wiped here")]
     pub(crate) fn new(url: &str, token: SecretString) -> Result<Self, ClientError> {
+        Self::with(url, || Credential::fixed(&token))
+    }
+
+    /// As [`ApiClient::new`], with the token that a file holds. The file is read again when it changes, and after
+    /// the service has rejected the token.
+    ///
+    /// # Errors
+    /// As [`ApiClient::new`], and [`ClientError::TokenFile`].
+    pub(crate) fn with_token_file(url: &str, path: &Path) -> Result<Self, ClientError> {
+        Self::with(url, || Credential::in_file(path))
+    }
+
+    fn with(
+        url: &str,
+        credential: impl FnOnce() -> Result<Credential, ClientError>,
+    ) -> Result<Self, ClientError> {
         let url = Url::parse(url).map_err(|_why| ClientError::Address)?;
         let plain = url.username().is_empty()
             && url.password().is_none()
@@ -66,24 +86,27 @@ impl ApiClient {
         if !(plain && url.has_host() && matches!(url.scheme(), "http" | "https")) {
             return Err(ClientError::Address);
         }
-        let credential = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
-        let credential = HeaderValue::from_str(&credential);
-        let mut credential = credential.map_err(|_holds_nothing| ClientError::Token)?;
-        credential.set_sensitive(true);
+        let credential = credential()?;
         let http = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
             .connect_timeout(CONNECT)
             .tcp_keepalive(Duration::from_secs(15))
             .user_agent(concat!("rekey/", env!("CARGO_PKG_VERSION")))
-            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, credential)]))
             .build()
             .map_err(ClientError::Setup)?;
         Ok(Self {
             http,
+            credential: Arc::new(credential),
             base: url.as_str().trim_end_matches('/').to_owned(),
             origin: origin(&url),
         })
+    }
+
+    /// Whether another token may come without a new client.
+    #[must_use]
+    pub(crate) fn token_may_change(&self) -> bool {
+        self.credential.may_change()
     }
 
     /// The log's last event, as a signed checkpoint.
@@ -126,10 +149,9 @@ impl ApiClient {
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
         }
-        let response = timeout(ANSWER, request.send())
+        let response = timeout(ANSWER, self.send(request))
             .await
-            .map_err(|_elapsed| ClientError::Silent)?
-            .map_err(|error| ClientError::unreachable(&self.origin, error))?;
+            .map_err(|_elapsed| ClientError::Silent)??;
         EventStream::new(accepted(response).await?)
     }
 
@@ -160,9 +182,25 @@ impl ApiClient {
 
     /// The body of a 200. It may hold values: it is wiped when dropped.
     async fn answered(&self, request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        let response = request.timeout(ANSWER).send().await;
-        let response = response.map_err(|error| ClientError::unreachable(&self.origin, error))?;
+        let response = self.send(request.timeout(ANSWER)).await?;
         body(accepted(response).await?, BODY_BYTES).await
+    }
+
+    /// Sends a request with the token, once more if the service rejects it and there is another one by now.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let unreachable = |error| ClientError::unreachable(&self.origin, error);
+        let again = request.try_clone();
+        let token = self.credential.header();
+        let request = request.header(AUTHORIZATION, token.clone());
+        let response = request.send().await.map_err(unreachable)?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(other) = self.credential.instead_of(&token)
+            && let Some(again) = again
+        {
+            let again = again.header(AUTHORIZATION, other);
+            return again.send().await.map_err(unreachable);
+        }
+        Ok(response)
     }
 }
 

@@ -5,7 +5,10 @@
 //! SIGQUIT on. Anywhere else it leads a group of its own: each signal that reaches `run`, also one to the
 //! whole of `run`'s group, is passed on once, and at a restart no process of its group is left behind.
 
-use std::{ffi::OsString, fs::File, io, process::ExitStatus, time::Duration};
+use std::{
+    ffi::OsString, fs::File, io, os::unix::process::ExitStatusExt, process::ExitStatus,
+    time::Duration,
+};
 
 use rustix::{
     io::Errno,
@@ -48,7 +51,8 @@ pub(super) struct Child {
     inner: tokio::process::Child,
     id: Pid,
     group: Group,
-    signalled: bool,
+    /// The signals that it was passed on.
+    passed_on: Vec<Signal>,
 }
 
 impl CommandSpec {
@@ -96,7 +100,7 @@ impl CommandSpec {
             id: id.ok_or(io::ErrorKind::NotFound)?,
             inner,
             group: self.group,
-            signalled: false,
+            passed_on: Vec::new(),
         })
     }
 }
@@ -112,7 +116,9 @@ impl Child {
 
     /// Passes on a signal that `run` got, unless the terminal has sent it to the command too.
     pub(super) fn forward(&mut self, signal: Signal) {
-        self.signalled = true;
+        if !self.passed_on.contains(&signal) {
+            self.passed_on.push(signal);
+        }
         let keyboard = signal == Signal::INT || signal == Signal::QUIT;
         if !(keyboard && self.group == Group::Shared) {
             self.signal(signal);
@@ -121,7 +127,7 @@ impl Child {
 
     /// Whether `run` got a signal for it: what it does after that is not the values' fault.
     pub(super) const fn was_signalled(&self) -> bool {
-        self.signalled
+        !self.passed_on.is_empty()
     }
 
     /// Sends it a signal; nothing happens when it has ended.
@@ -138,6 +144,21 @@ impl Child {
             Group::Shared => self.signal(signal),
             Group::Own => report(signal, kill_process_group(self.id, signal)),
         }
+    }
+
+    /// Whether a signal that `run` passed on has ended it, or asked it to end.
+    pub(super) fn ended_by_signal(&self, status: ExitStatus) -> bool {
+        let by = |signal: &Signal| status.signal() == Some(signal.as_raw());
+        self.passed_on
+            .iter()
+            .any(|signal| signals::ends(*signal) || by(signal))
+    }
+
+    /// Ends what is there of its group: SIGTERM, then SIGKILL when the grace is over. Nothing stays behind with the
+    /// values in its environment.
+    pub(super) async fn end_group(&self, grace: Duration) {
+        self.signal_all(Signal::TERM);
+        self.clear(Instant::now() + grace).await;
     }
 
     /// After its end: waits for what it has started in its group, and kills what is still there at
@@ -174,8 +195,6 @@ fn report(signal: Signal, sent: rustix::io::Result<()>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-
     use super::{super::known::tests::values, *};
 
     fn start(line: &str) -> Child {

@@ -64,8 +64,8 @@ pub(super) struct RunOptions {
     /// How long to wait for more changes before acting on one.
     #[arg(long, requires = "watch", default_value = "500ms", value_name = "TIME", value_parser = time)]
     debounce: Duration,
-    /// How long the command may take to end when it is restarted.
-    #[arg(long, requires = "watch", default_value = "10s", value_name = "TIME", value_parser = time)]
+    /// How long the command may take to end when it is restarted, and what it has started when a signal ends it.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time)]
     grace: Duration,
     /// A command that fails sooner after a restart is started again with the last values that worked.
     #[arg(long, requires = "watch", default_value = "5s", value_name = "TIME", value_parser = time)]
@@ -118,7 +118,8 @@ pub(super) async fn run(mut options: RunOptions) -> Result<ExitCode, CommandErro
     if options.watch {
         return watch::run(client, options, values, signals).await;
     }
-    run_once(&CommandSpec::new(options.command), values, signals).await
+    let grace = options.grace;
+    run_once(&CommandSpec::new(options.command), values, signals, grace).await
 }
 
 /// The values that the command starts with.
@@ -145,19 +146,24 @@ async fn run_once(
     command: &CommandSpec,
     values: ResolvedValues,
     mut signals: Signals,
+    grace: Duration,
 ) -> Result<ExitCode, CommandError> {
     let mut child = match command.start(&values) {
         Ok(child) => child,
         Err(error) => return Ok(not_started(&error)),
     };
     drop(values);
-    loop {
+    let status = loop {
         tokio::select! {
             biased;
             signal = signals.next() => child.forward(signal),
-            status = child.wait() => return Ok(code(status?)),
+            status = child.wait() => break status?,
         }
+    };
+    if child.ended_by_signal(status) {
+        child.end_group(grace).await;
     }
+    Ok(code(status))
 }
 
 /// As in a shell: 127 when there is no such command, 126 when it cannot be run.

@@ -332,12 +332,16 @@ impl Supervisor {
     async fn ended(&mut self, status: ExitStatus) -> Option<ExitCode> {
         let now = Instant::now();
         let probation = self.probation.take().filter(|it| now < it.until);
-        let Some(Probation { good, .. }) = probation else {
+        let blamed = !(status.success() || self.child.was_signalled() || self.ending);
+        let Some(Probation { good, .. }) = probation.filter(|_| blamed) else {
+            if self.child.ended_by_signal(status) {
+                self.child.end_group(self.grace).await;
+                if let Some(hook) = self.hook.take() {
+                    hook.end_group(self.grace).await;
+                }
+            }
             return Some(code(status));
         };
-        if status.success() || self.child.was_signalled() || self.ending {
-            return Some(code(status));
-        }
         say(&format!(
             "the command failed right after its restart ({status}); starting it again with the \
              last values that worked"

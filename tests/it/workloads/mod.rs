@@ -11,6 +11,7 @@ use crate::support::proxy::Proxy;
 use crate::support::service::{Client, Deployment, Replica};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -83,6 +84,34 @@ impl Bench {
             .env("REKEY_URL", self.proxy.url(self.replica.base()))
             .env("REKEY_TOKEN", &self.token);
         Command::start(command)
+    }
+
+    /// As [`Bench::start`], with the token in a file.
+    fn start_with_token_file(&self, arguments: &[&str], file: &Path) -> Command {
+        let mut command = self.deployment.command(arguments);
+        command
+            .env("REKEY_URL", self.proxy.url(self.replica.base()))
+            .env("REKEY_TOKEN_FILE", file);
+        Command::start(command)
+    }
+
+    /// Gives the file another token, and revokes the one before, the other way round if `late`.
+    async fn rotate_token(&mut self, file: &Path, late: bool) {
+        let (_, rest) = self.token.split_once('_').unwrap();
+        let (old, _) = rest.split_once('_').unwrap();
+        let old = old.to_owned();
+        self.token = self
+            .deployment
+            .service_token("web", &["alice"], WORKLOAD_SCOPES);
+        if late {
+            self.deployment.run(&["token", "revoke", &old]);
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        std::fs::write(file, format!("{}\n", self.token)).unwrap();
+        if !late {
+            self.deployment.run(&["token", "revoke", &old]);
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
     }
 
     /// `rekey run --owner alice` with these options, on a shell's line.

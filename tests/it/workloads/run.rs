@@ -1,6 +1,6 @@
 //! `rekey run` without `--watch`: what the command gets, and what it gives back.
 
-use super::{Bench, Command};
+use super::{Bench, Command, QUIET};
 use crate::support::canary::Canary;
 use rustix::process::Signal;
 
@@ -74,6 +74,55 @@ async fn a_signal_to_run_reaches_the_command_once() {
     run.signal(Signal::TERM);
     assert_eq!(run.code(), Some(5));
     run.prints(&["start", "hup", "int", "term"]).await;
+}
+
+/// Whether a process still runs. (What has ended and is not reaped has no arguments.)
+fn runs(id: &str) -> bool {
+    std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|arguments| !arguments.is_empty())
+}
+
+#[tokio::test]
+async fn a_signal_that_ends_run_ends_all_that_the_command_has_started() {
+    let bench = Bench::new();
+    bench.create("A_KEY", "one").await;
+    // The second process does not end by itself.
+    let line = "sleep 1000 & echo $!; sh -c 'trap \"\" TERM INT HUP; echo $$; while :; do sleep 0.1; done' & wait";
+    let hook = "exec:echo hook; sh -c 'echo $$; exec sleep 1000' & wait";
+    let once = ["--secret", "A_KEY", "--grace", "200ms"];
+    let watching = [&once[..], &["--watch"]].concat();
+    for options in [&once[..], &watching] {
+        for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+            let mut run = bench.run(options, line);
+            run.until("two processes", || run.stdout().len() == 2).await;
+            assert!(run.stdout().iter().all(|id| runs(id)));
+            run.signal(signal);
+            assert_eq!(run.code(), Some(code));
+            assert!(!run.stdout().iter().any(|id| runs(id)), "{signal:?}");
+        }
+    }
+    let id = bench.create("B_KEY", "one").await;
+    let options = ["--secret", "B_KEY", "--watch", "--on-change", hook];
+    let mut run = bench.run(&options, "exec sleep 1000");
+    tokio::time::sleep(QUIET).await;
+    bench.put(&id, "two").await;
+    run.until("the hook", || run.stdout().len() == 2).await;
+    run.signal(Signal::TERM);
+    assert_eq!(run.code(), Some(143));
+    assert!(!runs(&run.stdout()[1]));
+}
+
+#[tokio::test]
+async fn what_the_command_leaves_behind_at_its_own_end_is_left() {
+    let bench = Bench::new();
+    bench.create("A_KEY", "one").await;
+    let line = "sleep 1000 > /dev/null 2>&1 & echo $!; exit 3";
+    let mut run = bench.run(&["--secret", "A_KEY"], line);
+    assert_eq!(run.code(), Some(3));
+    run.until("its ID", || run.stdout().len() == 1).await;
+    let id = run.stdout().remove(0);
+    assert!(runs(&id));
+    let id = rustix::process::Pid::from_raw(id.parse().unwrap()).unwrap();
+    rustix::process::kill_process(id, Signal::KILL).unwrap();
 }
 
 #[tokio::test]

@@ -359,3 +359,28 @@ async fn a_command_outlives_its_token() {
     bench.put(&a, "a2").await;
     settles(&run, &["start a1 b1"]).await;
 }
+
+#[tokio::test]
+async fn a_token_file_is_read_again_when_it_changes_and_when_its_token_is_rejected() {
+    for late in [false, true] {
+        let mut bench = Bench::new();
+        let a = bench.create("A_KEY", "a1").await;
+        let file = bench.deployment.folder().join("workload-token");
+        std::fs::write(&file, format!("{}\n", bench.token)).unwrap();
+        let line = r#"echo "start $A_KEY"; exec sleep 1000"#;
+        let run = ["run", "--owner", "alice", "--secret", "A_KEY", "--watch"];
+        let run = [&run[..], &["--", "sh", "-c", line]].concat();
+        let run = bench.start_with_token_file(&run, &file);
+        run.prints(&["start a1"]).await;
+        let tail = bench.start_with_token_file(&["events", "tail", "--follow"], &file);
+        tail.until("a line", || tail.stdout().len() == 1).await;
+        // Longer than a stream outlives its token.
+        bench.rotate_token(&file, late).await;
+        bench.put(&a, "a2").await;
+        run.prints(&["start a1", "start a2"]).await;
+        tail.until("two lines", || tail.stdout().len() == 2).await;
+        let said = "the service rejected the token";
+        assert_eq!(run.stderr().contains(said), late);
+        assert_eq!(tail.stderr().contains(said), late);
+    }
+}
