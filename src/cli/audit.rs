@@ -14,7 +14,9 @@ use clap::Subcommand;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    CommandError, database, log_name, print,
+    CommandError, database, log_name,
+    output::{Output, print_part},
+    print,
     progress::{Progress, ProgressReader},
     say, shutdown,
     verdict::{Verdict, report},
@@ -289,7 +291,7 @@ async fn tail(
             cursor = last.cursor()?;
         }
         for event in &events {
-            print(std::str::from_utf8(event.body())?)?;
+            print_part(std::str::from_utf8(event.body())?)?;
         }
         if !follow {
             break;
@@ -319,7 +321,7 @@ async fn write_export(
         patience: wait,
     };
     let until = match output {
-        None => export(source, log, &mut BufWriter::new(io::stdout()), report).await?,
+        None => export(source, log, &mut BufWriter::new(Output), report).await?,
         Some(path) => {
             // Readers see a whole export, this one or the last.
             let mut file = BufWriter::new(Replacement::of(path, 0o644)?);

@@ -6,9 +6,11 @@ mod database;
 mod embedded;
 mod events;
 mod healthcheck;
+mod ignored_signals;
 mod import;
 mod keys;
 mod migrate;
+mod output;
 mod progress;
 mod run;
 mod serve;
@@ -20,7 +22,6 @@ mod verdict;
 
 use std::{
     error::Error,
-    fmt::Display,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -28,9 +29,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::Value;
 
 use audit::AuditCommand;
+use output::{print, print_either};
 
 use crate::{
     domain::{ErrorChain, Log},
@@ -136,6 +137,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match run(CommandLine::parse()) {
         Ok(code) => code,
+        Err(error) if output::was_closed(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             say(&ErrorChain(&*error).to_string());
             ExitCode::FAILURE
@@ -197,18 +199,6 @@ fn prepare_without_settings() -> Result<(), CommandError> {
 /// Reads a log's name from an option.
 fn log_name(text: &str) -> Result<Log, &'static str> {
     Log::parse(text).map_err(|_unknown| "must be changes or activity")
-}
-
-/// Prints data on stdout.
-fn print(text: impl Display) -> Result<(), CommandError> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
-}
-
-/// Prints data on stdout: as JSON, or as a person reads it.
-fn print_either(as_json: bool, json: Value, text: impl Display) -> Result<(), CommandError> {
-    if as_json { print(json) } else { print(text) }
 }
 
 /// Writes a message on stderr.

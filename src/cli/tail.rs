@@ -1,11 +1,9 @@
 //! `rekey events tail`: a log's events, read over HTTP.
 
-use std::io;
-
 use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, connection, log_name, print, say};
+use super::{CommandError, connection, log_name, output::print_part, say};
 use crate::{
     backoff::Backoff,
     client::{ApiClient, ClientError, LONGEST_PAUSE, LogFollower},
@@ -29,11 +27,7 @@ pub(super) struct TailOptions {
 
 pub(super) async fn run(options: TailOptions, as_json: bool) -> Result<(), CommandError> {
     let client = connection::from_environment()?;
-    match show(client, options, as_json).await {
-        // The reader has enough: `rekey events tail | head`.
-        Err(error) if is_closed_pipe(&error) => Ok(()),
-        other => other,
-    }
+    show(client, options, as_json).await
 }
 
 async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<(), CommandError> {
@@ -51,7 +45,7 @@ async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<
         let lines = page.events.iter().map(|event| line(event, as_json));
         let lines: Vec<_> = lines.collect();
         if !lines.is_empty() {
-            print(lines.join("\n"))?;
+            print_part(lines.join("\n"))?;
         }
         after = Some(page.next);
         if lines.len() < PAGE as usize {
@@ -70,7 +64,7 @@ async fn show(client: ApiClient, options: TailOptions, as_json: bool) -> Result<
                 backoff.reset();
                 // Without an event, the service only says how far it has read.
                 if let Some(event) = item.event {
-                    print(line(&event.body, as_json))?;
+                    print_part(line(&event.body, as_json))?;
                 }
             }
             Err(error @ ClientError::Unauthorised) if client.token_may_change() => {
@@ -120,11 +114,6 @@ fn line(event: &str, as_json: bool) -> String {
         words.push(format!("by {}", by.join(" ").escape_debug()));
     }
     words.join("  ")
-}
-
-fn is_closed_pipe(error: &CommandError) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ fn typed(text: &str, default: Option<&Value>) -> Value {
     value.unwrap_or_else(|| text.into())
 }
 
-/// The text of the file that a variable names; one line break at its end is dropped.
+/// The text of the file that a variable names: one line, which may end in a line break.
 fn value_file(path: &OsStr) -> Result<String, String> {
     let text = fs::read_to_string(path).map_err(|cause| {
         let path = path.to_string_lossy();
@@ -211,8 +211,14 @@ fn value_file(path: &OsStr) -> Result<String, String> {
             format!("cannot read {}: {cause}", path.escape_debug())
         }
     })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    let line = text.strip_suffix('\n');
+    let line = line.map_or(text.as_str(), |line| {
+        line.strip_suffix('\r').unwrap_or(line)
+    });
+    if line.contains(['\n', '\r']) {
+        return Err("must be one line, with at most one line break at its end".to_owned());
+    }
+    Ok(line.to_owned())
 }
 
 /// `REKEY__SERVER__PORT` → `server.port`. Only the first pair of underscores divides, so that a provider may

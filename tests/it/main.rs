@@ -21,6 +21,7 @@ mod faults;
 mod import;
 mod metrics;
 mod ordering;
+mod output;
 mod relay;
 mod resolve;
 mod retention;

@@ -1,9 +1,11 @@
 //! The signals that `run` passes on to its command.
 
-use std::{fs, future::poll_fn, io, task::Poll};
+use std::{future::poll_fn, io, task::Poll};
 
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+
+use crate::cli::ignored_signals;
 
 const PASSED_ON: [(Signal, &str); 6] = [
     (Signal::HUP, "HUP"),
@@ -46,10 +48,10 @@ impl Signals {
     /// # Errors
     /// The operating system's.
     pub(super) fn new() -> io::Result<Self> {
-        let ignored = ignored()?;
+        let ignored = ignored_signals::read()?;
         let streams = PASSED_ON
             .into_iter()
-            .filter(|(signal, _)| ignored & (1 << (signal.as_raw() - 1)) == 0)
+            .filter(|(signal, _)| !ignored.holds(*signal))
             .map(|(passed, _)| Ok((passed, signal(SignalKind::from_raw(passed.as_raw()))?)))
             .collect::<io::Result<_>>()?;
         Ok(Self(streams))
@@ -72,25 +74,6 @@ impl Signals {
     }
 }
 
-/// The mask of the signals that this process ignores. Without `/proc` it is not known, and counts as empty.
-fn ignored() -> io::Result<u64> {
-    match fs::read_to_string("/proc/self/status") {
-        Ok(status) => mask(&status).ok_or_else(|| {
-            let text = "/proc/self/status does not say which signals are ignored";
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-fn mask(status: &str) -> Option<u64> {
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,13 +85,5 @@ mod tests {
         assert_eq!(parse("KILL"), None);
         assert_eq!(name(Signal::TERM), "SIGTERM");
         assert_eq!(name(Signal::KILL), "signal 9");
-    }
-
-    #[test]
-    fn the_mask_of_ignored_signals_is_read() {
-        let status = "Name:\trekey\nSigIgn:\t0000000000001003\nSigCgt:\t0000000000000000\n";
-        assert_eq!(mask(status), Some(0x1003));
-        assert_eq!(mask("Name:\trekey\n"), None);
-        assert_eq!(mask("SigIgn:\tx\n"), None);
     }
 }

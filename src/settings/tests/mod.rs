@@ -288,7 +288,22 @@ fn a_file_can_hold_a_value() {
         assert_eq!(settings.database.url.expose_secret(), url);
         assert!(settings.database.sqlite_path().is_none() && !settings.embedded);
     }
-    read_value("DATABASE__URL", &format!("{url}\n\n")).unwrap_err();
+    for (setting, text) in [
+        ("DATABASE__URL", format!("{url}\n\n")),
+        ("DATABASE__URL", format!("{url}\r")),
+        ("DATABASE__URL", format!("\n{url}\n")),
+        ("AUDIT__TOKEN", "canary\r\n\r\n".to_owned()),
+        ("KEYRING__KEYS", format!("a:{KEY},\nb:{KEY}\n")),
+    ] {
+        let said = read_value(setting, &text).unwrap_err().to_string();
+        let (section, name) = setting.split_once("__").unwrap();
+        let key = format!("{section}.{name}").to_lowercase();
+        let expected = format!(
+            "{key} (environment variable REKEY__{setting}__FILE): \
+             must be one line, with at most one line break at its end"
+        );
+        assert_eq!(said, expected);
+    }
     let settings = read_value("SERVER__PORT", "99\n").unwrap();
     assert_eq!(settings.server.port, 99);
 }

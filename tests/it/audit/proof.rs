@@ -1,15 +1,17 @@
 //! `rekey audit verify` and `export`: what was changed is found, and its position named.
 
 use super::{
-    Consumer, first_bad, stores,
+    Consumer, SOON, first_bad, stores,
     twin::{Log, Twin, public_key},
 };
 use crate::support::{
     broker::publish,
     postgres::{Postgres, psql},
+    process::closed_pipe,
     rabbitmq::RabbitMq,
     service::Deployment,
 };
+use rustix::process::Signal;
 use std::process::Output;
 
 const COUNT: u64 = 8;
@@ -103,6 +105,31 @@ async fn whatever_is_changed_in_the_database_is_found() {
     // The last event: the head of the service's log, or a checkpoint of it, still speaks of it.
     let change = "DELETE FROM audit_events WHERE position = 8; UPDATE audit_marks SET position = 7";
     assert_eq!(audited.after(change)[0], [8]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_output_ends_quietly_and_a_failed_proof_is_still_one() {
+    let mut audited = Audited::new().await;
+    let unread = |arguments: &[&str]| {
+        let mut command = audited.deployment.command(arguments);
+        let output = command.stdout(closed_pipe()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    for arguments in [
+        &["audit", "export"][..],
+        &["audit", "tail"],
+        &["audit", "tail", "--follow"],
+    ] {
+        let (code, said) = unread(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}");
+        assert!(!said.contains("pipe") && !said.contains("closed"), "{said}");
+    }
+    audited.twin.set(&Log(audited.log.0[..6].to_vec()));
+    assert_eq!(unread(&["audit", "verify"]).0, Some(1));
+    audited.consumer.process.signal(Signal::HUP);
+    let status = audited.consumer.process.wait(SOON);
+    assert_eq!(status.unwrap().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

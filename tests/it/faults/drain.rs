@@ -1,8 +1,10 @@
 //! SIGTERM: what was handed in is answered, and nobody else delays the end.
 
 use crate::support::fixture::{self, ALL, LIST, World};
+use crate::support::port;
 use crate::support::postgres::{psql, try_psql};
-use crate::support::service::{Deployment, Replica};
+use crate::support::process::Process;
+use crate::support::service::{BINARY, Client, Deployment, Replica};
 use rustix::process::Signal;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -179,4 +181,33 @@ async fn the_whole_drain_takes_at_most_twenty_seconds() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(24), "{took:?}");
     assert!(change.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_drains_unless_it_was_ignored_from_the_start() {
+    let deployment = fixture::sqlite();
+    let mut replica = deployment.serve();
+    replica.signal(Signal::HUP);
+    let code = tokio::task::block_in_place(|| replica.exit_code(SOON));
+    assert_eq!(code, Some(0));
+    assert!(replica.stderr().contains("drained"));
+
+    // As `nohup` starts it.
+    let port = port::free();
+    let mut command = deployment.program("env");
+    command
+        .args(["--ignore-signal=HUP", BINARY, "serve"])
+        .env("REKEY__SERVER__PORT", port.to_string());
+    let mut process = Process::spawn(&mut command);
+    let client = Client::anonymous(&format!("http://127.0.0.1:{port}"));
+    let end = Instant::now() + SOON;
+    while client.fetch("/health").await.is_err() {
+        assert!(Instant::now() < end, "it does not listen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    process.signal(Signal::HUP);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.fetch("/health").await.unwrap().expect(200);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(SOON).unwrap().code(), Some(0));
 }

@@ -16,6 +16,12 @@ pub(crate) fn program(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A standard output that nobody reads.
+pub(crate) fn closed_pipe() -> Stdio {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    writer.into()
+}
+
 pub(crate) struct Process {
     child: Child,
     name: String,
