@@ -20,8 +20,8 @@ FROM debian:trixie-slim
 RUN groupadd --gid 10001 rekey \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/rekey --shell /usr/sbin/nologin rekey \
     && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/rekey
-# For amqps://, and for `rekey run`, `rekey events tail` and `rekey audit` where the service is at https://. (PostgreSQL's
-# driver brings its own root certificates.)
+# The roots for PostgreSQL under TLS and amqps://, and for `rekey run`, `rekey events tail` and `rekey audit` where the service is at
+# https://. Mount a private authority's certificates here, or set SSL_CERT_FILE.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/rekey /usr/local/bin/rekey
 USER 10001:10001

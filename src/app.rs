@@ -98,6 +98,15 @@ pub(crate) fn target(settings: &Settings, missing: Missing) -> Target {
     }
 }
 
+/// Says how the connections to the database's server and to the broker are encrypted, where there are any.
+pub(crate) fn show_tls(database: Option<String>, broker: Option<String>) {
+    for (server, tls) in [("database", database), ("broker", broker)] {
+        if let Some(tls) = tls {
+            tracing::info!("{server}: tls={tls}");
+        }
+    }
+}
+
 /// The runtime that this runs on.
 fn here() -> Home {
     Home::Runtime(Handle::current())

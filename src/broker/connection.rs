@@ -20,6 +20,7 @@ use lapin::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
+use url::Url;
 
 use crate::domain::ErrorChain;
 
@@ -82,6 +83,7 @@ impl BrokerLink {
         let url = target.url.expose_secret();
         // The parser's text may quote the password.
         let mut uri: AMQPUri = url.parse().or(Err(BrokerError::Url))?;
+        uri.authority.host = host_of(url)?;
         uri.query.heartbeat = Some(HEARTBEAT);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let socket = Arc::new(Socket::default());
@@ -171,6 +173,14 @@ impl BrokerLink {
             tracing::debug!(error = %ErrorChain(&error), "cannot close the connection to the broker");
         }
     }
+}
+
+/// The host that a URL names. The driver's parser takes an IPv6 address for none, and then localhost.
+fn host_of(url: &str) -> Result<String, BrokerError> {
+    let url = Url::parse(url).or(Err(BrokerError::Url))?;
+    let host = url.host_str().filter(|host| !host.is_empty());
+    let host = host.ok_or(BrokerError::Url)?;
+    Ok(host.trim_matches(['[', ']']).to_owned())
 }
 
 /// The socket of a connection, as soon as there is one.

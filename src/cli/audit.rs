@@ -22,6 +22,7 @@ use super::{
     verdict::{Verdict, report},
 };
 use crate::{
+    app,
     audit::{
         Acceptance, AuditStore, Auditor, ExportSource, Verifier, VerifyError, export, verify_export,
     },
@@ -173,6 +174,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, CommandError> {
                     gaps are filled from the service's log, over HTTP"
             .into());
     };
+    app::show_tls(settings.audit.tls(), settings.broker.tls());
     // A database on a server needs no folder.
     if let Some(folder) = settings.audit.sqlite_path().and_then(Path::parent) {
         create_folder(folder)?;

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 
 use super::{CommandError, embedded, print, shutdown};
-use crate::{app::Application, settings::Settings, telemetry::metrics};
+use crate::{
+    app::{self, Application},
+    settings::Settings,
+    telemetry::metrics,
+};
 
 pub(super) fn run(settings: Settings) -> Result<ExitCode, CommandError> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
@@ -23,6 +27,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, CommandError> {
     } else {
         None
     };
+    app::show_tls(settings.database.tls(), settings.broker.tls());
     let application = Application::build(settings).await?;
     let address = application.address();
     if let Some(folder) = made {

@@ -1,7 +1,8 @@
 //! Typed settings. In: the embedded `config/default.toml`, files, environment variables.
 //! Out: [`Settings`], every value of it checked, or [`SettingsError`] with all faults at once.
 //!
-//! Promise: no fault, no `Debug` and no error of a parser shows a value that was given. That is why the values
+//! Promise: no fault, no `Debug` and no error of a parser shows a value that was given (of a URL, at most the name of an
+//! unknown parameter). That is why the values
 //! are read key by key: deserialising a struct stops at the first fault, and its message quotes the value.
 //!
 //! What it does not do: check whether a path, a host or a database exists.
@@ -10,6 +11,7 @@ mod layers;
 mod parse;
 mod reader;
 mod sections;
+mod server_url;
 #[cfg(test)]
 mod tests;
 

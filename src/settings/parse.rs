@@ -13,14 +13,17 @@ use serde::de::{self, DeserializeOwned, IntoDeserializer as _, value::StrDeseria
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{ClientVersion, ReservedName};
+use super::{
+    ClientVersion, ReservedName,
+    server_url::{self, UrlFault},
+};
 use crate::domain::{KeyId, SecretName};
 
-fn is_made_of(text: &str, longest: usize, letter: impl Fn(u8) -> bool) -> bool {
+pub(super) fn is_made_of(text: &str, longest: usize, letter: impl Fn(u8) -> bool) -> bool {
     (1..=longest).contains(&text.len()) && text.bytes().all(letter)
 }
 
-/// An IP address, IPv6 with or without brackets, or a host name (RFC 1123).
+/// An IP address, IPv6 with or without brackets, or a host name (RFC 1123, and the `_` that containers' names may have).
 pub(super) fn host(text: &str) -> Option<String> {
     if let Some(rest) = text.strip_prefix('[') {
         let address: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;
@@ -30,7 +33,7 @@ pub(super) fn host(text: &str) -> Option<String> {
         return Some(address.to_string());
     }
     let label = |label: &str| {
-        let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         is_made_of(label, 63, letter) && !label.starts_with('-') && !label.ends_with('-')
     };
     // A name that ends in a number is a misspelt address.
@@ -52,19 +55,13 @@ pub(super) fn sqlite_path(url: &str) -> Option<&Path> {
 
 /// `sqlite://path` or PostgreSQL's address. Of SQLite only a plain path: sqlx would read the rest as
 /// parameters (`mode=memory`), percent codes or further slashes to drop.
-pub(super) fn database_url(text: &str) -> Option<SecretString> {
-    let good = if let Some(path) = text.strip_prefix(SQLITE) {
-        let plain = !path.is_empty() && !path.contains(['?', '%', '\0']);
-        plain && !path.starts_with("//") && !path.ends_with('/') && path != ":memory:"
-    } else {
-        parse_url(text, &["postgres", "postgresql"]).is_some()
+pub(super) fn database_url(text: &str) -> Result<SecretString, UrlFault> {
+    let Some(path) = text.strip_prefix(SQLITE) else {
+        return server_url::postgres(text);
     };
-    good.then(|| SecretString::from(text))
-}
-
-pub(super) fn broker_url(text: &str) -> Option<SecretString> {
-    let good = parse_url(text, &["amqp", "amqps"])?.has_host();
-    good.then(|| SecretString::from(text))
+    let plain = !path.is_empty() && !path.contains(['?', '%', '\0']);
+    let good = plain && !path.starts_with("//") && !path.ends_with('/') && path != ":memory:";
+    good.then(|| SecretString::from(text)).ok_or(UrlFault::Rule)
 }
 
 /// Without credentials: those would be printed.
@@ -86,7 +83,7 @@ pub(super) fn public_key(text: &str) -> Option<String> {
     is_key(text.strip_prefix("ed25519:")?).then(|| text.to_owned())
 }
 
-fn parse_url(text: &str, schemes: &[&str]) -> Option<Url> {
+pub(super) fn parse_url(text: &str, schemes: &[&str]) -> Option<Url> {
     // The parser accepts space around the address and a single slash; the libraries do not.
     let (scheme, _) = text.split_once("://")?;
     let good = !text.contains(char::is_whitespace) && schemes.contains(&scheme);

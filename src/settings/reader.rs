@@ -5,10 +5,15 @@ use std::{collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, time::Dur
 
 use serde_json::Value;
 
-use super::layers::{BUILT_IN, DEFAULT, PRESETS, SettingReader, fault};
+use super::{
+    layers::{BUILT_IN, DEFAULT, PRESETS, SettingReader, fault},
+    server_url::UrlFault,
+};
 
 /// The parser of a text.
 type Parse<T> = fn(&str) -> Option<T>;
+/// The parser of a text that says what is wrong with it.
+type ParseAddress<T> = fn(&str) -> Result<T, UrlFault>;
 
 impl SettingReader {
     /// Where the value that wins came from.
@@ -29,9 +34,14 @@ impl SettingReader {
 
     /// Notes that the value given for `key` breaks its rule.
     pub(super) fn refuse(&mut self, key: &str, rule: &str) {
+        self.refuse_unless(key, &format!("be {rule}"));
+    }
+
+    /// Notes what the value given for `key` must do.
+    fn refuse_unless(&mut self, key: &str, rule: &str) {
         if let Some(setting) = self.settings.get_mut(key) {
             setting.value = None;
-            let what = format!("must be {rule}");
+            let what = format!("must {rule}");
             self.faults.push(fault(key, &setting.source, what));
         }
     }
@@ -68,6 +78,18 @@ impl SettingReader {
             "" => Some(None),
             text => parse(text).map(Some),
         })
+    }
+
+    /// A text whose parser says what is wrong with it.
+    pub(super) fn address<T>(&mut self, key: &str, parse: ParseAddress<T>) -> T {
+        let refused = match self.value(key).and_then(Value::as_str).map(parse) {
+            Some(Err(UrlFault::Must(what))) => Some(what),
+            Some(Ok(_) | Err(UrlFault::Rule)) | None => None,
+        };
+        if let Some(what) = refused {
+            self.refuse_unless(key, &what);
+        }
+        self.take(key, rule_of(key), |value| parse(value.as_str()?).ok())
     }
 
     pub(super) fn list<T>(&mut self, key: &str, parse: Parse<T>) -> Vec<T> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{
     Settings,
     layers::{PRESETS, SettingReader},
-    parse,
+    parse, server_url,
 };
 use crate::domain::{MOST_VERSIONS, Provider, SecretName};
 
@@ -98,7 +98,7 @@ sections! {
     /// `database.*`
     DatabaseSettings {
         /// May hold a password.
-        url: SecretString = "database.url" text(parse::database_url);
+        url: SecretString = "database.url" address(parse::database_url);
         /// Of the readers; the writer has one of its own.
         max_connections: u32 = "database.max_connections" number(1..=1_000);
         /// Statement and lock timeout, SQLite's busy timeout.
@@ -110,7 +110,7 @@ sections! {
     /// `broker.*`
     BrokerSettings {
         /// None: no relay. May hold a password.
-        url: Option<SecretString> = "broker.url" optional(parse::broker_url);
+        url: Option<SecretString> = "broker.url" address(server_url::rabbitmq);
         /// The topic exchange.
         exchange: String = "broker.exchange" text(parse::exchange);
     }
@@ -196,7 +196,7 @@ sections! {
     /// `audit.*`
     AuditSettings {
         /// May hold a password.
-        database_url: SecretString = "audit.database_url" text(parse::database_url);
+        database_url: SecretString = "audit.database_url" address(parse::database_url);
         /// The service's address, without a slash at its end.
         url: Option<String> = "audit.url" optional(parse::service_url);
         /// The token for the service's log.
@@ -254,6 +254,12 @@ impl DatabaseSettings {
     pub(crate) fn sqlite_path(&self) -> Option<&Path> {
         parse::sqlite_path(self.url.expose_secret())
     }
+
+    /// How the connection to a server is encrypted; none for a file.
+    #[must_use]
+    pub(crate) fn tls(&self) -> Option<String> {
+        server_url::postgres_tls(&self.url)
+    }
 }
 
 impl AuditSettings {
@@ -261,6 +267,20 @@ impl AuditSettings {
     #[must_use]
     pub(crate) fn sqlite_path(&self) -> Option<&Path> {
         parse::sqlite_path(self.database_url.expose_secret())
+    }
+
+    /// How the connection to a server is encrypted; none for a file.
+    #[must_use]
+    pub(crate) fn tls(&self) -> Option<String> {
+        server_url::postgres_tls(&self.database_url)
+    }
+}
+
+impl BrokerSettings {
+    /// How the connection is encrypted; none without a broker.
+    #[must_use]
+    pub(crate) fn tls(&self) -> Option<String> {
+        server_url::rabbitmq_tls(self.url.as_ref()?)
     }
 }
 

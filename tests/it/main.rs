@@ -30,4 +30,5 @@ mod sets;
 mod support;
 mod support_tests;
 mod tampering;
+mod tls;
 mod workloads;

@@ -6,7 +6,7 @@ use super::*;
 fn debug_shows_no_secret() {
     let settings = read(&[
         "REKEY__DATABASE__URL=postgres://me:canary@db/rekey",
-        "REKEY__BROKER__URL=amqp://me:canary@mq",
+        "REKEY__BROKER__URL=amqps://me:canary@mq",
         "REKEY__AUDIT__DATABASE_URL=postgres://me:canary@db/audit",
         "REKEY__AUDIT__TOKEN=canary",
         &format!("REKEY__KEYRING__KEYS=main:{KEY}"),
@@ -121,8 +121,8 @@ fn each_setting_has_its_values() {
          postgres:///rekey?host=/run/postgresql \
          ✗ |data/rekey.db|sqlite://|sqlite::memory:|sqlite://:memory:|sqlite://a?mode=memory|\
          sqlite:////a|sqlite://data/|mysql://db/rekey|postgres:db| postgres://db",
-        "BROKER__URL ✓ |amqp://mq|amqps://me:secret@mq/%2f \
-         ✗ amqp:mq|amqp://|http://mq|amqp://m q",
+        "BROKER__URL ✓ |amqp://127.0.0.1|amqps://me:secret@mq/%2f \
+         ✗ amqp:mq|http://mq|amqp://m q",
         "BROKER__EXCHANGE ✓ secrets.events ✗ |amq.topic|a b|{128}",
         "KEYRING__KEYS ✓ |{key} ✗ {base64}|:{base64}|K:{base64}|{33}:{base64}|k:{unpadded}|\
          k: {base64}|k:Y2FuYXJ5|{key},{key}",

@@ -8,6 +8,7 @@
 //! | `document` | the OpenAPI document and the schemas of events, held against every response |
 //! | `envelope` | what every answer has in common, and the exact text of errors |
 //! | `ledger` | what was asked and answered, compared with the log |
+//! | `authority` | certificates by a private authority |
 //! | `proxy` | a TCP link that can be cut, reset, stalled, or broken at a given statement |
 //! | `broker` | a consumer that records every delivery |
 //! | `events` | the log as a consumer reads it: pages, streams, the chain |
@@ -18,6 +19,7 @@
 //! | `canary` | the search for a plaintext where none may be |
 //! | `process`, `folder`, `port`, `reaper`, `background` | what the servers have in common |
 
+pub(crate) mod authority;
 pub(crate) mod background;
 pub(crate) mod broker;
 pub(crate) mod canary;

@@ -299,8 +299,8 @@ fn server_program(name: &str) -> Command {
     command
 }
 
-/// As root, the folder must belong to the account that the server runs as.
-fn own(folder: &Path) {
+/// As root, what the server reads and writes must belong to the account that it runs as.
+pub(crate) fn own(folder: &Path) {
     if rustix::process::geteuid().is_root() {
         let accounts = std::fs::read_to_string("/etc/passwd").expect("accounts");
         let mut fields = accounts

@@ -46,20 +46,29 @@ impl RabbitMq {
 
     /// One for this test alone: it may be killed.
     pub(crate) fn start_private() -> Self {
-        let mut broker = Self::launch();
+        Self::start_private_with("")
+    }
+
+    /// The same, with more lines in its settings.
+    pub(crate) fn start_private_with(settings: &str) -> Self {
+        let mut broker = Self::launch_with(settings);
         broker.await_start();
         broker
     }
 
     /// Starts one without waiting until it serves.
     pub(crate) fn launch() -> Self {
+        Self::launch_with("")
+    }
+
+    fn launch_with(settings: &str) -> Self {
         let folder = Folder::new("mq");
         let ports = Ports {
             amqp: port::free(),
             distribution: port::free(),
             names: port::free(),
         };
-        write_settings(&folder, ports);
+        write_settings(&folder, ports, settings);
         // Ours, in the foreground: otherwise the broker starts one that outlives it.
         let mut names = process::program(find("epmd", "erlang-base"));
         names.args(["-address", "127.0.0.1", "-port", &ports.names.to_string()]);
@@ -170,12 +179,12 @@ fn node(ports: Ports) -> String {
     format!("rekey{}@localhost", ports.amqp)
 }
 
-fn write_settings(folder: &Folder, ports: Ports) {
+fn write_settings(folder: &Folder, ports: Ports, more: &str) {
     let files = [
         (
             "rabbitmq.conf",
             format!(
-                "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = true\n",
+                "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = true\n{more}",
                 ports.amqp
             ),
         ),

@@ -1,0 +1,3 @@
+//! What crosses a network is encrypted, to the machine that was meant.
+
+mod servers;
