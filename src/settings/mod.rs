@@ -18,6 +18,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use layers::Sources;
+use sections::RESERVED_NAMES;
 pub(crate) use sections::{
     ActivityRecord, ActivitySettings, AuditSettings, BrokerSettings, ClientVersion, CommitSettings,
     DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings, LogFormat,
@@ -56,6 +57,13 @@ pub(crate) struct Settings {
     /// Neither `database.url` nor `keyring.path` nor `keyring.keys` is set: the service creates its own key,
     /// database and token. An empty `keyring.keys` counts as set.
     pub embedded: bool,
+}
+
+/// The names that steer a program, as the default settings list them: for commands that read no settings.
+#[must_use]
+pub(crate) fn names_reserved_by_default() -> Vec<ReservedName> {
+    let mut defaults = layers::collect(&Sources::default());
+    defaults.list(RESERVED_NAMES, parse::reserved_name)
 }
 
 /// The service does not start: all faults of all sources, one on each line.

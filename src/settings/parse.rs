@@ -111,9 +111,11 @@ fn is_key(encoded: &str) -> bool {
 
 pub(super) fn reserved_name(text: &str) -> Option<ReservedName> {
     let name = |text| Some(SecretName::parse(text).ok()?.as_str().to_owned());
-    match text.strip_suffix('*') {
-        Some(prefix) => name(prefix).map(ReservedName::Prefix),
-        None => name(text).map(ReservedName::Exact),
+    match (text.strip_prefix('*'), text.strip_suffix('*')) {
+        (None, None) => name(text).map(ReservedName::Exact),
+        (None, Some(prefix)) => name(prefix).map(ReservedName::Prefix),
+        (Some(suffix), None) => name(suffix).map(ReservedName::Suffix),
+        (Some(_), Some(_)) => None,
     }
 }
 

@@ -26,6 +26,8 @@ const MILLION: RangeInclusive<u64> = 1..=1_000_000;
 const BODY_BYTES: RangeInclusive<u64> = 397_312..=4_194_304;
 /// The least holds a change set: 50 values of 65,536 bytes with their keys and tags.
 const QUEUE_BYTES: RangeInclusive<u64> = 4_194_304..=4_294_967_296;
+/// The list of names that steer a program.
+pub(super) const RESERVED_NAMES: &str = "limits.reserved_names";
 /// Any of these set: not the embedded default.
 const EMBEDDED: [&str; 3] = ["database.url", "keyring.path", "keyring.keys"];
 
@@ -225,7 +227,7 @@ pub(crate) struct Preset {
 
 fn presets(reader: &mut SettingReader) -> Vec<Preset> {
     // Without a good list of reserved names only the form of presets is checked.
-    let reserved = reader.items("limits.reserved_names").into_iter();
+    let reserved = reader.items(RESERVED_NAMES).into_iter();
     let reserved: Vec<ReservedName> = reserved.filter_map(parse::reserved_name).collect();
     let free = |name: &SecretName| !reserved.iter().any(|one| one.covers(name.as_str()));
     let mut presets = Vec::new();
@@ -301,6 +303,8 @@ pub(crate) enum ReservedName {
     Exact(String),
     /// Every name that begins with this (it was given with a `*` at its end).
     Prefix(String),
+    /// Every name that ends with this (it was given with a `*` at its beginning).
+    Suffix(String),
 }
 
 impl ReservedName {
@@ -310,6 +314,7 @@ impl ReservedName {
         match self {
             Self::Exact(reserved) => name == reserved,
             Self::Prefix(prefix) => name.starts_with(prefix),
+            Self::Suffix(suffix) => name.ends_with(suffix),
         }
     }
 }

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     client::{ApiClient, ResolvedValues},
     domain::{Owner, SecretName},
+    settings::names_reserved_by_default,
 };
 
 /// How many names one `resolve` takes.
@@ -42,7 +43,7 @@ pub(super) struct RunOptions {
     #[arg(long, value_parser = Owner::parse)]
     owner: Owner,
     /// A secret's name, which is also the name of its environment variable; repeat it for more.
-    #[arg(long = "secret", required = true, value_name = "NAME", value_parser = SecretName::parse)]
+    #[arg(long = "secret", required = true, value_name = "NAME", value_parser = harmless_name)]
     secrets: Vec<SecretName>,
     /// Follow the secrets and act when one gets a new value.
     #[arg(long)]
@@ -81,6 +82,19 @@ enum OnChange {
     Restart,
     Signal(Signal),
     Exec(String),
+}
+
+/// A name that steers no program: the value would reach the command before its first line.
+fn harmless_name(text: &str) -> Result<SecretName, String> {
+    let name = SecretName::parse(text).map_err(|error| error.to_string())?;
+    let reserved = names_reserved_by_default();
+    if reserved.iter().any(|entry| entry.covers(name.as_str())) {
+        return Err(
+            "a variable of this name steers shells, loaders or interpreters, so no secret is put into it"
+                .to_owned(),
+        );
+    }
+    Ok(name)
 }
 
 fn on_change(text: &str) -> Result<OnChange, &'static str> {
@@ -193,6 +207,17 @@ fn code_of_signal(signal: Signal) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_secret_is_put_into_a_variable_that_steers_a_program() {
+        assert_eq!(
+            harmless_name("openai_api_key").unwrap().as_str(),
+            "OPENAI_API_KEY"
+        );
+        for bad in ["LD_PRELOAD", "path", "NODE_OPTIONS", "https_proxy", "1A"] {
+            assert!(harmless_name(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_read() {

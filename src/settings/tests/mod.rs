@@ -63,7 +63,6 @@ fn the_defaults_are_those_of_the_documentation() {
     let settings = read(&[]);
     let database = settings.database.url.expose_secret();
     assert_eq!(database, "sqlite://data/rekey.db");
-    assert_eq!(settings.limits.reserved_names.len(), 12);
     let shown = format!("{settings:?}");
     for part in [
         r#"server: ServerSettings { host: "127.0.0.1", port: 8080, drain_delay: 0ns }"#,
@@ -333,6 +332,28 @@ fn presets_are_providers_with_names_that_are_free() {
     assert!(lines[1].starts_with("presets.good (file rekey.toml): must be empty, or 1 to 255"));
     assert!(lines[2].starts_with("presets.other (file rekey.toml): must be empty, or 1 to 255"));
     assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn names_that_steer_a_program_are_reserved_and_those_of_keys_are_not() {
+    let reserved = names_reserved_by_default();
+    let default = read(&[]).limits.reserved_names;
+    assert_eq!(reserved, default);
+    let covers = |name: &str| reserved.iter().any(|one| one.covers(name));
+    let steering = "PATH HOME SHELL USER LOGNAME PWD OLDPWD IFS ENV BASH_ENV LD_PRELOAD DYLD_INSERT_LIBRARIES \
+        NODE_OPTIONS PYTHONPATH PYTHONSTARTUP PERL5LIB PERL5OPT RUBYOPT RUBYLIB JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS \
+        _JAVA_OPTIONS GIT_SSH_COMMAND SSH_ASKPASS SSL_CERT_FILE SSL_CERT_DIR HTTP_PROXY ALL_PROXY PROMPT_COMMAND PS4 \
+        CDPATH GLIBC_TUNABLES GCONV_PATH LOCPATH NLSPATH TERMINFO TERMINFO_DIRS HOSTALIASES RES_OPTIONS REKEY_TOKEN \
+        SHELLOPTS LUA_INIT PHPRC DOTNET_STARTUP_HOOKS CORECLR_PROFILER_PATH ERL_AFLAGS MAVEN_OPTS OPENSSL_CONF \
+        NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE SSLKEYLOGFILE LESSOPEN EDITOR ASAN_OPTIONS";
+    for name in steering.split_whitespace() {
+        assert!(covers(name), "{name}");
+    }
+    let keys = "OPENAI_API_KEY GITHUB_TOKEN GITLAB_TOKEN NPM_TOKEN NODE_AUTH_TOKEN CARGO_REGISTRY_TOKEN PGPASSWORD \
+        GEM_HOST_API_KEY DOCKER_PASSWORD AWS_SECRET_ACCESS_KEY DATABASE_URL SESSION_SECRET TWINE_PASSWORD PATHS_KEY";
+    for name in keys.split_whitespace() {
+        assert!(!covers(name), "{name}");
+    }
 }
 
 #[test]

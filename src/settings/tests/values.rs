@@ -126,7 +126,7 @@ fn each_setting_has_its_values() {
         "BROKER__EXCHANGE ✓ secrets.events ✗ |amq.topic|a b|{128}",
         "KEYRING__KEYS ✓ |{key} ✗ {base64}|:{base64}|K:{base64}|{33}:{base64}|k:{unpadded}|\
          k: {base64}|k:Y2FuYXJ5|{key},{key}",
-        "LIMITS__RESERVED_NAMES ✓ |PATH|ld_*,path ✗ 1A|A-B|Ä|{256}|*|A*B",
+        "LIMITS__RESERVED_NAMES ✓ |PATH|ld_*,path|*_proxy ✗ 1A|A-B|Ä|{256}|*|**|A*B|*A*|*-A",
         "PRESETS__0-A_B ✓ openai_key| ✗ 1A|A-B|Ä|{256}|ld_preload|Path",
         "PRESETS__{65} ✗ A",
         "PRESETS__-A ✗ A",
@@ -172,10 +172,10 @@ fn values_are_read_in_one_form() {
     }
     let keyring = read(&[&format!("REKEY__KEYRING__KEYS=k-1:{KEY}")]).keyring;
     assert_eq!(keyring.keys[0].expose_secret(), format!("k-1:{KEY}"));
-    let limits = read(&["REKEY__LIMITS__RESERVED_NAMES=ld_*,PATH"]).limits;
+    let limits = read(&["REKEY__LIMITS__RESERVED_NAMES=ld_*,PATH,*_proxy"]).limits;
     let covers = |name| limits.reserved_names.iter().any(|one| one.covers(name));
-    assert!(covers("LD_PRELOAD") && covers("PATH"));
-    assert!(!covers("OLD_LD_") && !covers("PATHS"));
+    assert!(covers("LD_PRELOAD") && covers("PATH") && covers("HTTP_PROXY"));
+    assert!(!covers("OLD_LD_") && !covers("PATHS") && !covers("PROXY_") && !covers("NOPROXY"));
     let networks = |given: &str| {
         let http = read(&[&format!("REKEY__HTTP__TRUSTED_PROXIES={given}")]).http;
         format!("{:?}", http.trusted_proxies)

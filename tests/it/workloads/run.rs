@@ -2,6 +2,7 @@
 
 use super::{Bench, Command, QUIET};
 use crate::support::canary::Canary;
+use crate::support::fixture;
 use rustix::process::Signal;
 
 const SHOW: &str =
@@ -32,6 +33,30 @@ async fn the_command_gets_the_values_and_not_the_token() {
     let mut run = Command::start(command);
     assert_eq!(run.code(), Some(0));
     run.prints(&["one é", "\"two\"|three|none|none"]).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_would_steer_the_command_is_refused_whatever_the_service_allows() {
+    let deployment = fixture::sqlite().set("LIMITS__RESERVED_NAMES", "");
+    let token = deployment.token("alice", &fixture::ALL);
+    let replica = deployment.serve();
+    let alice = replica.client(&token);
+    alice.create("LD_PRELOAD", "x").await.unwrap().expect(201);
+    let mut command = deployment.command(&[
+        "run",
+        "--owner",
+        "alice",
+        "--secret",
+        "LD_PRELOAD",
+        "--",
+        "env",
+    ]);
+    command
+        .env("REKEY_URL", replica.base())
+        .env("REKEY_TOKEN", &token);
+    let mut run = Command::start(command);
+    assert_eq!(run.code(), Some(2));
+    run.says("steers shells, loaders or interpreters").await;
 }
 
 #[tokio::test]
