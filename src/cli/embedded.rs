@@ -4,20 +4,21 @@
 //! one that was interrupted.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs::File,
+    io::{self, Read as _, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use chrono::Utc;
+use zeroize::Zeroizing;
 
 use super::{CommandError, database};
 use crate::{
     auth::{Token, issue},
     crypto::Keyring,
     domain::{Agent, Grant, Grantee, Owner, Scope, Timestamp},
-    files::{Replacement, create_folder},
+    files::{Replacement, create_folder, open_no_link, refuse_shared},
     settings::Settings,
     store::Missing,
 };
@@ -34,6 +35,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
         .ok_or("the embedded default is SQLite")?;
     let folder = file.parent().ok_or("the database has no folder")?;
     create_folder(folder)?;
+    refuse_shared_folder(folder)?;
     if !keyring.exists() {
         if file.exists() {
             let keyring = std::path::absolute(keyring)?;
@@ -49,10 +51,10 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
     let folder = std::path::absolute(folder)?;
     let path = folder.join(TOKEN);
     if admin.has_no_token().await? {
-        let token = match fs::read_to_string(&path) {
-            Ok(text) => Token::parse(text.trim_end()).ok_or("data/token does not hold a token")?,
+        let token = match open_no_link(&path) {
+            Ok(file) => read_token(file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => write_token(&path)?,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(format!("cannot open {}: {error}", path.display()).into()),
         };
         let grant = Grant {
             grantee: Grantee::Owner(Owner::parse("me")?),
@@ -68,12 +70,30 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
     Ok(folder)
 }
 
+/// Refuses a folder that was there already and in which others could have put, or could read, what it is to hold.
+fn refuse_shared_folder(folder: &Path) -> Result<(), CommandError> {
+    let shared = refuse_shared(&File::open(folder)?);
+    shared.map_err(|why| {
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let folder = folder.display();
+        format!("{folder} is not private: {why}; move it away, or run chmod 0700 on it").into()
+    })
+}
+
+/// The token that an earlier start, which was cut short, has written.
+fn read_token(mut file: File) -> Result<Token, CommandError> {
+    refuse_shared(&file).map_err(|why| format!("data/token is not private: {why}"))?;
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text)?;
+    Ok(Token::parse(text.trim_end()).ok_or("data/token does not hold a token")?)
+}
+
 /// Creates a token's file: it is whole or absent.
 fn write_token(path: &Path) -> Result<Token, CommandError> {
     let token = Token::generate()?;
     let mut file = Replacement::of(path, 0o600)?;
     writeln!(file, "{}", token.expose())?;
-    file.commit()?;
+    file.commit_as_new()?;
     Ok(token)
 }
 

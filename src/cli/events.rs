@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{CommandError, database, log_name, print_either, tail};
 use crate::{
     domain::{Agent, Log, Timestamp},
-    settings::Settings,
+    settings::{LogFormat, Settings},
     store::Missing,
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn run(
         EventsCommand::Head { log } => head(&super::prepare(config)?, log, as_json).await,
         EventsCommand::BumpEpoch => bump_epoch(&super::prepare(config)?, as_json).await,
         EventsCommand::Tail(options) => {
-            super::prepare_without_settings()?;
+            crate::telemetry::init(LogFormat::Pretty);
             tail::run(options, as_json).await
         }
     }

@@ -150,7 +150,15 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
     let GlobalOptions { config, json } = line.global;
     let config = config.as_deref();
     // `rekey` alone is `rekey serve`.
-    match line.command.unwrap_or(Command::Serve) {
+    let command = line.command.unwrap_or(Command::Serve);
+    // Before the first setting is read: it may be a key.
+    if matches!(command, Command::Run(_)) {
+        // The child inherits core limit and umask: they stay as they are.
+        crate::telemetry::harden_parent()?;
+    } else {
+        crate::telemetry::harden_process()?;
+    }
+    match command {
         Command::Serve => serve::run(prepare(config)?),
         Command::Migrate(command) => {
             database::block_on(migrate::run(&prepare(config)?, command, json))
@@ -169,9 +177,7 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         }) => audit::verify_offline(&file, &key, json),
         Command::Audit(command) => database::block_on(audit::run(&prepare(config)?, command, json)),
         Command::Run(options) => {
-            // The child inherits core limit and umask: they stay as they are.
             crate::telemetry::init(LogFormat::Pretty);
-            crate::telemetry::harden_parent()?;
             database::block_on(run::run(options))
         }
         Command::Healthcheck { url } => {
@@ -184,16 +190,9 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
 fn prepare(config: Option<&Path>) -> Result<Settings, CommandError> {
     let settings = Settings::load(config)?;
     crate::telemetry::init(settings.log.format);
-    crate::telemetry::harden_process()?;
     // Databases, keys and tokens: every file that rekey makes is for its own user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     Ok(settings)
-}
-
-/// Prepares this process for a command that reads no settings.
-fn prepare_without_settings() -> Result<(), CommandError> {
-    crate::telemetry::init(LogFormat::Pretty);
-    Ok(crate::telemetry::harden_process()?)
 }
 
 /// Reads a log's name from an option.

@@ -5,8 +5,7 @@
 
 use std::{
     fmt, fs,
-    io::{self, Write as _},
-    os::unix::fs::PermissionsExt,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{KeyId, Timestamp},
-    files::{Replacement, create_folder, folder_of},
+    files::{NotPrivate, Replacement, create_folder, folder_of, refuse_shared},
 };
 
 const KEY_BYTES: usize = 32;
@@ -36,9 +35,9 @@ pub(crate) enum KeyringError {
     /// The file could not be read or written.
     #[error("the keyring {} can't be used", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// Someone other than its owner can read or write the file, as its permission bits say.
-    #[error("the keyring {} has mode {:04o}: it must be 0600 or stricter", .0.display(), .1)]
-    Mode(PathBuf, u32),
+    /// Someone else owns the file, or can read or write it.
+    #[error("the keyring {} is not private (its mode must be 0600 or stricter)", .0.display())]
+    Shared(PathBuf, #[source] NotPrivate),
     /// The file is not of the documented form.
     #[error("the keyring {} is not of the form {{\"keys\":[{{\"id\",\"key\",\"created_at\"}}]}}", .0.display())]
     Form(PathBuf),
@@ -241,17 +240,21 @@ fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
             KeyringError::File(path.to_owned(), error)
         }
     };
-    let mode = fs::metadata(path).map_err(fail)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeyringError::Mode(path.to_owned(), mode));
-    }
-    let text = Zeroizing::new(fs::read(path).map_err(fail)?);
+    let mut file = fs::File::open(path).map_err(fail)?;
+    refuse_shared(&file).map_err(|why| KeyringError::Shared(path.to_owned(), why))?;
+    // As large as it is now, so that no part of it is left behind where the text grows.
+    let length = file.metadata().map_err(fail)?.len();
+    let length = usize::try_from(length).unwrap_or_default();
+    let mut text = Zeroizing::new(Vec::with_capacity(length));
+    file.read_to_end(&mut text).map_err(fail)?;
     // serde_json's message would quote the file: it is not passed on.
     serde_json::from_slice(&text).or(Err(KeyringError::Form(path.to_owned())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn entry(id: &str, byte: u8) -> String {
@@ -288,7 +291,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
             Keyring::read(&path),
-            Err(KeyringError::Mode(_, 0o640))
+            Err(KeyringError::Shared(_, NotPrivate::Mode(0o640)))
         ));
     }
 

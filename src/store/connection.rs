@@ -73,6 +73,8 @@ impl Target {
                 o.create_if_missing(create)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
+                    // Deleted rows are overwritten, not just given up.
+                    .pragma("secure_delete", "ON")
                     .busy_timeout(timeout)
             })
             .map_sqlx_sqlite_pool_opts(move |o| close_hard_when(o, condemned.clone()));

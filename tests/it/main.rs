@@ -22,6 +22,7 @@ mod import;
 mod metrics;
 mod ordering;
 mod output;
+mod private;
 mod relay;
 mod resolve;
 mod retention;
