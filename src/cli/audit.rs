@@ -16,7 +16,6 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     CommandError, database, log_name,
     output::{Output, print_part},
-    print,
     progress::{Progress, ProgressReader},
     say, shutdown,
     verdict::{Verdict, report},
@@ -27,7 +26,7 @@ use crate::{
         Acceptance, AuditStore, Auditor, ExportSource, Verifier, VerifyError, export, verify_export,
     },
     broker::BrokerTarget,
-    client::ApiClient,
+    client::{ApiClient, Plaintext},
     crypto::CheckpointKey,
     domain::{Cursor, Log, Timestamp},
     files::{Replacement, create_folder},
@@ -363,7 +362,14 @@ fn target(settings: &Settings, missing: Missing) -> Target {
 /// The service, if both its address and a token are set.
 fn client(settings: &Settings) -> Result<Option<ApiClient>, CommandError> {
     match (&settings.audit.url, &settings.audit.token) {
-        (Some(url), Some(token)) => Ok(Some(ApiClient::new(url, token.clone())?)),
+        (Some(url), Some(token)) => {
+            let plaintext = if settings.audit.plaintext {
+                Plaintext::Allowed
+            } else {
+                Plaintext::Refused
+            };
+            Ok(Some(ApiClient::new(url, token.clone(), plaintext)?))
+        }
         _ => Ok(None),
     }
 }

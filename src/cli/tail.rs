@@ -3,7 +3,13 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, connection, log_name, output::print_part, say};
+use super::{
+    CommandError,
+    connection::{self, ConnectionOptions},
+    log_name,
+    output::print_part,
+    say,
+};
 use crate::{
     backoff::Backoff,
     client::{ApiClient, ClientError, LONGEST_PAUSE, LogFollower},
@@ -23,10 +29,12 @@ pub(super) struct TailOptions {
     /// The log: `changes` (what happened to secrets) or `activity` (who read values, who got a token).
     #[arg(long, default_value = "changes", value_parser = log_name)]
     log: Log,
+    #[command(flatten)]
+    connection: ConnectionOptions,
 }
 
 pub(super) async fn run(options: TailOptions, as_json: bool) -> Result<(), CommandError> {
-    let client = connection::from_environment()?;
+    let client = connection::from_environment(&options.connection)?;
     show(client, options, as_json).await
 }
 

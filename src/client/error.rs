@@ -10,6 +10,12 @@ pub(crate) enum ClientError {
         "the service's address must be http:// or https:// with a host, without a password or a query"
     )]
     Address,
+    /// `http://` to another machine.
+    #[error(
+        "the token would cross the network in plain text: use https://, or allow it with --plaintext, REKEY_PLAINTEXT=1 or \
+         the setting audit.plaintext where a private network or a tunnel protects it"
+    )]
+    Plaintext,
     /// No header can hold the token.
     #[error("the token holds characters that no token has")]
     Token,
@@ -79,6 +85,7 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Silent | Self::NotUnderstood(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::Address
+            | Self::Plaintext
             | Self::Token
             | Self::TokenFile(_)
             | Self::Setup(_)

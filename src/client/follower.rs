@@ -106,7 +106,7 @@ mod tests {
         net::TcpListener,
     };
 
-    use super::*;
+    use super::{super::Plaintext, *};
 
     const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
@@ -126,7 +126,10 @@ mod tests {
             asked
         });
         let token = SecretString::from("rekey_token".to_owned());
-        (ApiClient::new(&url, token).unwrap(), asked)
+        (
+            ApiClient::new(&url, token, Plaintext::Refused).unwrap(),
+            asked,
+        )
     }
 
     #[tokio::test]

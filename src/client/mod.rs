@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use credential::Credential;
 
-use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName};
+use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName, is_loopback};
 
 pub(crate) use answer::{EventPage, ResolvedValue, ResolvedValues};
 pub(crate) use error::ClientError;
@@ -44,6 +44,15 @@ const BODY_BYTES: usize = 48 << 20;
 /// The longest body of an error that is read.
 const ERROR_BYTES: usize = 64 << 10;
 
+/// Whether the token may cross a network in plain text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plaintext {
+    /// It may not.
+    Refused,
+    /// It may: a private network or a tunnel protects it.
+    Allowed,
+}
+
 /// One service and one token. A clone shares its connections.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiClient {
@@ -58,11 +67,15 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ClientError::Address`] for anything but `http://` or `https://` with a host (also when it holds a
-    /// password or a query), [`ClientError::Token`] for a token that no header can hold,
-    /// [`ClientError::Setup`].
+    /// password or a query), [`ClientError::Plaintext`] for `http://` to another machine unless that is
+    /// allowed, [`ClientError::Token`] for a token that no header can hold, [`ClientError::Setup`].
     #[expect(clippy::needless_pass_by_value, reason = "the token is wiped here")]
-    pub(crate) fn new(url: &str, token: SecretString) -> Result<Self, ClientError> {
-        Self::with(url, || Credential::fixed(&token))
+    pub(crate) fn new(
+        url: &str,
+        token: SecretString,
+        plaintext: Plaintext,
+    ) -> Result<Self, ClientError> {
+        Self::with(url, plaintext, || Credential::fixed(&token))
     }
 
     /// As [`ApiClient::new`], with the token that a file holds. The file is read again when it changes, and after
@@ -70,12 +83,17 @@ impl ApiClient {
     ///
     /// # Errors
     /// As [`ApiClient::new`], and [`ClientError::TokenFile`].
-    pub(crate) fn with_token_file(url: &str, path: &Path) -> Result<Self, ClientError> {
-        Self::with(url, || Credential::in_file(path))
+    pub(crate) fn with_token_file(
+        url: &str,
+        path: &Path,
+        plaintext: Plaintext,
+    ) -> Result<Self, ClientError> {
+        Self::with(url, plaintext, || Credential::in_file(path))
     }
 
     fn with(
         url: &str,
+        plaintext: Plaintext,
         credential: impl FnOnce() -> Result<Credential, ClientError>,
     ) -> Result<Self, ClientError> {
         let url = Url::parse(url).map_err(|_why| ClientError::Address)?;
@@ -85,6 +103,11 @@ impl ApiClient {
             && url.fragment().is_none();
         if !(plain && url.has_host() && matches!(url.scheme(), "http" | "https")) {
             return Err(ClientError::Address);
+        }
+        let host = url.host_str().unwrap_or_default();
+        let here = is_loopback(host.trim_matches(['[', ']']));
+        if url.scheme() == "http" && !here && plaintext == Plaintext::Refused {
+            return Err(ClientError::Plaintext);
         }
         let credential = credential()?;
         let http = Client::builder()
@@ -284,7 +307,33 @@ mod tests {
     use crate::domain::ErrorChain;
 
     fn client(url: &str, token: &str) -> Result<ApiClient, ClientError> {
-        ApiClient::new(url, SecretString::from(token.to_owned()))
+        let token = SecretString::from(token.to_owned());
+        ApiClient::new(url, token, Plaintext::Refused)
+    }
+
+    #[test]
+    fn a_token_crosses_a_network_in_plain_text_only_where_that_is_allowed() {
+        for here in [
+            "http://127.0.0.1",
+            "http://[::1]:8080",
+            "http://localhost:1",
+        ] {
+            client(here, "rekey_token").unwrap();
+        }
+        for elsewhere in [
+            "http://keys.example.org",
+            "http://10.0.0.1:8080",
+            "http://0.0.0.0",
+            "http://[2001:db8::5]",
+        ] {
+            let refused = client(elsewhere, "rekey_token");
+            assert!(
+                matches!(refused, Err(ClientError::Plaintext)),
+                "{elsewhere}"
+            );
+            let token = SecretString::from("rekey_token");
+            ApiClient::new(elsewhere, token, Plaintext::Allowed).unwrap();
+        }
     }
 
     #[test]
@@ -308,9 +357,9 @@ mod tests {
 
     #[test]
     fn a_token_is_in_no_debug_text() {
-        let good = client("http://a", "canary").unwrap();
+        let good = client("https://a", "canary").unwrap();
         assert!(!format!("{good:?}").contains("canary"));
-        let error = client("http://a", "canary\n").unwrap_err();
+        let error = client("https://a", "canary\n").unwrap_err();
         assert!(!format!("{error:?} {error}").contains("canary"));
     }
 

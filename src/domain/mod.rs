@@ -7,6 +7,7 @@ mod checkpoint;
 mod error_chain;
 mod event;
 mod grant;
+mod host;
 mod identity;
 mod mask;
 mod name;
@@ -22,6 +23,7 @@ pub(crate) use event::{
     Log, PlacedEvent, TokenEvent,
 };
 pub(crate) use grant::{ActsFor, Grant, Grantee, Scope};
+pub(crate) use host::is_loopback;
 pub(crate) use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
     ServiceKeyName, TraceParent, VersionId,

@@ -201,6 +201,8 @@ sections! {
         database_url: SecretString = "audit.database_url" address(parse::database_url);
         /// The service's address, without a slash at its end.
         url: Option<String> = "audit.url" optional(parse::service_url);
+        /// The token may be sent over `http://` to another machine.
+        plaintext: bool = "audit.plaintext" switch();
         /// The token for the service's log.
         token: Option<SecretString> = "audit.token" optional(parse::token);
         /// `ed25519:<base64>`, checked for its form.

@@ -6,13 +6,12 @@
 //!
 //! Promise: a refusal shows no part of the text except the name of a parameter, where that can't belong to a password.
 
-use std::net::IpAddr;
-
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::parse;
+use crate::domain::is_loopback;
 
 /// Why a text is not taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -340,12 +339,4 @@ fn refuse_our_options(name: &str, value: &str) -> Result<(), UrlFault> {
 
 fn is_host(text: &str) -> Result<String, UrlFault> {
     parse::host(text).map_or_else(|| UrlFault::must("name one host, or an IP address"), Ok)
-}
-
-/// Whether a host, as [`parse::host`] gives it, is this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let address = host.parse::<IpAddr>();
-    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| {
-        address.to_canonical().is_loopback()
-    })
 }

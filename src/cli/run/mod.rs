@@ -25,7 +25,9 @@ use rustix::process::Signal;
 
 use self::{child::CommandSpec, signals::Signals};
 use super::{
-    CommandError, connection, say,
+    CommandError,
+    connection::{self, ConnectionOptions},
+    say,
     span::{self, MILLISECONDS, MINUTES, SECONDS},
 };
 use crate::{
@@ -45,6 +47,8 @@ pub(super) struct RunOptions {
     /// A secret's name, which is also the name of its environment variable; repeat it for more.
     #[arg(long = "secret", required = true, value_name = "NAME", value_parser = harmless_name)]
     secrets: Vec<SecretName>,
+    #[command(flatten)]
+    connection: ConnectionOptions,
     /// Follow the secrets and act when one gets a new value.
     #[arg(long)]
     watch: bool,
@@ -117,7 +121,7 @@ fn time(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub(super) async fn run(mut options: RunOptions) -> Result<ExitCode, CommandError> {
-    let client = connection::from_environment()?;
+    let client = connection::from_environment(&options.connection)?;
     let mut names = HashSet::new();
     options.secrets.retain(|name| names.insert(name.clone()));
     if options.secrets.len() > MOST_NAMES {

@@ -174,6 +174,7 @@ mod tests {
     use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::mpsc};
 
     use super::*;
+    use crate::client::Plaintext;
 
     #[tokio::test]
     async fn an_event_that_cannot_be_read_is_not_passed_over() {
@@ -187,7 +188,7 @@ mod tests {
             link
         });
         let token = SecretString::from("rekey_token".to_owned());
-        let client = ApiClient::new(&url, token).unwrap();
+        let client = ApiClient::new(&url, token, Plaintext::Refused).unwrap();
         let (reports, mut heard) = mpsc::channel(1);
         let tasks = Tasks {
             client: client.clone(),

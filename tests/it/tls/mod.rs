@@ -1,3 +1,4 @@
 //! What crosses a network is encrypted, to the machine that was meant.
 
 mod servers;
+mod tokens;
