@@ -25,6 +25,7 @@ use crate::{
     keys::{self, KeysError},
     relay::{Relay, RelayHealth, RelayState},
     settings::Settings,
+    shares::Amount,
     store::{
         Committer, CommitterSettings, Home, Limits, LogTail, Missing, QueueLimits, Reader,
         RetentionPolicy, SchemaError, StoreError, Target, UnsafeDatabase,
@@ -309,19 +310,24 @@ impl Tailing {
 /// What the settings say of the committer.
 #[must_use]
 pub(crate) fn committer_settings(settings: &Settings) -> CommitterSettings {
+    let commit = &settings.commit;
+    let all = Amount {
+        count: commit.queue,
+        bytes: commit.queue_bytes,
+    };
     CommitterSettings {
         limits: Limits {
             secrets_per_owner: settings.limits.secrets_per_owner.into(),
             versions: settings.limits.versions.into(),
         },
-        max_batch: settings.commit.max_batch,
+        max_batch: commit.max_batch,
         queue: QueueLimits {
-            commands: settings.commit.queue,
-            bytes: settings.commit.queue_bytes,
-            wait: settings.commit.timeout,
+            all,
+            share: all.percent(commit.queue_share_percent),
+            wait: commit.timeout,
             total: settings.http.timeout,
         },
-        watchdog: settings.commit.watchdog,
+        watchdog: commit.watchdog,
     }
 }
 

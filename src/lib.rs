@@ -25,6 +25,7 @@ mod domain;
 mod faults;
 mod files;
 mod settings;
+mod shares;
 mod telemetry;
 
 /// The binary's entry.

@@ -22,7 +22,7 @@ pub(crate) use messages::{ChangeRequest, RequestedChange};
 
 use crate::{
     crypto::Sealer,
-    domain::{ChangeSet, ChangeSetId, Failure, Work},
+    domain::{Caller, ChangeSet, ChangeSetId, Failure, Work},
     store::{Committer, Pending},
 };
 use messages::{Destination, Seal};
@@ -65,9 +65,13 @@ impl Secrets {
     /// Sends a request on its way. The returned [`Pending`] tells what comes of it.
     ///
     /// # Errors
-    /// [`Failure::Overloaded`] at once when too much is under way; nothing was queued.
-    pub(crate) fn submit(&self, request: ChangeRequest) -> Result<Pending, Failure> {
-        let (ticket, pending) = self.committer.reserve(request.bytes())?;
+    /// [`Failure::Overloaded`] or [`Failure::ShareTaken`] at once when too much is under way; nothing was queued.
+    pub(crate) fn submit(
+        &self,
+        caller: &Caller,
+        request: ChangeRequest,
+    ) -> Result<Pending, Failure> {
+        let (ticket, pending) = self.committer.reserve(Some(caller), request.bytes())?;
         self.seal(request, Destination::Commit(ticket));
         Ok(pending)
     }
@@ -75,19 +79,20 @@ impl Secrets {
     /// Sends a change set on its way, once each secret's actor has sealed its part.
     ///
     /// # Errors
-    /// [`Failure::Overloaded`] at once when too much is under way, [`Failure::Internal`] when a part could
-    /// not be sealed; nothing was queued.
+    /// [`Failure::Overloaded`] or [`Failure::ShareTaken`] at once when too much is under way,
+    /// [`Failure::Internal`] when a part could not be sealed; nothing was queued.
     ///
     /// # Cancel safety
     /// If it is dropped while parts are sealed, nothing is queued. The set's share comes back when none of its
     /// values waits for its actor any more.
     pub(crate) async fn submit_set(
         &self,
+        caller: &Caller,
         requests: Vec<ChangeRequest>,
         id: ChangeSetId,
     ) -> Result<Pending, Failure> {
         let bytes = requests.iter().map(ChangeRequest::bytes).sum();
-        let (ticket, pending) = self.committer.reserve(bytes)?;
+        let (ticket, pending) = self.committer.reserve(Some(caller), bytes)?;
         let mut parts = Vec::with_capacity(requests.len());
         for request in requests {
             let (part, sealed) = oneshot::channel();
@@ -163,7 +168,8 @@ mod tests {
     use super::*;
     use crate::{
         crypto::Keyring,
-        domain::{Agent, KeyId, Mask, Owner, RequestContext, SecretId, SecretValue},
+        domain::{Agent, Grantee, KeyId, Mask, Owner, RequestContext, SecretId, SecretValue},
+        shares::Amount,
         store::{CommitterSettings, Limits, Missing, QueueLimits, Target},
     };
 
@@ -179,6 +185,10 @@ mod tests {
             timeout: Duration::from_secs(1),
             idle_in_transaction: Duration::from_secs(1),
         };
+        let all = Amount {
+            count: 2,
+            bytes: BYTES,
+        };
         let settings = CommitterSettings {
             limits: Limits {
                 secrets_per_owner: 1,
@@ -186,8 +196,8 @@ mod tests {
             },
             max_batch: 1,
             queue: QueueLimits {
-                commands: 2,
-                bytes: BYTES,
+                all,
+                share: all,
                 wait: Duration::from_secs(1),
                 total: Duration::from_secs(1),
             },
@@ -239,16 +249,17 @@ mod tests {
             });
             let id = ChangeSetId::new(Uuid::from_u128(9));
             let updates = (0..10).map(update).collect();
-            let mut set = Box::pin(secrets.submit_set(updates, id));
+            let caller = Caller::from(&Grantee::Owner(Owner::parse("alice").unwrap()));
+            let mut set = Box::pin(secrets.submit_set(&caller, updates, id));
             let polled = set.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(matches!(polled, Poll::Pending));
             drop(set);
             assert_eq!(committer.under_way(), 1);
-            let rest = committer.reserve(BYTES - 1000);
+            let rest = committer.reserve(None, BYTES - 1000);
             assert!(matches!(rest, Err(Failure::Overloaded)));
             drop(release);
             until("the share comes back", || committer.under_way() == 0).await;
-            assert!(committer.reserve(BYTES).is_ok());
+            assert!(committer.reserve(None, BYTES).is_ok());
             arbiters.stop(Duration::from_secs(5));
         });
     }

@@ -3,6 +3,7 @@
 //! In come bytes and strings from requests, rows and files; out go types whose fields are known to be
 //! valid. Nothing here does I/O, reads a clock or knows a framework: time and IDs are parameters.
 
+mod caller;
 mod checkpoint;
 mod error_chain;
 mod event;
@@ -16,6 +17,7 @@ mod time;
 mod value;
 mod work;
 
+pub(crate) use caller::Caller;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use error_chain::ErrorChain;
 pub(crate) use event::{

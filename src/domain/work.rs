@@ -276,6 +276,9 @@ pub(crate) enum Failure {
     /// The service has as much work queued as it may have. Not applied.
     #[error("the queue is full")]
     Overloaded,
+    /// The caller has as much work queued as one caller may have. Not applied.
+    #[error("the caller has its share of the queue")]
+    ShareTaken,
     /// A bug before COMMIT. Not applied.
     #[error("an internal error before the commit")]
     Internal,

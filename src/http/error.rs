@@ -339,6 +339,7 @@ impl From<Failure> for ApiError {
         match failure {
             Failure::Refused(refused) => refused.refusal.into(),
             Failure::Overloaded => Self::Overloaded,
+            Failure::ShareTaken => Self::RateLimited { wait_seconds: 1 },
             Failure::Internal => Self::Internal(failure.into()),
             Failure::Unavailable => Self::BadGateway(failure.into()),
             Failure::TimedOut => Self::GatewayTimeout(failure.into()),

@@ -93,6 +93,26 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         }
     }
 
+    /// Takes what a call of so many entries costs beyond the token that it has taken, and says the same. A call
+    /// of more entries than a bucket holds costs a whole one. Nothing when it costs no more.
+    pub(super) fn take_rest(&self, key: &K, entries: usize) -> Option<(Level, Result<(), u64>)> {
+        let burst = self.quota.burst_size().get();
+        let entries = u32::try_from(entries).unwrap_or(burst).min(burst);
+        let rest = NonZeroU32::new(entries.saturating_sub(1))?;
+        // Within the burst, so a bucket can hold it.
+        let not_until = match self.limiter.check_key_n(key, rest).ok()? {
+            Ok(state) => return Some((self.level(state.remaining_burst_capacity()), Ok(()))),
+            Err(not_until) => not_until,
+        };
+        let interval = self.quota.replenish_interval();
+        let wait = not_until.wait_time_from(self.limiter.clock().now());
+        let missing = wait.as_nanos().div_ceil(interval.as_nanos().max(1));
+        let missing = u32::try_from(missing).unwrap_or(burst);
+        // The next attempt pays for its first entry again.
+        let seconds = whole_seconds(wait.saturating_add(interval)).max(1);
+        Some((self.level(rest.get().saturating_sub(missing)), Err(seconds)))
+    }
+
     fn level(&self, left: u32) -> Level {
         Level {
             policy: self.policy,

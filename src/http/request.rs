@@ -13,6 +13,7 @@ use super::{
     envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Fields, parse_object},
+    limit::Buckets,
     media,
     serve::RequestState,
     single_line,
@@ -21,8 +22,8 @@ use crate::{
     actor::{ChangeRequest, RequestedChange},
     auth::Principal,
     domain::{
-        Applied, ChangeSetId, Failure, IfMatch, Outcome, Owner, Refusal, Refused, RequestContext,
-        Scope, SecretId, TraceParent,
+        Applied, Caller, ChangeSetId, Failure, IfMatch, Outcome, Owner, Refusal, Refused,
+        RequestContext, Scope, SecretId, TraceParent,
     },
     faults,
     store::Pending,
@@ -41,6 +42,10 @@ pub(super) type Answering<'a> = LocalBoxFuture<'a, HandlerResult>;
 pub(super) struct Call<'a, W = Owner> {
     /// The rooms below.
     pub(super) state: &'a AppState,
+    /// The callers' buckets.
+    pub(super) buckets: &'a Buckets<Caller>,
+    /// Whom the call counts for.
+    pub(super) caller: Caller,
     /// The head.
     pub(super) request: &'a HttpRequest,
     /// The path's `{secret_id}`, as it came.
@@ -104,6 +109,18 @@ impl<W> Call<'_, W> {
         Ok(parse_object(&bytes)?)
     }
 
+    /// Takes the rest of what a call of so many entries costs: it has paid for one.
+    ///
+    /// # Errors
+    /// [`ApiError::RateLimited`] when the caller's bucket holds less; nothing was taken then.
+    pub(super) fn charge(&self, entries: usize) -> Result<(), ApiError> {
+        let Some((level, verdict)) = self.buckets.take_rest(&self.caller, entries) else {
+            return Ok(());
+        };
+        self.progress.level.set(Some(level));
+        verdict.map_err(|wait_seconds| ApiError::RateLimited { wait_seconds })
+    }
+
     /// Waits for what comes of work that was handed in.
     ///
     /// # Errors
@@ -148,6 +165,8 @@ impl<'a> Call<'a, ()> {
         Ok(Call {
             owner: owner.ok_or(ApiError::Forbidden)?,
             state: self.state,
+            buckets: self.buckets,
+            caller: self.caller,
             request: self.request,
             secret_id: self.secret_id,
             principal: self.principal,
@@ -173,7 +192,7 @@ impl Call<'_> {
         change: RequestedChange,
     ) -> Result<Applied, ApiError> {
         let request = self.change_request(secret_id, change);
-        let pending = self.state.secrets.submit(request)?;
+        let pending = self.state.secrets.submit(&self.caller, request)?;
         match self.settle(pending).await? {
             Outcome::Changed(applied) => Ok(applied),
             Outcome::Set(_) | Outcome::Recorded => Err(Bug::WrongOutcome.into()),
@@ -198,7 +217,7 @@ impl Call<'_> {
         let pending = self
             .state
             .secrets
-            .submit_set(requests.collect(), id)
+            .submit_set(&self.caller, requests.collect(), id)
             .await?;
         match self.settle(pending).await {
             Ok(Outcome::Set(applied)) => Ok(applied),

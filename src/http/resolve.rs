@@ -33,6 +33,7 @@ const MOST: usize = 100;
 pub(super) async fn resolve(mut call: Call<'_, ()>) -> HandlerResult {
     call.json_only()?;
     let request = ResolveRequest::read(call.object().await?)?;
+    call.charge(request.selection.count())?;
     let owner = acting_for(&call, request.owner)?;
     let state = call.state;
     if let Some(cursor) = request.min_cursor {
@@ -94,7 +95,10 @@ async fn record(call: &Call<'_, ()>, secrets: &[SealedSecret]) -> Result<(), Api
             version_id: secret.version_id,
         });
     let work = Work::Accesses(accesses.collect());
-    let reserved = call.state.committer.reserve(work.bytes());
+    let reserved = call
+        .state
+        .committer
+        .reserve(Some(&call.caller), work.bytes());
     if how == ActivityRecord::Async {
         // The settings say so: under load, and at a crash, records may be lost.
         if let Ok((ticket, pending)) = reserved {

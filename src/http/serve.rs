@@ -31,7 +31,7 @@ use super::{
     single_line,
 };
 use crate::{
-    domain::{ErrorChain, RequestId},
+    domain::{Caller, ErrorChain, RequestId},
     store::Reader,
 };
 
@@ -44,8 +44,8 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 pub(super) struct Edge {
     /// The rooms below.
     pub(super) state: AppState,
-    /// The callers' buckets, by kind and name: all tokens of an owner share one.
-    pub(super) callers: Arc<Buckets<(&'static str, String)>>,
+    /// The callers' buckets: all tokens of an owner share one.
+    pub(super) callers: Arc<Buckets<Caller>>,
     /// The addresses' buckets.
     pub(super) failed: Arc<FailedCredentials>,
     /// The last look at the database.
@@ -187,14 +187,15 @@ async fn authenticated(
     let operation = || routes::operation(operations, request.method());
     let (principal, credential) = guard::authenticate(edge, request, progress).await?;
     progress.authenticated.set(true);
-    let grantee = &principal.grantee;
-    let caller = (grantee.kind(), grantee.name().to_owned());
+    let caller = Caller::from(&principal.grantee);
     let (level, within_limit) = edge.callers.take(&caller);
     progress.level.set(Some(level));
     let run = operation()?.run;
     within_limit.map_err(|wait_seconds| ApiError::RateLimited { wait_seconds })?;
     let call = Call {
         state: &edge.state,
+        buckets: &edge.callers,
+        caller,
         request,
         secret_id,
         owner: (),

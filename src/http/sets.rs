@@ -26,6 +26,7 @@ const BODY_BYTES: usize = 4 << 20;
 pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
     let updates = new_values(call.object_within(BODY_BYTES).await?)?;
+    call.charge(updates.len())?;
     let id = ChangeSetId::new(Uuid::now_v7());
     let masks: Vec<Mask> = updates.iter().map(|(_, value)| Mask::of(value)).collect();
     let changes = updates.into_iter().zip(&masks).map(|((id, value), mask)| {

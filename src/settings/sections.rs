@@ -155,6 +155,8 @@ sections! {
         queue: usize = "commit.queue" number(MILLION);
         /// Bytes of the changes that may wait.
         queue_bytes: usize = "commit.queue_bytes" number(QUEUE_BYTES);
+        /// How much of both is one caller's at most, in percent.
+        queue_share_percent: usize = "commit.queue_share_percent" number(1..=100);
         /// The longest wait in the queue; less than `watchdog`.
         timeout: Duration = "commit.timeout_ms" millis(DEADLINE_MS);
         /// A batch's longest life; less than `http.timeout`.

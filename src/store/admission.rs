@@ -7,20 +7,23 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::gate::Gate;
-use crate::domain::{Failure, Outcome, Work};
+use crate::{
+    domain::{Caller, Failure, Outcome, Work},
+    shares::{Amount, Full, Portion, Stock},
+};
 
 /// How much may be under way, and how long a caller waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
-    /// Commands that may be under way.
-    pub commands: usize,
-    /// Bytes that they may hold together.
-    pub bytes: usize,
+    /// Commands that may be under way, and bytes that they may hold together.
+    pub all: Amount,
+    /// How much of that is one caller's at most.
+    pub share: Amount,
     /// How long a command waits in the queue: then it is abandoned, if the committer has not taken it.
     pub wait: Duration,
     /// How long its caller waits in all: then the outcome is unknown.
@@ -61,15 +64,14 @@ impl Reply {
 /// a part of the command in memory holds one.
 #[derive(Debug, Clone)]
 pub(crate) struct Share {
-    _permits: Arc<[OwnedSemaphorePermit; 2]>,
+    _portion: Arc<Portion>,
 }
 
 /// The queue, seen from those who hand work in. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Admission {
     queue: mpsc::UnboundedSender<Submission>,
-    commands: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    stock: Stock,
     limits: QueueLimits,
 }
 
@@ -80,23 +82,23 @@ impl Admission {
         let (queue, receiver) = mpsc::unbounded_channel();
         let admission = Self {
             queue,
-            commands: Arc::new(Semaphore::new(limits.commands)),
-            bytes: Arc::new(Semaphore::new(limits.bytes)),
+            stock: Stock::new(limits.all, limits.share),
             limits,
         };
         (admission, receiver)
     }
 
     /// A share of the queue for a command of `bytes`, whose caller waits from now on.
-    pub(super) fn reserve(&self, bytes: usize) -> Result<(Ticket, Pending), Failure> {
-        let Ok(bytes) = u32::try_from(bytes) else {
-            return Err(Failure::Overloaded);
-        };
-        let command = Arc::clone(&self.commands).try_acquire_owned();
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
-        let (Ok(command), Ok(bytes)) = (command, bytes) else {
-            return Err(Failure::Overloaded);
-        };
+    pub(super) fn reserve(
+        &self,
+        caller: Option<&Caller>,
+        bytes: usize,
+    ) -> Result<(Ticket, Pending), Failure> {
+        let portion = self.stock.take(caller, Amount { count: 1, bytes });
+        let portion = portion.map_err(|full| match full {
+            Full::All => Failure::Overloaded,
+            Full::Share => Failure::ShareTaken,
+        })?;
         let gate = Arc::new(Gate::default());
         let (answer, receiver) = oneshot::channel();
         let ticket = Ticket {
@@ -105,7 +107,7 @@ impl Admission {
                 gate: Arc::clone(&gate),
                 answer,
                 share: Share {
-                    _permits: Arc::new([command, bytes]),
+                    _portion: Arc::new(portion),
                 },
             },
         };
@@ -121,7 +123,7 @@ impl Admission {
 
     /// How many commands are under way.
     pub(super) fn under_way(&self) -> usize {
-        self.limits.commands - self.commands.available_permits()
+        self.stock.held().count
     }
 }
 
@@ -222,16 +224,20 @@ mod tests {
     use super::*;
     use crate::domain::Applied;
 
-    const LIMITS: QueueLimits = QueueLimits {
-        commands: 2,
+    const ALL: Amount = Amount {
+        count: 2,
         bytes: 10,
+    };
+    const LIMITS: QueueLimits = QueueLimits {
+        all: ALL,
+        share: ALL,
         wait: Duration::from_millis(20),
         total: Duration::from_millis(60),
     };
 
     fn reserve() -> (Ticket, Pending) {
         let (admission, _) = Admission::new(LIMITS);
-        admission.reserve(1).unwrap()
+        admission.reserve(None, 1).unwrap()
     }
 
     #[tokio::test]
@@ -277,12 +283,18 @@ mod tests {
     #[test]
     fn commands_and_bytes_under_way_are_bounded() {
         let (admission, _) = Admission::new(LIMITS);
-        let first = admission.reserve(8).unwrap();
-        assert!(matches!(admission.reserve(3), Err(Failure::Overloaded)));
-        let second = admission.reserve(2).unwrap();
-        assert!(matches!(admission.reserve(0), Err(Failure::Overloaded)));
+        let first = admission.reserve(None, 8).unwrap();
+        assert!(matches!(
+            admission.reserve(None, 3),
+            Err(Failure::Overloaded)
+        ));
+        let second = admission.reserve(None, 2).unwrap();
+        assert!(matches!(
+            admission.reserve(None, 0),
+            Err(Failure::Overloaded)
+        ));
         assert_eq!(admission.under_way(), 2);
         drop((first, second));
-        assert!(admission.reserve(10).is_ok());
+        assert!(admission.reserve(None, 10).is_ok());
     }
 }

@@ -30,7 +30,7 @@ use super::{
     tail::LogTail,
     worker::Worker,
 };
-use crate::domain::{Failure, KeyId, Log};
+use crate::domain::{Caller, Failure, KeyId, Log};
 
 /// How much the committer takes, and how long it waits.
 #[derive(Debug, Clone, Copy)]
@@ -172,12 +172,18 @@ impl Committer {
         Ok((Self { admission, shared }, end))
     }
 
-    /// Reserves a share of the queue for a command of `bytes`. Its caller's deadlines begin now.
+    /// Reserves a share of the queue for a command of `bytes`. Its caller's deadlines begin now. The command line
+    /// is no caller: it has the queue to itself.
     ///
     /// # Errors
-    /// [`Failure::Overloaded`] at once when too many commands or bytes are under way.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<(Ticket, Pending), Failure> {
-        self.admission.reserve(bytes)
+    /// At once: [`Failure::Overloaded`] when too many commands or bytes are under way, [`Failure::ShareTaken`] when
+    /// too many of them are this caller's.
+    pub(crate) fn reserve(
+        &self,
+        caller: Option<&Caller>,
+        bytes: usize,
+    ) -> Result<(Ticket, Pending), Failure> {
+        self.admission.reserve(caller, bytes)
     }
 
     /// Runs a step of the relay's cursor: it has a slot of its own, is taken first and is never refused.

@@ -85,6 +85,17 @@ pub(crate) enum Selection {
     Ids(Vec<SecretId>),
 }
 
+impl Selection {
+    /// How many secrets it names.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Names(names) => names.len(),
+            Self::Ids(ids) => ids.len(),
+        }
+    }
+}
+
 /// A secret with its sealed value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SealedSecret {

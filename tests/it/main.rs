@@ -17,6 +17,7 @@ mod cli;
 mod contract;
 mod delivery;
 mod events;
+mod fairness;
 mod faults;
 mod import;
 mod metrics;

@@ -215,9 +215,12 @@ impl Importer {
         let id = ChangeSetId::new(Uuid::now_v7());
         let set = ChangeSet { id, changes };
         // There is no other work under way.
-        let (ticket, pending) = self.committer.reserve(set.bytes()).map_err(|_overloaded| {
-            CommandError::from("the file is larger than commit.queue_bytes")
-        })?;
+        let (ticket, pending) =
+            self.committer
+                .reserve(None, set.bytes())
+                .map_err(|_overloaded| {
+                    CommandError::from("the file is larger than commit.queue_bytes")
+                })?;
         ticket.commit(Work::Set(set));
         match pending.outcome().await {
             Ok(Outcome::Set(_)) => Ok(plan),

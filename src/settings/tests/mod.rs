@@ -72,7 +72,7 @@ fn the_defaults_are_those_of_the_documentation() {
         "limits: LimitSettings { secrets_per_owner: 100, versions: 10, body_bytes: 524288, ",
         "rate_per_second: 200, burst: 400, failed_per_minute: 30, connections: 10000, ",
         "body_time: 10s, reserved_names: [",
-        "max_batch: 256, queue: 4096, queue_bytes: 67108864, timeout: 2s, watchdog: 4s }",
+        "max_batch: 256, queue: 4096, queue_bytes: 67108864, queue_share_percent: 25, timeout: 2s, ",
         "http: HttpSettings { timeout: 8s, require_tls: false, min_client_versions: [], ",
         "activity: ActivitySettings { record: Commit, retain: Some(7776000s) }, ",
         "events: EventSettings { retain: None }, metrics: MetricsSettings { port: None }, ",

@@ -1,0 +1,4 @@
+//! One tenant, or a stranger, can't stop the others.
+
+mod entries;
+mod queue;
