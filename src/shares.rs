@@ -20,6 +20,12 @@ pub(crate) struct Amount {
 }
 
 impl Amount {
+    /// No bound.
+    pub(crate) const ALL: Self = Self {
+        count: usize::MAX,
+        bytes: usize::MAX,
+    };
+
     /// This percentage of it, rounded down.
     #[must_use]
     pub(crate) fn percent(self, percent: usize) -> Self {
@@ -162,6 +168,21 @@ pub(crate) struct Portion {
     amount: Amount,
 }
 
+impl Portion {
+    /// Takes more bytes for it.
+    ///
+    /// # Errors
+    /// [`Full`]; it stays as it was then.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        let more = Amount { count: 0, bytes };
+        let mut held = self.stock.held();
+        held.add(&self.stock, self.caller.as_ref(), (self.amount, more))?;
+        drop(held);
+        self.amount.bytes += bytes;
+        Ok(())
+    }
+}
+
 impl Drop for Portion {
     fn drop(&mut self) {
         let mut held = self.stock.held();
@@ -220,6 +241,31 @@ mod tests {
         let larger = stock.take(Some(&alice), amount(1, 401));
         assert_eq!(larger.unwrap_err(), Full::All);
         assert_eq!(stock.held(), Amount::default());
+    }
+
+    #[test]
+    fn a_portion_grows_within_the_share_and_alone_beyond_it() {
+        let stock = stock();
+        let alice = caller("alice");
+        let mut one = stock.take(Some(&alice), Amount::default()).unwrap();
+        one.grow(60).unwrap();
+        one.grow(240).unwrap();
+        let two = stock.take(Some(&alice), Amount::default());
+        assert_eq!(two.unwrap_err(), Full::Share);
+        let mut of_bob = stock.take(Some(&caller("bob")), Amount::default()).unwrap();
+        assert_eq!(of_bob.grow(101), Err(Full::All));
+        of_bob.grow(100).unwrap();
+        assert_eq!(one.grow(1), Err(Full::All));
+        drop(one);
+        let mut one = stock.take(Some(&alice), Amount::default()).unwrap();
+        let mut two = stock.take(Some(&alice), Amount::default()).unwrap();
+        two.grow(100).unwrap();
+        assert_eq!(one.grow(1), Err(Full::Share));
+        drop(two);
+        one.grow(200).unwrap();
+        assert_eq!(stock.held(), amount(0, 300));
+        drop((one, of_bob));
+        assert!(stock.0.held().by.is_empty());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::error::{ApiError, MalformedRequest};
+use crate::shares::{Full, Portion};
 
 /// A body on its way in.
 pub(super) struct Incoming {
@@ -50,29 +51,31 @@ impl Incoming {
         self.begun && !self.finished
     }
 
-    /// Reads the whole body.
+    /// Reads the whole body. What it takes of memory is counted in the portion.
     ///
     /// # Errors
     /// [`ApiError::PayloadTooLarge`] as soon as it is known to have more than `most` bytes,
-    /// [`MalformedRequest::Incomplete`] when it breaks off or is not complete `within` that time.
+    /// [`MalformedRequest::Incomplete`] when it breaks off or is not complete `within` that time,
+    /// [`ApiError::RateLimited`] or [`ApiError::Overloaded`] when the portion can't grow.
     pub(super) async fn read(
         &mut self,
         most: usize,
         within: Duration,
-    ) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+        portion: Portion,
+    ) -> Result<Body, ApiError> {
         let too_large = |length: u64| usize::try_from(length).map_or(true, |length| length > most);
         if self.declared.is_some_and(too_large) {
             return Err(ApiError::PayloadTooLarge);
         }
         let deadline = Instant::now() + within;
-        let mut body = Zeroizing::new(Vec::new());
+        let mut body = Body::new(portion);
         self.begun = true;
         while !self.finished {
             match timeout_at(deadline, self.payload.next()).await {
-                Ok(Some(Ok(chunk))) if chunk.len() > most - body.len() => {
+                Ok(Some(Ok(chunk))) if chunk.len() > most - body.bytes.len() => {
                     return Err(ApiError::PayloadTooLarge);
                 }
-                Ok(Some(Ok(chunk))) => append(&mut body, &chunk),
+                Ok(Some(Ok(chunk))) => body.append(&chunk)?,
                 Ok(None) => self.finished = true,
                 Ok(Some(Err(_))) | Err(_) => return Err(MalformedRequest::Incomplete.into()),
             }
@@ -98,15 +101,38 @@ impl Incoming {
     }
 }
 
-/// Appends without leaving a copy behind: a `Vec` that grows by itself frees its old bytes unwiped.
-fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
-    let needed = body.len() + chunk.len();
-    if needed > body.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
-        larger.extend_from_slice(body);
-        *body = larger;
+/// The bytes of a body, which are wiped on drop, and their portion of all that are held.
+pub(super) struct Body {
+    bytes: Zeroizing<Vec<u8>>,
+    portion: Portion,
+}
+
+impl Body {
+    fn new(portion: Portion) -> Self {
+        Self {
+            bytes: Zeroizing::default(),
+            portion,
+        }
     }
-    body.extend_from_slice(chunk);
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Appends without leaving a copy behind: a `Vec` that grows by itself frees its old bytes unwiped.
+    fn append(&mut self, chunk: &[u8]) -> Result<(), Full> {
+        let needed = self.bytes.len() + chunk.len();
+        if needed > self.bytes.capacity() {
+            let room = needed.next_power_of_two();
+            self.portion.grow(room - self.bytes.capacity())?;
+            let mut larger = Zeroizing::new(Vec::with_capacity(room));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
 }
 
 /// An answer's body together with the request's unread one.
@@ -137,16 +163,20 @@ impl MessageBody for Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shares::{Amount, Stock};
 
     #[test]
     fn a_growing_body_is_whole() {
-        let mut body = Zeroizing::new(Vec::new());
+        let stock = Stock::new(Amount::ALL, Amount::ALL);
+        let portion = stock.take(None, Amount::default()).unwrap();
+        let mut body = Body::new(portion);
         let mut expected = Vec::new();
         for n in 0..200_u8 {
             let chunk = vec![n; usize::from(n)];
-            append(&mut body, &chunk);
+            body.append(&chunk).unwrap();
             expected.extend_from_slice(&chunk);
         }
-        assert_eq!(*body, expected);
+        assert_eq!(body.bytes(), expected);
+        assert_eq!(stock.held().bytes, body.bytes.capacity());
     }
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     auth::AuthError,
     domain::{Failure, Refusal},
+    shares::Full,
     store::{CursorError, Gone, StoreError},
 };
 use actix_web::{
@@ -90,6 +91,8 @@ pub(super) enum MalformedRequest {
     ContentEncoding,
     /// Not UTF-8, not JSON, or not an object.
     Body,
+    /// More members than a body may have.
+    Members,
     /// A key twice in the body's top-level object.
     RepeatedKey,
     /// The body did not come in full, or not in time.
@@ -104,6 +107,7 @@ impl MalformedRequest {
             Self::ContentType => "The Content-Type must be application/json in UTF-8",
             Self::ContentEncoding => "A Content-Encoding is not accepted",
             Self::Body => "The body is not a JSON object",
+            Self::Members => "The body holds too many members",
             Self::RepeatedKey => "The body holds a key more than once",
             Self::Incomplete => "The body did not arrive in full within the time limit",
             Self::IfMatch => "The If-Match header is malformed",
@@ -319,6 +323,15 @@ impl From<serde_json::Error> for ApiError {
 impl From<MalformedRequest> for ApiError {
     fn from(why: MalformedRequest) -> Self {
         Self::InvalidRequest(why)
+    }
+}
+
+impl From<Full> for ApiError {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::All => Self::Overloaded,
+            Full::Share => Self::RateLimited { wait_seconds: 1 },
+        }
     }
 }
 

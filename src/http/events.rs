@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain::{ActsFor, Cursor, EventKind, Grantee, Log, Owner},
+    shares::Amount,
     store::{Check, Filter, StoreError},
 };
 
@@ -30,14 +31,16 @@ pub(super) async fn list(call: Call<'_, ()>) -> HandlerResult {
     let log = log(&mut query);
     let (after, limit) = (query.cursor("after"), query.limit());
     let kinds = query.all("type", |text| {
-        let known = EventKind::ALL.iter().any(|kind| kind.as_str() == text);
-        known.then(|| text.to_owned()).ok_or(ItemKind::Enum)
+        let known = EventKind::ALL.iter().map(|kind| kind.as_str());
+        let mut known = known.filter(|kind| *kind == text);
+        known.next().ok_or(ItemKind::Enum)
     });
     let resumed = last_event_id(call.request.headers());
     query.finish()?;
     let filter = Filter {
         owners: owners(&call),
-        kinds,
+        // A type that is named again adds nothing.
+        kinds: kinds.into_iter().collect(),
     };
     if wants_stream(call.request.headers()) {
         return follow(&call, log, filter, resumed?.or(after)).await;
@@ -163,7 +166,9 @@ async fn follow(
     if call.request.method() == Method::HEAD {
         return Ok(answer.finish());
     }
+    let one = Amount { count: 1, bytes: 0 };
     let follower = Follower {
+        _place: call.edge.streams.take(Some(&call.caller), one)?,
         state: call.state.clone(),
         credential: call.credential.clone(),
         log,

@@ -1,9 +1,12 @@
 //! The body's object: its top level parsed strictly, its values wiped on drop.
 //!
-//! A repeated key is refused, known or not, and all faults are found together. serde_json's messages quote
-//! their input: none of them leaves this file.
+//! A repeated key is refused, known or not, and all faults are found together. What nobody asks for is read as
+//! strictly as the rest, but not kept: neither value nor key. serde_json's messages quote their input: none of
+//! them leaves this file.
 
 use std::{
+    borrow::Cow,
+    cell::Cell,
     collections::{HashMap, HashSet},
     fmt,
 };
@@ -33,9 +36,12 @@ pub(super) enum Field {
 /// So many entries of a list are kept: one more than any call takes.
 const KEPT: usize = 101;
 
-/// The top-level object of a body.
+/// So many members of objects and entries of lists a body may have in all.
+const MEMBERS: usize = 10_000;
+
+/// The known fields of a body's top-level object.
 #[derive(Default)]
-pub(super) struct Fields(HashMap<String, Field>);
+pub(super) struct Fields(HashMap<&'static str, Field>);
 
 impl Fields {
     /// Takes a string that must be there, and reads it.
@@ -168,36 +174,39 @@ impl From<Faults> for ApiError {
     }
 }
 
-/// Reads a body that must be one JSON object.
+/// Reads a body that must be one JSON object, and keeps the fields that are known by these names, in it and in the
+/// objects of its lists.
 ///
 /// # Errors
-/// [`MalformedRequest::RepeatedKey`] for a key twice in the top-level object, whatever its spelling and whether
+/// [`MalformedRequest::Members`] for more than [`MEMBERS`]. [`MalformedRequest::RepeatedKey`] for a key twice in the top-level object, whatever its spelling and whether
 /// it is known or not. [`MalformedRequest::Body`] for all that is not one JSON object in UTF-8: a byte order
 /// mark, trailing bytes, a lone surrogate, more than 127 levels of nesting, a number beyond `f64`.
-pub(super) fn parse_object(bytes: &[u8]) -> Result<Fields, MalformedRequest> {
+pub(super) fn parse_object(
+    bytes: &[u8],
+    known: &[&'static str],
+) -> Result<Fields, MalformedRequest> {
     let text = std::str::from_utf8(bytes).or(Err(MalformedRequest::Body))?;
     let mut parser = serde_json::Deserializer::from_str(text);
-    let top = Depth::Top.deserialize(&mut parser);
-    let top = top.or(Err(MalformedRequest::Body))?;
+    // One is never taken.
+    let room = Cell::new(MEMBERS + 1);
+    let reading = Reading {
+        depth: Depth::Top,
+        known,
+        room: &room,
+    };
+    let top = reading.deserialize(&mut parser).map_err(|_quoting| {
+        if room.get() == 0 {
+            MalformedRequest::Members
+        } else {
+            MalformedRequest::Body
+        }
+    })?;
     parser.end().or(Err(MalformedRequest::Body))?;
     match top {
         Field::Object(Some(fields)) => Ok(fields),
         Field::Object(None) => Err(MalformedRequest::RepeatedKey),
         Field::Null | Field::Text(_) | Field::List(_) | Field::Other => Err(MalformedRequest::Body),
     }
-}
-
-/// Reads an object whose values stand at that depth; nothing when it holds a key more than once.
-fn fields<'de, A: MapAccess<'de>>(mut map: A, depth: Depth) -> Result<Option<Fields>, A::Error> {
-    let mut fields = HashMap::new();
-    let mut seen = HashSet::new();
-    let mut repeats = false;
-    while let Some(key) = map.next_key::<String>()? {
-        let field = map.next_value_seed(depth)?;
-        repeats |= !seen.insert(key.clone());
-        fields.insert(key, field);
-    }
-    Ok((!repeats).then_some(Fields(fields)))
 }
 
 /// How deep a value stands: what of it is kept. Of all else it is enough to know that it was there.
@@ -215,7 +224,105 @@ enum Depth {
     Dropped,
 }
 
-impl<'de> DeserializeSeed<'de> for Depth {
+/// A value that is being read.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    depth: Depth,
+    known: &'a [&'static str],
+    /// How many more members the body may have.
+    room: &'a Cell<usize>,
+}
+
+impl Reading<'_> {
+    fn at(self, depth: Depth) -> Self {
+        Self { depth, ..self }
+    }
+
+    /// Counts a member.
+    fn count<E: de::Error>(self) -> Result<(), E> {
+        let left = self.room.get().checked_sub(1);
+        self.room.set(left.unwrap_or(0));
+        left.filter(|left| *left > 0)
+            .map(|_| ())
+            .ok_or_else(|| E::custom("too many members"))
+    }
+
+    /// The next key of an object. Without escapes it is a part of the body, and no copy.
+    fn key<'de, A: MapAccess<'de>>(self, map: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
+        let key = map.next_key_seed(Key)?;
+        if key.is_some() {
+            self.count()?;
+        }
+        Ok(key)
+    }
+
+    /// Reads an object whose known values stand at that depth; nothing when it holds a key more than once.
+    fn fields<'de, A: MapAccess<'de>>(
+        self,
+        mut map: A,
+        depth: Depth,
+    ) -> Result<Option<Fields>, A::Error> {
+        let mut fields = HashMap::new();
+        let mut seen = HashSet::new();
+        let mut repeats = false;
+        while let Some(key) = self.key(&mut map)? {
+            if let Some(name) = self.known.iter().find(|name| **name == key) {
+                fields.insert(*name, map.next_value_seed(self.at(depth))?);
+            } else {
+                map.next_value_seed(self.at(Depth::Dropped))?;
+            }
+            repeats |= !seen.insert(key);
+        }
+        Ok((!repeats).then_some(Fields(fields)))
+    }
+
+    /// Reads entries of a list, at most so many.
+    fn entries<'de, A: SeqAccess<'de>>(
+        self,
+        seq: &mut A,
+        most: usize,
+        mut take: impl FnMut(Field),
+    ) -> Result<(), A::Error> {
+        let mut taken = 0;
+        while taken < most
+            && let Some(entry) = seq.next_element_seed(self)?
+        {
+            self.count()?;
+            take(entry);
+            taken += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the key of a member.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reading<'_> {
     type Value = Field;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
@@ -225,7 +332,7 @@ impl<'de> DeserializeSeed<'de> for Depth {
 
 /// It reads any value. Unlike serde's `IgnoredAny`, for which serde_json neither counts the nesting nor
 /// checks surrogates, it is as strict with what it drops as with what it keeps.
-impl<'de> Visitor<'de> for Depth {
+impl<'de> Visitor<'de> for Reading<'_> {
     type Value = Field;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,7 +344,7 @@ impl<'de> Visitor<'de> for Depth {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Field, E> {
-        Ok(match self {
+        Ok(match self.depth {
             Depth::Top | Depth::Dropped => Field::Other,
             Depth::Field | Depth::ListEntry | Depth::EntryField => {
                 Field::Text(Zeroizing::new(text.to_owned()))
@@ -262,27 +369,26 @@ impl<'de> Visitor<'de> for Depth {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
-        if self == Depth::Field {
-            let mut kept = Vec::new();
-            while kept.len() < KEPT
-                && let Some(entry) = seq.next_element_seed(Depth::ListEntry)?
-            {
-                kept.push(entry);
-            }
-            while seq.next_element_seed(Depth::Dropped)?.is_some() {}
-            return Ok(Field::List(kept));
+        let mut kept = Vec::new();
+        if self.depth == Depth::Field {
+            let entries = self.at(Depth::ListEntry);
+            entries.entries(&mut seq, KEPT, |entry| kept.push(entry))?;
         }
-        while seq.next_element_seed(Depth::Dropped)?.is_some() {}
-        Ok(Field::Other)
+        self.at(Depth::Dropped)
+            .entries(&mut seq, usize::MAX, drop)?;
+        Ok(match self.depth {
+            Depth::Field => Field::List(kept),
+            Depth::Top | Depth::ListEntry | Depth::EntryField | Depth::Dropped => Field::Other,
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
-        match self {
-            Depth::Top => fields(map, Depth::Field).map(Field::Object),
-            Depth::ListEntry => fields(map, Depth::EntryField).map(Field::Object),
+        match self.depth {
+            Depth::Top => self.fields(map, Depth::Field).map(Field::Object),
+            Depth::ListEntry => self.fields(map, Depth::EntryField).map(Field::Object),
             Depth::Field | Depth::EntryField | Depth::Dropped => {
-                while map.next_key::<String>()?.is_some() {
-                    map.next_value_seed(Depth::Dropped)?;
+                while self.key(&mut map)?.is_some() {
+                    map.next_value_seed(self.at(Depth::Dropped))?;
                 }
                 Ok(Field::Other)
             }

@@ -35,7 +35,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
 /// `POST /api/v1/user/secrets/preset`
 pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
-    let fields = call.object().await?;
+    let fields = call.object(&["provider", "value"]).await?;
     let presets = &call.state.settings.presets;
     let ((provider, name), value) = new_secret(fields, presets)?;
     secrets::create_as(&call, name, Some(provider), value).await

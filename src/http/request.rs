@@ -13,9 +13,8 @@ use super::{
     envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Fields, parse_object},
-    limit::Buckets,
     media,
-    serve::RequestState,
+    serve::{Edge, RequestState},
     single_line,
 };
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
         RequestContext, Scope, SecretId, TraceParent,
     },
     faults,
+    shares::Amount,
     store::Pending,
 };
 
@@ -42,8 +42,8 @@ pub(super) type Answering<'a> = LocalBoxFuture<'a, HandlerResult>;
 pub(super) struct Call<'a, W = Owner> {
     /// The rooms below.
     pub(super) state: &'a AppState,
-    /// The callers' buckets.
-    pub(super) buckets: &'a Buckets<Caller>,
+    /// What the callers share.
+    pub(super) edge: &'a Edge,
     /// Whom the call counts for.
     pub(super) caller: Caller,
     /// The head.
@@ -90,23 +90,32 @@ impl<W> Call<'_, W> {
         Ok(conditional::if_match(self.request.headers())?)
     }
 
-    /// The body's object. The bytes that it was read from are wiped.
+    /// The known fields of the body's object. The bytes that it was read from are wiped.
     ///
     /// # Errors
-    /// [`ApiError::PayloadTooLarge`] or [`ApiError::InvalidRequest`].
-    pub(super) async fn object(&mut self) -> Result<Fields, ApiError> {
-        self.object_within(self.state.settings.limits.body_bytes)
+    /// [`ApiError::PayloadTooLarge`] or [`ApiError::InvalidRequest`]; [`ApiError::RateLimited`] or
+    /// [`ApiError::Overloaded`] when too many bytes of bodies are held.
+    pub(super) async fn object(&mut self, known: &[&'static str]) -> Result<Fields, ApiError> {
+        self.object_within(self.state.settings.limits.body_bytes, known)
             .await
     }
 
-    /// The object of a body of at most so many bytes.
+    /// The same of a body of at most so many bytes.
     ///
     /// # Errors
     /// As [`Call::object`].
-    pub(super) async fn object_within(&mut self, bytes: usize) -> Result<Fields, ApiError> {
+    pub(super) async fn object_within(
+        &mut self,
+        bytes: usize,
+        known: &[&'static str],
+    ) -> Result<Fields, ApiError> {
         let within = self.state.settings.limits.body_time;
-        let bytes = self.incoming.read(bytes, within).await?;
-        Ok(parse_object(&bytes)?)
+        let portion = self
+            .edge
+            .bodies
+            .take(Some(&self.caller), Amount::default())?;
+        let body = self.incoming.read(bytes, within, portion).await?;
+        Ok(parse_object(body.bytes(), known)?)
     }
 
     /// Takes the rest of what a call of so many entries costs: it has paid for one.
@@ -114,7 +123,7 @@ impl<W> Call<'_, W> {
     /// # Errors
     /// [`ApiError::RateLimited`] when the caller's bucket holds less; nothing was taken then.
     pub(super) fn charge(&self, entries: usize) -> Result<(), ApiError> {
-        let Some((level, verdict)) = self.buckets.take_rest(&self.caller, entries) else {
+        let Some((level, verdict)) = self.edge.callers.take_rest(&self.caller, entries) else {
             return Ok(());
         };
         self.progress.level.set(Some(level));
@@ -165,7 +174,7 @@ impl<'a> Call<'a, ()> {
         Ok(Call {
             owner: owner.ok_or(ApiError::Forbidden)?,
             state: self.state,
-            buckets: self.buckets,
+            edge: self.edge,
             caller: self.caller,
             request: self.request,
             secret_id: self.secret_id,

@@ -32,7 +32,8 @@ const MOST: usize = 100;
 /// `POST /api/v1/secrets/resolve`
 pub(super) async fn resolve(mut call: Call<'_, ()>) -> HandlerResult {
     call.json_only()?;
-    let request = ResolveRequest::read(call.object().await?)?;
+    let fields = call.object(&["owner", "names", "ids", "min_cursor"]);
+    let request = ResolveRequest::read(fields.await?)?;
     call.charge(request.selection.count())?;
     let owner = acting_for(&call, request.owner)?;
     let state = call.state;

@@ -48,7 +48,7 @@ pub(super) async fn get(call: Call<'_>) -> HandlerResult {
 /// `POST /api/v1/user/secrets`
 pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
-    let fields = call.object().await?;
+    let fields = call.object(&["name", "value", "provider"]).await?;
     let reserved = &call.state.settings.limits.reserved_names;
     let (name, provider, value) = new_secret(fields, reserved)?;
     create_as(&call, name, provider, value).await
@@ -80,7 +80,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     call.json_only()?;
     let if_match = call.if_match()?;
-    let value = new_value(call.object().await?)?;
+    let value = new_value(call.object(&["value"]).await?)?;
     let mask = Mask::of(&value);
     let change = RequestedChange::Update {
         value,

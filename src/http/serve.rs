@@ -32,12 +32,16 @@ use super::{
 };
 use crate::{
     domain::{Caller, ErrorChain, RequestId},
+    shares::{Amount, Stock},
     store::Reader,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// How much of the bytes of bodies is one caller's at most.
+const BODIES_SHARE_PERCENT: usize = 25;
 
 /// What all requests of a thread share.
 #[derive(Clone)]
@@ -46,6 +50,10 @@ pub(super) struct Edge {
     pub(super) state: AppState,
     /// The callers' buckets: all tokens of an owner share one.
     pub(super) callers: Arc<Buckets<Caller>>,
+    /// The bytes of the bodies that are held.
+    pub(super) bodies: Stock,
+    /// The open streams of events.
+    pub(super) streams: Stock,
     /// The addresses' buckets.
     pub(super) failed: Arc<FailedCredentials>,
     /// The last look at the database.
@@ -57,8 +65,18 @@ impl Edge {
     pub(super) fn new(state: AppState) -> Self {
         let limits = &state.settings.limits;
         let interval = Duration::from_secs(1) / limits.rate_per_second.get();
+        let bodies = Amount {
+            bytes: limits.bodies_bytes,
+            ..Amount::ALL
+        };
+        let streams = Amount {
+            count: limits.streams_per_caller,
+            ..Amount::ALL
+        };
         Self {
             callers: Arc::new(Buckets::new("caller", interval, limits.burst)),
+            bodies: Stock::new(bodies, bodies.percent(BODIES_SHARE_PERCENT)),
+            streams: Stock::new(Amount::ALL, streams),
             failed: Arc::new(FailedCredentials::new(limits.failed_per_minute)),
             look: Arc::default(),
             state,
@@ -194,7 +212,7 @@ async fn authenticated(
     within_limit.map_err(|wait_seconds| ApiError::RateLimited { wait_seconds })?;
     let call = Call {
         state: &edge.state,
-        buckets: &edge.callers,
+        edge,
         caller,
         request,
         secret_id,

@@ -25,7 +25,8 @@ const BODY_BYTES: usize = 4 << 20;
 /// `POST /api/v1/user/secrets/batch`
 pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
-    let updates = new_values(call.object_within(BODY_BYTES).await?)?;
+    let fields = call.object_within(BODY_BYTES, &["updates", "id", "value"]);
+    let updates = new_values(fields.await?)?;
     call.charge(updates.len())?;
     let id = ChangeSetId::new(Uuid::now_v7());
     let masks: Vec<Mask> = updates.iter().map(|(_, value)| Mask::of(value)).collect();

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::AppState;
 use crate::{
     domain::{Cursor, ErrorChain, Log},
+    shares::Portion,
     store::{CursorError, Filter, LoggedEvent},
 };
 
@@ -28,6 +29,8 @@ const PIECE: usize = 32;
 
 /// Who follows which log from where.
 pub(super) struct Follower {
+    /// Its place among the caller's streams.
+    pub(super) _place: Portion,
     /// The rooms below.
     pub(super) state: AppState,
     /// What the caller has shown.

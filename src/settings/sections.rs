@@ -133,6 +133,8 @@ sections! {
         versions: u32 = "limits.versions" number(1..=MOST_VERSIONS);
         /// The largest request body, in bytes.
         body_bytes: usize = "limits.body_bytes" number(BODY_BYTES);
+        /// The bytes of all request bodies that are held.
+        bodies_bytes: usize = "limits.bodies_bytes" number(QUEUE_BYTES);
         /// The refill of a caller's token bucket.
         rate_per_second: NonZeroU32 = "limits.rate_per_second" positive(MILLION);
         /// The size of a caller's token bucket.
@@ -141,6 +143,8 @@ sections! {
         failed_per_minute: NonZeroU32 = "limits.failed_per_minute" positive(MILLION);
         /// Open connections.
         connections: usize = "limits.connections" number(MILLION);
+        /// Open streams of events of one caller.
+        streams_per_caller: usize = "limits.streams_per_caller" number(MILLION);
         /// How long a body may take to arrive.
         body_time: Duration = "limits.body_seconds" seconds(1..=600);
         /// Names that no secret may have.

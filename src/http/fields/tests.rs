@@ -5,12 +5,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{Provider, SecretName};
 
+const KNOWN: &[&str] = &["name", "value", "provider", "updates"];
+
 fn malformed(body: impl AsRef<[u8]>) -> Option<MalformedRequest> {
-    parse_object(body.as_ref()).err()
+    parse_object(body.as_ref(), KNOWN).err()
 }
 
 fn text(body: &str, name: &str) -> Option<String> {
-    match parse_object(body.as_bytes()).unwrap().0.remove(name) {
+    match parse_object(body.as_bytes(), KNOWN).unwrap().0.remove(name) {
         Some(Field::Text(text)) => Some(text.to_string()),
         _ => None,
     }
@@ -71,6 +73,42 @@ fn nesting_has_a_limit_also_in_what_is_ignored() {
 }
 
 #[test]
+fn what_nobody_asks_for_is_read_but_not_kept() {
+    let body = r#"{"value":"a","other":"b","n\u0061me":"c","updates":[{"value":"d","other":"e"}]}"#;
+    let mut fields = parse_object(body.as_bytes(), KNOWN).unwrap();
+    let mut names: Vec<_> = fields.0.keys().copied().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["name", "updates", "value"]);
+    let Some(Field::List(mut entries)) = fields.0.remove("updates") else {
+        panic!("no list");
+    };
+    let Some(Field::Object(Some(entry))) = entries.pop() else {
+        panic!("no entry");
+    };
+    assert_eq!(entry.0.into_keys().collect::<Vec<_>>(), ["value"]);
+}
+
+#[test]
+fn members_have_a_limit_also_in_what_is_ignored() {
+    let list = |count: usize| format!("{{\"a\":[{}]}}", vec!["1"; count].join(","));
+    assert_eq!(malformed(list(9_999)), None);
+    assert_eq!(malformed(list(10_000)), Some(MalformedRequest::Members));
+    let object = |count: usize| {
+        let members: Vec<_> = (0..count).map(|n| format!("\"k{n}\":1")).collect();
+        members.join(",")
+    };
+    assert_eq!(malformed(format!("{{{}}}", object(10_000))), None);
+    for bad in [
+        format!("{{{}}}", object(10_001)),
+        format!("{{\"a\":{{{}}}}}", object(10_000)),
+        format!("{{\"updates\":[{{{}}}]}}", object(9_999)),
+        format!("{{\"updates\":[{}1]}}", "[[1]],".repeat(4_000)),
+    ] {
+        assert_eq!(malformed(bad), Some(MalformedRequest::Members));
+    }
+}
+
+#[test]
 fn a_repeated_key_is_refused_in_every_spelling_and_known_or_not() {
     for bad in [
         r#"{"value":"a","value":"a"}"#,
@@ -88,7 +126,7 @@ fn a_repeated_key_is_refused_in_every_spelling_and_known_or_not() {
 
 #[test]
 fn all_faults_of_a_body_are_reported_together() {
-    let mut fields = parse_object(br#"{"name":7,"provider":"No","other":[]}"#).unwrap();
+    let mut fields = parse_object(br#"{"name":7,"provider":"No","other":[]}"#, KNOWN).unwrap();
     let mut faults = Faults::default();
     let read = |text: Zeroizing<String>| SecretName::parse(&text);
     assert_eq!(fields.required("name", &mut faults, read), None);
@@ -109,7 +147,7 @@ fn all_faults_of_a_body_are_reported_together() {
 
 #[test]
 fn null_is_absent_only_where_a_field_is_optional() {
-    let mut fields = parse_object(br#"{"name":null,"provider":null}"#).unwrap();
+    let mut fields = parse_object(br#"{"name":null,"provider":null}"#, KNOWN).unwrap();
     let mut faults = Faults::default();
     let read = |text: Zeroizing<String>| Provider::parse(&text);
     assert_eq!(fields.optional("provider", &mut faults, read), Some(None));
@@ -121,7 +159,7 @@ fn null_is_absent_only_where_a_field_is_optional() {
 proptest! {
     #[test]
     fn any_bytes_end_in_an_answer(bytes: Vec<u8>) {
-        let _ = parse_object(&bytes);
+        let _ = parse_object(&bytes, KNOWN);
     }
 
     #[test]

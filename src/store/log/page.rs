@@ -1,6 +1,6 @@
 //! Reading a log by position, and on from a cursor.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -74,7 +74,7 @@ pub(crate) struct Filter {
     /// Only events of these owners; none means the whole log.
     pub owners: Option<Vec<String>>,
     /// Only these types; empty means all.
-    pub kinds: Vec<String>,
+    pub kinds: BTreeSet<&'static str>,
 }
 
 impl Filter {
@@ -85,7 +85,7 @@ impl Filter {
             let owner = event.owner.as_ref();
             owner.is_some_and(|owner| owners.contains(owner))
         });
-        owner && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+        owner && (self.kinds.is_empty() || self.kinds.contains(event.kind.as_str()))
     }
 }
 
@@ -116,7 +116,7 @@ async fn rows(
         query = query.filter(events::Column::Owner.is_in(owners));
     }
     if !filter.kinds.is_empty() {
-        query = query.filter(events::Column::Type.is_in(&filter.kinds));
+        query = query.filter(events::Column::Type.is_in(filter.kinds.iter().copied()));
     }
     let rows = query
         .order_by_asc(events::Column::Position)

@@ -1,4 +1,6 @@
 //! One tenant, or a stranger, can't stop the others.
 
+mod bodies;
 mod entries;
 mod queue;
+mod streams;

@@ -15,6 +15,7 @@
 //! | `metrics` | what the service says of itself |
 //! | `retention` | events that grow old and go |
 //! | `dice` | randomness that can be had again |
+//! | `wire` | a connection by hand: half requests, and answers that nobody takes |
 //! | `python` | Python, for what anybody outside proves or runs |
 //! | `canary` | the search for a plaintext where none may be |
 //! | `process`, `folder`, `port`, `reaper`, `background` | what the servers have in common |
@@ -40,3 +41,4 @@ pub(crate) mod rabbitmq;
 pub(crate) mod reaper;
 pub(crate) mod retention;
 pub(crate) mod service;
+pub(crate) mod wire;

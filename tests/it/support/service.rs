@@ -30,6 +30,7 @@ const RAISED: &[(&str, &str)] = &[
     ("LIMITS__BURST", "1000000"),
     ("LIMITS__FAILED_PER_MINUTE", "1000000"),
     ("LIMITS__SECRETS_PER_OWNER", "10000"),
+    ("LIMITS__STREAMS_PER_CALLER", "10000"),
 ];
 
 /// What every replica of one service shares.
