@@ -147,6 +147,7 @@ mod tests {
     fn http() -> HttpSettings {
         HttpSettings {
             timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
             require_tls: true,
             min_client_versions: vec![],
             trusted_proxies: vec![

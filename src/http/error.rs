@@ -292,6 +292,9 @@ pub(super) enum Bug {
     /// The work panicked; the panic's own line in the log says where.
     #[error("the request's work panicked")]
     Panicked,
+    /// A request that came on no connection.
+    #[error("the request has no connection")]
+    NoConnection,
     /// The commit answered with another outcome than the command can have.
     #[error("the outcome is not one of this command's")]
     WrongOutcome,

@@ -9,8 +9,9 @@ use actix_web::{
 };
 
 use super::{
+    connection::Requests,
     envelope::{ItemKind, Location},
-    error::ApiError,
+    error::{ApiError, Bug},
     json, json_bytes,
     query::Query,
     request::{Call, HandlerResult},
@@ -167,7 +168,11 @@ async fn follow(
         return Ok(answer.finish());
     }
     let one = Amount { count: 1, bytes: 0 };
+    let requests = call.request.conn_data::<Requests>();
+    let requests = requests.ok_or(Bug::NoConnection)?.clone();
     let follower = Follower {
+        _under_way: requests.begin(),
+        requests,
         _place: call.edge.streams.take(Some(&call.caller), one)?,
         state: call.state.clone(),
         credential: call.credential.clone(),

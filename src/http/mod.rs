@@ -12,6 +12,7 @@
 mod body;
 mod caller;
 mod conditional;
+mod connection;
 mod cors;
 mod documents;
 mod envelope;
@@ -34,21 +35,24 @@ mod sets;
 mod stream;
 
 use std::{
-    any::Any,
-    net::TcpListener,
+    future::ready,
+    io::ErrorKind,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use actix_http::{Extensions, HttpService, error::DispatchError};
+use actix_server::Server;
+use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{
-    App, HttpResponse, HttpResponseBuilder, HttpServer,
-    dev::Server,
+    App, HttpResponse, HttpResponseBuilder,
+    dev::AppConfig,
     http::header::{self, AsHeaderName, HeaderMap, HeaderValue},
     rt::net::TcpStream,
     web,
 };
 use serde::Serialize;
-use socket2::SockRef;
 use tokio::sync::watch;
 
 use crate::{
@@ -66,6 +70,7 @@ const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection whose request was not read to its end is read on, so that the answer arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
+use connection::{ClientConnection, Places};
 pub(crate) use metrics::metrics_server;
 
 /// What the edge works with.
@@ -136,38 +141,64 @@ pub(crate) fn server(
     drain: Duration,
 ) -> std::io::Result<Server> {
     let workers = readers.len();
-    // actix-web counts connections per worker.
+    // Connections are counted for each worker.
     let connections = state.settings.limits.connections.div_ceil(workers);
+    let address = listener.local_addr()?;
+    let (limits, http) = (&state.settings.limits, &state.settings.http);
+    let places = Places::new(limits.connections_per_address, http);
+    let write_timeout = http.write_timeout;
     let edge = serve::Edge::new(state);
     let readers = Arc::new(Mutex::new(readers));
-    let server = HttpServer::new(move || {
+    let builder = Server::build()
+        .workers(workers)
+        .max_concurrent_connections(connections)
+        .disable_signals()
+        .shutdown_timeout(drain.as_secs().max(1));
+    let draining = builder.graceful_shutdown_signal();
+    // As `HttpServer` does it, but with connections of ours.
+    let serving = move || {
         let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
         // A worker that replaces one that panicked takes the reader that all threads may use.
         let reader = readers.pop().unwrap_or_else(|| edge.state.reader.clone());
-        App::new()
+        let app = App::new()
             .app_data(web::Data::new(edge.with_reader(reader)))
-            .default_service(web::to(serve::entry))
-    })
-    .workers(workers)
-    .max_connections(connections)
-    .keep_alive(IDLE)
-    .client_request_timeout(FIRST_HEAD)
-    .client_disconnect_timeout(LINGER)
-    .tcp_nodelay(true)
-    .on_connect(|connection, _| give_up_on_the_dead(connection))
-    .disable_signals()
-    .shutdown_timeout(drain.as_secs().max(1))
-    .listen(listener)?;
-    Ok(server.run())
+            .default_service(web::to(serve::entry));
+        let draining = draining.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .keep_alive(IDLE)
+            .client_request_timeout(FIRST_HEAD)
+            .client_disconnect_timeout(LINGER)
+            .local_addr(address)
+            .on_connect_ext(|connection: &ClientConnection, data: &mut Extensions| {
+                data.insert(connection.requests());
+            })
+            .h1(map_config(app, |()| AppConfig::default()));
+        let places = places.clone();
+        let accept = move |stream| ready(accept(stream, &places, write_timeout));
+        fn_service(accept).and_then(http)
+    };
+    Ok(builder.listen("http", listener, serving)?.run())
 }
 
-/// Has the kernel end a connection whose peer takes nothing for so long (`TCP_USER_TIMEOUT`): actix-http
-/// has no deadline for writing, and a stream would hang on for ever.
-fn give_up_on_the_dead(connection: &dyn Any) {
-    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
-        // Without it such a connection stays until its peer goes: no reason to refuse it.
-        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(stream::SLOW));
-    }
+/// Takes a connection, if its address may have one more.
+fn accept(
+    stream: TcpStream,
+    places: &Places,
+    write_timeout: Duration,
+) -> Result<(ClientConnection, Option<SocketAddr>), DispatchError> {
+    let peer = stream.peer_addr()?;
+    let Some(place) = places.take(peer.ip()) else {
+        ::metrics::counter!("rekey_connections_refused_total").increment(1);
+        return Err(DispatchError::Io(ErrorKind::ConnectionRefused.into()));
+    };
+    stream.set_nodelay(true)?;
+    // A head takes no longer than the first one may.
+    let connection = ClientConnection::new(stream, place, (IDLE + FIRST_HEAD, write_timeout));
+    Ok((connection, Some(peer)))
 }
 
 /// The text of a header that has one line; nothing when it has none or several, or when it is not ASCII.

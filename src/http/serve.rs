@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::{
     AppState,
     body::Incoming,
+    connection::Requests,
     cors,
     error::{ApiError, Bug, MalformedRequest, Stopping},
     guard,
@@ -112,6 +113,7 @@ pub(super) async fn entry(
     payload: web::Payload,
 ) -> HttpResponse {
     let began = Instant::now();
+    let _under_way = request.conn_data::<Requests>().map(Requests::begin);
     let progress = RequestState {
         request_id: request_id(request.headers()),
         route: Cell::new(""),

@@ -2,7 +2,8 @@
 //!
 //! A stream holds a cursor and nothing else: it is asked for more only while its connection takes more, and
 //! reads it then from the shared ring, or from the database when it lags behind that. So there is no buffer
-//! that a slow reader could fill; one that takes nothing for [`SLOW`] is disconnected, and resumes.
+//! that a slow reader could fill; one that does not take what it was handed in time is disconnected by its
+//! connection, and resumes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +12,10 @@ use futures_util::{Stream, stream::unfold};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
 
-use super::AppState;
+use super::{
+    AppState,
+    connection::{RequestUnderWay, Requests},
+};
 use crate::{
     domain::{Cursor, ErrorChain, Log},
     shares::Portion,
@@ -22,8 +26,6 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often the token is looked at. (What was good is remembered for 3 s: together less than 5 s.)
 const RECHECK: Duration = Duration::from_secs(1);
-/// How long a reader may take nothing while there is something to take.
-pub(super) const SLOW: Duration = Duration::from_secs(20);
 /// How many events are handed over at once, at most.
 const PIECE: usize = 32;
 
@@ -31,6 +33,10 @@ const PIECE: usize = 32;
 pub(super) struct Follower {
     /// Its place among the caller's streams.
     pub(super) _place: Portion,
+    /// Keeps its connection from being idle.
+    pub(super) _under_way: RequestUnderWay,
+    /// The requests of its connection.
+    pub(super) requests: Requests,
     /// The rooms below.
     pub(super) state: AppState,
     /// What the caller has shown.
@@ -72,8 +78,8 @@ impl Drop for Open {
 struct Streaming {
     _open: Open,
     follower: Follower,
-    /// When the last blocks were handed over; none before the first.
-    handed: Option<Instant>,
+    /// Whether any block was handed over.
+    begun: bool,
     beat: Instant,
     check: Instant,
 }
@@ -86,7 +92,7 @@ pub(super) fn events(
     let streaming = Streaming {
         _open: Open::count(),
         follower,
-        handed: None,
+        begun: false,
         beat: now + HEARTBEAT,
         check: now + RECHECK,
     };
@@ -98,18 +104,13 @@ pub(super) fn events(
 
 impl Streaming {
     async fn next(&mut self) -> Option<Vec<u8>> {
-        // Between handing blocks over and being asked for more, the connection took what it was given.
-        if self.handed.is_some_and(|handed| handed.elapsed() >= SLOW) {
-            tracing::info!("a slow reader of events is disconnected");
-            return None;
-        }
-        let blocks = match self.handed {
-            Some(_) => self.more().await?,
-            None => position(self.follower.cursor),
+        let blocks = if self.begun {
+            self.more().await?
+        } else {
+            position(self.follower.cursor)
         };
-        let now = Instant::now();
-        self.handed = Some(now);
-        self.beat = now + HEARTBEAT;
+        self.begun = true;
+        self.beat = Instant::now() + HEARTBEAT;
         Some(blocks)
     }
 
@@ -140,6 +141,7 @@ impl Streaming {
             tokio::select! {
                 changed = head.changed() => changed.ok()?,
                 _ = serving.changed() => {}
+                () = self.follower.requests.client_left() => return None,
                 () = sleep_until(self.check) => {}
                 () = sleep_until(self.beat) => return Some(position(self.follower.cursor)),
             }

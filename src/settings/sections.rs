@@ -145,6 +145,8 @@ sections! {
         connections: usize = "limits.connections" number(MILLION);
         /// Open streams of events of one caller.
         streams_per_caller: usize = "limits.streams_per_caller" number(MILLION);
+        /// Open connections of one address.
+        connections_per_address: usize = "limits.connections_per_address" number(MILLION);
         /// How long a body may take to arrive.
         body_time: Duration = "limits.body_seconds" seconds(1..=600);
         /// Names that no secret may have.
@@ -171,6 +173,8 @@ sections! {
     HttpSettings {
         /// When a request without an answer gets one.
         timeout: Duration = "http.timeout_ms" millis(DEADLINE_MS);
+        /// How long a client may take for an answer that waits for it.
+        write_timeout: Duration = "http.write_timeout_ms" millis(DEADLINE_MS);
         /// Plain HTTP under `/api/` gets 426.
         require_tls: bool = "http.require_tls" switch();
         /// The oldest version of each client that is served; each name once.

@@ -42,6 +42,10 @@ fn describe() {
         "rekey_http_request_duration_seconds",
         "Time from the head of a request to the head of its answer"
     );
+    describe_counter!(
+        "rekey_connections_refused_total",
+        "Connections that were closed because their address had as many as it may have"
+    );
     describe_histogram!(
         "rekey_commit_batch_size",
         "Changes and records in a transaction"

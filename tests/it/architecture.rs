@@ -83,7 +83,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["client"]),
     ("actix", &["actor", "cli/serve.rs"]),
     ("actix_web", &["http", "app.rs"]),
-    ("actix_http", &[]),
+    ("actix_http", &["http"]),
+    ("actix_server", &["http"]),
+    ("actix_service", &["http"]),
 ];
 
 /// The most lines that a file of `src/` may have, its tests included.

@@ -4,7 +4,7 @@ use super::service::Replica;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -14,6 +14,13 @@ pub(crate) struct Wire(TcpStream);
 impl Wire {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// One whose own buffer takes next to nothing.
+    pub(crate) async fn narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self(socket.connect(address).await.unwrap())
     }
 
     /// Sends bytes, as far as the other end takes them.
@@ -39,6 +46,12 @@ impl Wire {
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let rest = tokio::time::timeout(PATIENCE, self.take(100 << 20)).await;
         rest.expect("the connection is closed")
+    }
+
+    /// Whether the other end closes it within that time; what it sends before does not count.
+    pub(crate) async fn is_closed_within(&mut self, limit: Duration) -> bool {
+        let rest = tokio::time::timeout(limit, self.take(100 << 20)).await;
+        rest.is_ok()
     }
 
     /// The status of the answer that ends with the connection; nothing when there is none.
