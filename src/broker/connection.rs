@@ -11,8 +11,9 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use lapin::{
-    AsyncTcpStream, Channel, Connection, ConnectionProperties, Event, ExchangeKind,
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind,
     options::ExchangeDeclareOptions,
+    protocol::{AMQPErrorKind, AMQPSoftError},
     runtime::default_runtime,
     tcp::OwnedTLSConfig,
     types::{FieldTable, ShortString},
@@ -57,9 +58,33 @@ pub(crate) enum BrokerError {
     /// The broker refused a message.
     #[error("the broker refused a message")]
     Refused,
+    /// The exchange is not there, and the account may not declare it: only an operator can help.
+    #[error("the exchange {0} is missing, and the broker's account may not declare it")]
+    Exchange(String),
+    /// The account may not log in, or lacks a permission: only an operator can help.
+    #[error("the broker denies access to its account")]
+    Forbidden(#[source] lapin::Error),
     /// The broker refused, or the connection broke.
     #[error("the broker refused, or the connection broke")]
-    Broken(#[from] lapin::Error),
+    Broken(#[source] lapin::Error),
+}
+
+impl BrokerError {
+    /// Whether it lasts until an operator changes the account or the exchange.
+    #[must_use]
+    pub(crate) fn needs_operator(&self) -> bool {
+        matches!(self, Self::Exchange(_) | Self::Forbidden(_))
+    }
+}
+
+impl From<lapin::Error> for BrokerError {
+    fn from(error: lapin::Error) -> Self {
+        if is_forbidden(&error) {
+            Self::Forbidden(error)
+        } else {
+            Self::Broken(error)
+        }
+    }
 }
 
 /// A connection. Once it is dropped nothing is left of it, whatever state it is in.
@@ -124,11 +149,6 @@ impl BrokerLink {
         })
     }
 
-    /// A new channel.
-    pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
-        Ok(self.connection.create_channel().await?)
-    }
-
     /// Whether the connection is still there, as far as is known.
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected()
@@ -153,6 +173,30 @@ impl BrokerLink {
         } else {
             Err(BrokerError::Gone)
         }
+    }
+
+    /// Why a channel can no longer be used, where the broker has closed it and keeps the connection: lapin tells the
+    /// reason a moment later than the end.
+    pub(super) async fn reason(&mut self, error: BrokerError) -> BrokerError {
+        let is_vague = matches!(error, BrokerError::Gone | BrokerError::Broken(_));
+        if is_vague && self.is_connected() {
+            self.next_error().await.unwrap_or(error)
+        } else {
+            error
+        }
+    }
+
+    /// Waits a short time for what ended a channel or the connection.
+    async fn next_error(&mut self) -> Option<BrokerError> {
+        let told = async {
+            while let Some(event) = self.events.next().await {
+                if let Event::Error(error) = event {
+                    return Some(error.into());
+                }
+            }
+            None
+        };
+        timeout(CLOSE, told).await.ok().flatten()
     }
 
     /// Why the broker blocks the connection, if it did at the last [`BrokerLink::check`]: it reads nothing from it, and
@@ -209,19 +253,59 @@ impl Drop for Socket {
     }
 }
 
-/// Declares a durable exchange.
-pub(super) async fn declare_exchange(
-    channel: &Channel,
-    exchange: ShortString,
+/// A new channel, and on it a durable exchange: declared, or where the account may not declare it, found.
+///
+/// # Errors
+/// [`BrokerError::Exchange`] when it is not there and may not be declared.
+pub(super) async fn channel_with(
+    link: &mut BrokerLink,
+    exchange: &ShortString,
     kind: ExchangeKind,
-) -> lapin::Result<()> {
+) -> Result<Channel, BrokerError> {
     let options = ExchangeDeclareOptions {
         durable: true,
         ..ExchangeDeclareOptions::default()
     };
+    match declare(link, exchange, kind.clone(), options).await {
+        Err(error) if is_forbidden(&error) => {}
+        declared => return Ok(declared?),
+    }
+    // The refusal has closed that channel. It must not be taken for the end of the next one.
+    link.next_error().await.ok_or(BrokerError::Deadline)?;
+    // To look for an exchange takes no permission.
+    let options = ExchangeDeclareOptions {
+        passive: true,
+        ..options
+    };
+    match declare(link, exchange, kind, options).await {
+        Err(error) if is_protocol(&error, AMQPSoftError::NOTFOUND) => {
+            Err(BrokerError::Exchange(exchange.to_string()))
+        }
+        found => Ok(found?),
+    }
+}
+
+async fn declare(
+    link: &BrokerLink,
+    exchange: &ShortString,
+    kind: ExchangeKind,
+    options: ExchangeDeclareOptions,
+) -> lapin::Result<Channel> {
+    let channel = link.connection.create_channel().await?;
     channel
-        .exchange_declare(exchange, kind, options, FieldTable::default())
-        .await
+        .exchange_declare(exchange.clone(), kind, options, FieldTable::default())
+        .await?;
+    Ok(channel)
+}
+
+/// Whether the account lacks a permission.
+fn is_forbidden(error: &lapin::Error) -> bool {
+    is_protocol(error, AMQPSoftError::ACCESSREFUSED)
+}
+
+fn is_protocol(error: &lapin::Error, kind: AMQPSoftError) -> bool {
+    let kind = AMQPErrorKind::Soft(kind);
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if *error.kind() == kind)
 }
 
 /// Waits for an answer of the broker, at most `limit`.

@@ -10,15 +10,13 @@ use lapin::{
     Channel, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::time::timeout;
 
-use super::connection::{
-    BrokerError, BrokerLink, BrokerTarget, DEADLINE, declare_exchange, within,
-};
+use super::connection::{BrokerError, BrokerLink, BrokerTarget, DEADLINE, channel_with, within};
 
 /// The queue; its name is part of the contract.
 const AUDIT_QUEUE: &str = "rekey.audit";
@@ -56,15 +54,18 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// Connects, declares exchanges and queues with their bindings, and begins to consume.
+    /// Connects, declares exchanges and queues with their bindings, and begins to consume. The service's exchange must
+    /// be there where the account may not declare it.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub(crate) async fn connect(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let link = within(DEADLINE, BrokerLink::open(target, "rekey audit")).await?;
+        let mut link = within(DEADLINE, BrokerLink::open(target, "rekey audit")).await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let opened = async { while_connected(&link, open(&link, exchange)).await? };
-        let (channel, deliveries) = within(TOPOLOGY, opened).await?;
+        let declared = channel_with(&mut link, &exchange, ExchangeKind::Topic);
+        let channel = within(DEADLINE, declared).await?;
+        let opened = async { while_connected(&link, open(&channel, &exchange)).await? };
+        let deliveries = within(TOPOLOGY, opened).await?;
         Ok(Self {
             link,
             channel,
@@ -126,24 +127,18 @@ impl Consumer {
     }
 }
 
-async fn open(
-    link: &BrokerLink,
-    exchange: ShortString,
-) -> Result<(Channel, lapin::Consumer), BrokerError> {
-    let channel = link.channel().await?;
-    declare(&channel, &exchange).await?;
+async fn open(channel: &Channel, exchange: &ShortString) -> Result<lapin::Consumer, BrokerError> {
+    declare(channel, exchange).await?;
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
         .await?;
-    let deliveries = channel
-        .basic_consume(
-            AUDIT_QUEUE.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
-    Ok((channel, deliveries))
+    let deliveries = channel.basic_consume(
+        AUDIT_QUEUE.into(),
+        "".into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    Ok(deliveries.await?)
 }
 
 /// Waits as long as the connection is up. (A future of lapin's does not always end when the broker closes its
@@ -190,8 +185,13 @@ async fn declare(channel: &Channel, exchange: &ShortString) -> lapin::Result<()>
         ShortString::from(AUDIT_QUEUE),
         ShortString::from(AUDIT_DEAD),
     );
-    declare_exchange(channel, exchange.clone(), ExchangeKind::Topic).await?;
-    declare_exchange(channel, dead.clone(), ExchangeKind::Fanout).await?;
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    channel
+        .exchange_declare(dead.clone(), ExchangeKind::Fanout, options, none())
+        .await?;
     let quorum = BTreeMap::from([("x-queue-type".into(), text("quorum"))]);
     channel
         .queue_declare(dead.clone(), durable, quorum.into())

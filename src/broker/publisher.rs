@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use super::{
     Message,
-    connection::{BrokerError, BrokerLink, BrokerTarget, DEADLINE, declare_exchange, within},
+    connection::{BrokerError, BrokerLink, BrokerTarget, DEADLINE, channel_with, within},
 };
 use futures_util::FutureExt as _;
 use lapin::{
@@ -36,7 +36,8 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Connects, declares the exchange (topic, durable) and switches confirms on.
+    /// Connects, declares the exchange (topic, durable; where the account may not, it must be there) and switches
+    /// confirms on.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -45,10 +46,9 @@ impl Publisher {
     }
 
     async fn open(target: &BrokerTarget) -> Result<Self, BrokerError> {
-        let link = BrokerLink::open(target, "rekey relay").await?;
+        let mut link = BrokerLink::open(target, "rekey relay").await?;
         let exchange = ShortString::from(target.exchange.as_str());
-        let channel = link.channel().await?;
-        declare_exchange(&channel, exchange.clone(), ExchangeKind::Topic).await?;
+        let channel = channel_with(&mut link, &exchange, ExchangeKind::Topic).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
@@ -110,6 +110,11 @@ impl Publisher {
     #[must_use]
     pub(crate) fn blocked(&self) -> Option<&str> {
         self.link.blocked()
+    }
+
+    /// Why the connection can no longer be used, if `error` does not say it.
+    pub(crate) async fn reason(&mut self, error: BrokerError) -> BrokerError {
+        self.link.reason(error).await
     }
 
     /// Closes the connection properly, if the broker answers in time.

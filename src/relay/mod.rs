@@ -60,6 +60,8 @@ pub(crate) struct Relay {
     /// Publishes one event at a time up to this position, because a window before it was refused or timed out.
     careful_until: u64,
     backoff: Backoff,
+    /// Whether the log says that an operator must help.
+    told_operator: bool,
     /// When there was a connection last.
     connected: Instant,
     state: watch::Sender<RelayState>,
@@ -93,6 +95,7 @@ impl Relay {
             cursor: LeasedCursor::new(name, reader, tail, committer),
             careful_until: 0,
             backoff: Backoff::new(LONGEST_PAUSE),
+            told_operator: false,
             connected: Instant::now(),
             state: watch::Sender::new(state),
             stopping,
@@ -110,8 +113,11 @@ impl Relay {
         while !self.is_stopping() {
             let served = match Publisher::connect(&self.target).await {
                 Ok(mut publisher) => {
-                    let served = self.serve(&mut publisher).await;
+                    let mut served = self.serve(&mut publisher).await;
                     self.connected = Instant::now();
+                    if let Err(error) = served {
+                        served = Err(publisher.reason(error).await);
+                    }
                     publisher.close().await;
                     served
                 }
@@ -177,7 +183,9 @@ impl Relay {
     /// refuse another replica too.
     async fn pause(&mut self, error: &BrokerError) {
         self.report(Check::Failed, Check::Failed);
-        if !self.backoff.is_failing() {
+        let news = error.needs_operator() && !self.told_operator;
+        if news || !self.backoff.is_failing() {
+            self.told_operator = error.needs_operator();
             tracing::warn!(
                 relay.log = self.cursor.log().as_str(),
                 error = %ErrorChain(error),
@@ -201,6 +209,7 @@ impl Relay {
                 "the relay can publish again"
             );
             self.backoff.reset();
+            self.told_operator = false;
         }
     }
 

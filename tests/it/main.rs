@@ -26,6 +26,7 @@ mod output;
 mod private;
 mod relay;
 mod resolve;
+mod restricted;
 mod retention;
 mod secrecy;
 mod sets;

@@ -1,0 +1,3 @@
+//! Accounts that may do what they must, and nothing else.
+
+mod declare;
