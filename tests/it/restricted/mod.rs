@@ -2,6 +2,8 @@
 
 mod account;
 mod bites;
+mod compose;
 mod declare;
 mod manual;
+mod stack;
 mod works;
