@@ -11,7 +11,7 @@ use chrono::Utc;
 use super::token::Token;
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Scope, Timestamp},
+    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Networks, Scope, Timestamp},
     store::{Reader, StoreError, StoredToken, TokenRow},
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Principal {
     pub grantee: Grantee,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Where the credential may be used from. Whoever knows the caller's address compares it.
+    pub networks: Networks,
 }
 
 /// There is no principal.
@@ -114,7 +116,7 @@ impl Authenticator {
     pub(crate) async fn look_up(&self, token: &Token) -> Result<Arc<Principal>, AuthError> {
         let digest = token.digest();
         let found = match self.reader.token(token.id(), &self.key).await? {
-            Some(TokenRow::Good(found)) => Some(found),
+            Some(TokenRow::Good(found)) => Some(*found),
             Some(TokenRow::Forged) => {
                 tracing::error!(
                     token.id = token.id(),
@@ -179,6 +181,7 @@ impl From<StoredToken> for Principal {
             },
             grantee: token.grant.grantee,
             scopes: token.grant.scopes,
+            networks: token.grant.networks,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! `rekey token create|list|revoke`: API tokens.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use clap::{ArgGroup, Args, Subcommand};
+use ipnet::IpNet;
 use serde_json::json;
 
 use super::{
@@ -12,9 +13,10 @@ use super::{
 };
 use crate::{
     auth::{Token, issue},
-    domain::{ActsFor, Agent, Grant, Grantee, Owner, Scope, Timestamp},
+    crypto::MacKey,
+    domain::{ActsFor, Agent, Grant, Grantee, Networks, Owner, ParseError, Scope, Timestamp},
     settings::Settings,
-    store::{Missing, Revocation, StoredToken, TokenRows},
+    store::{Admin, Missing, Revocation, RevokedTokens, StoredToken, TokenRows, Whose},
 };
 
 #[derive(Debug, Subcommand)]
@@ -22,19 +24,31 @@ pub(super) enum TokenCommand {
     /// Create a token and print it; it is shown only once.
     #[command(
         after_help = "An owner's token acts for that owner, a service's token for the owners named with --act-for.\n\n\
-                      Example:\n  rekey token create --owner alice --scope secrets:read --expires-in 90d\n  \
-                      rekey token create --service audit --act-for '*' --scope events:read"
+                      Example:\n  rekey token create --owner alice --scope secrets:read --expires-in 30d --cidr 10.0.0.0/8\n  \
+                      rekey token create --service audit --act-for '*' --scope events:read --expires-in never"
     )]
     Create(CreateOptions),
     /// List all tokens, without their secrets.
     #[command(after_help = "Example:\n  rekey token list --json")]
     List,
-    /// Revoke a token; within 5 seconds every replica refuses it.
-    #[command(after_help = "Example:\n  rekey token revoke cT7GYNiWH7HaIAQO")]
-    Revoke {
-        /// The token's ID: the part after `rekey_`, up to the next underscore.
-        id: String,
-    },
+    /// Revoke a token, or all of an owner's or a service's; within 5 seconds every replica refuses them.
+    #[command(
+        after_help = "Example:\n  rekey token revoke cT7GYNiWH7HaIAQO\n  rekey token revoke --owner alice"
+    )]
+    Revoke(RevokeOptions),
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["id", "owner", "service"]))]
+pub(super) struct RevokeOptions {
+    /// The token's ID: the part after `rekey_`, up to the next underscore.
+    id: Option<String>,
+    /// All tokens of this owner. (Those of services that act for the owner are the services'.)
+    #[arg(long, value_parser = Owner::parse)]
+    owner: Option<Owner>,
+    /// All tokens of the service of this name.
+    #[arg(long)]
+    service: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -52,20 +66,44 @@ pub(super) struct CreateOptions {
     /// A scope: secrets:read, secrets:write, secrets:resolve or events:read; repeat it for more.
     #[arg(long, required = true, value_name = "SCOPE")]
     scope: Vec<Scope>,
-    /// How long the token is valid: a number with s, m, h or d; for ever unless given.
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    expires_in: Option<Duration>,
+    /// How long the token is valid: a number with s, m, h or d, or `never` for one that does not expire.
+    #[arg(long, value_name = "TIME", value_parser = lifetime, default_value = "90d")]
+    expires_in: Lifetime,
+    /// A network, such as 10.0.0.0/8, or an address from which the token may be used; repeat it for more. From
+    /// anywhere unless given.
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    cidr: Vec<IpNet>,
     /// A label, to recognise the token later.
     #[arg(long, default_value = "")]
     label: String,
 }
 
-/// `90d`, `12h`, `30m`, `45s`.
-fn time(text: &str) -> Result<Duration, &'static str> {
+/// How long a token is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lifetime {
+    Span(Duration),
+    Endless,
+}
+
+/// `90d`, `12h`, `30m`, `45s`, `never`.
+fn lifetime(text: &str) -> Result<Lifetime, &'static str> {
     const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+    if text == "never" {
+        return Ok(Lifetime::Endless);
+    }
     span::parse(text, &[SECONDS, MINUTES, HOURS, DAYS])
         .filter(|span| !span.is_zero() && *span <= LONGEST)
-        .ok_or("must be a number from 1 with s, m, h or d, such as 90d, and at most 100 years")
+        .map(Lifetime::Span)
+        .ok_or(
+            "must be a number from 1 with s, m, h or d, such as 90d, and at most 100 years, or `never`",
+        )
+}
+
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    // The parser's error says less.
+    Networks::parse_one(text).map_err(|_less: ParseError| {
+        "must be a network, such as 10.0.0.0/8 or 2001:db8::/32, without bits beyond its prefix, or an address"
+    })
 }
 
 pub(super) async fn run(
@@ -92,19 +130,48 @@ pub(super) async fn run(
                 ));
             }
         }
-        TokenCommand::Revoke { id } => {
-            let now = Timestamp::from(Utc::now());
-            match admin.revoke_token(&id, &key, now, Agent::OPERATOR).await? {
-                Revocation::Done => {}
-                Revocation::NotActive => return Err("no active token has this ID".into()),
-                Revocation::Forged => {
-                    return Err("the row with this ID was not written by rekey, or was changed: it is no token".into());
-                }
-            }
-        }
+        TokenCommand::Revoke(options) => revoke(&admin, &key, options, as_json).await?,
     }
     admin.close().await;
     Ok(())
+}
+
+async fn revoke(
+    admin: &Admin,
+    key: &Arc<MacKey>,
+    options: RevokeOptions,
+    as_json: bool,
+) -> Result<(), CommandError> {
+    let now = Timestamp::from(Utc::now());
+    let whose = match (options.id, options.owner, options.service) {
+        (Some(id), ..) => {
+            return match admin.revoke_token(&id, key, now, Agent::OPERATOR).await? {
+                Revocation::Done => Ok(()),
+                Revocation::NotActive => Err("no active token has this ID".into()),
+                Revocation::Forged => Err(
+                    "the row with this ID was not written by rekey, or was changed: it is no token"
+                        .into(),
+                ),
+            };
+        }
+        (None, Some(owner), _) => Whose::Owner(owner),
+        (None, None, Some(service)) => Whose::Service(service),
+        (None, None, None) => return Err("an ID, --owner or --service must be given".into()),
+    };
+    let RevokedTokens { tokens, forged } = admin
+        .revoke_tokens(whose, key, now, Agent::OPERATOR)
+        .await?;
+    if forged > 0 {
+        say(&format!(
+            "{forged} rows of this name were not written by rekey, or were changed: they are no tokens"
+        ));
+    }
+    if tokens.is_empty() {
+        return Err("there is no active token of this name".into());
+    }
+    let ids: Vec<_> = tokens.into_iter().map(|token| token.id).collect();
+    let lines = ids.join("\n");
+    print_either(as_json, json!({"revoked": ids}), &lines)
 }
 
 impl CreateOptions {
@@ -120,13 +187,17 @@ impl CreateOptions {
             (None, None) => return Err("either --owner or --service must be given".into()),
         };
         let now = Utc::now();
-        let expires_at = self.expires_in.map(|span| Timestamp::from(now + span));
+        let expires_at = match self.expires_in {
+            Lifetime::Span(span) => Some(Timestamp::from(now + span)),
+            Lifetime::Endless => None,
+        };
         let grant = Grant {
             grantee,
             scopes: self.scope,
             label: self.label,
             created_at: Timestamp::from(now),
             expires_at,
+            networks: Networks::new(self.cidr),
         };
         Ok(issue(token, grant))
     }
@@ -152,8 +223,14 @@ fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
         };
         let scopes: Vec<_> = grant.scopes.iter().map(|scope| scope.as_str()).collect();
         let scopes = scopes.join(" ");
+        let networks = grant.networks.to_list();
+        let from = if networks.is_empty() {
+            String::new()
+        } else {
+            format!("  from {}", networks.join(", "))
+        };
         print(format!(
-            "{}  {whose}  [{scopes}]  {end}  {}",
+            "{}  {whose}  [{scopes}]  {end}{from}  {}",
             token.id, grant.label
         ))?;
     }
@@ -173,7 +250,7 @@ fn to_json(token: &StoredToken) -> serde_json::Value {
         // An owner's token has an empty list.
         "acts_for": acts_for.unwrap_or_default(),
         "scopes": grant.scopes, "label": grant.label, "created_at": grant.created_at,
-        "expires_at": grant.expires_at, "revoked_at": revoked_at,
+        "expires_at": grant.expires_at, "revoked_at": revoked_at, "cidr": grant.networks.to_list(),
     })
 }
 
@@ -183,11 +260,13 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        assert_eq!(time("90d"), Ok(Duration::from_hours(90 * 24)));
-        assert_eq!(time("1s"), Ok(Duration::from_secs(1)));
-        for bad in ["", "d", "0d", "-1d", "1w", "1.5h", "36601d", "1é"] {
-            assert!(time(bad).is_err(), "{bad}");
+        let span = |span| Ok(Lifetime::Span(span));
+        assert_eq!(lifetime("90d"), span(Duration::from_hours(90 * 24)));
+        assert_eq!(lifetime("1s"), span(Duration::from_secs(1)));
+        assert_eq!(lifetime("never"), Ok(Lifetime::Endless));
+        for bad in ["", "d", "0d", "-1d", "1w", "1.5h", "36601d", "1é", "Never"] {
+            assert!(lifetime(bad).is_err(), "{bad}");
         }
-        assert!(time("99999999999999999999d").is_err());
+        assert!(lifetime("99999999999999999999d").is_err());
     }
 }

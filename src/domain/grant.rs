@@ -1,7 +1,8 @@
 //! What a token grants: to whom, for which owners, and what they may do.
 
-use std::str::FromStr;
+use std::{net::IpAddr, str::FromStr};
 
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::{Owner, ParseError, Timestamp};
@@ -108,6 +109,45 @@ impl Grantee {
     }
 }
 
+/// Where a token may be used from: these networks, or anywhere where there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Limits a token to these networks.
+    #[must_use]
+    pub(crate) const fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Reads one network, or an address as the network of itself.
+    ///
+    /// # Errors
+    /// [`ParseError::Pattern`] for anything else, also for a network whose address has bits beyond its prefix: it
+    /// says two things.
+    pub(crate) fn parse_one(text: &str) -> Result<IpNet, ParseError> {
+        let network = text.parse::<IpNet>().ok();
+        network
+            .or_else(|| Some(text.parse::<IpAddr>().ok()?.into()))
+            .filter(|network| network.trunc() == *network)
+            .ok_or(ParseError::Pattern)
+    }
+
+    /// Whether a token may be used from an address. One of unknown address may use those tokens alone that have no
+    /// limit.
+    #[must_use]
+    pub(crate) fn include(&self, address: Option<IpAddr>) -> bool {
+        let among = |address: IpAddr| self.0.iter().any(|one| one.contains(&address));
+        self.0.is_empty() || address.is_some_and(|address| among(address.to_canonical()))
+    }
+
+    /// The networks as text, in the order in which they were given.
+    #[must_use]
+    pub(crate) fn to_list(&self) -> Vec<String> {
+        self.0.iter().map(IpNet::to_string).collect()
+    }
+}
+
 /// A scope of an API token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
@@ -177,6 +217,8 @@ pub(crate) struct Grant {
     pub created_at: Timestamp,
     /// When it expires; never, if there is no such time.
     pub expires_at: Option<Timestamp>,
+    /// Where it may be used from.
+    pub networks: Networks,
 }
 
 #[cfg(test)]
@@ -198,6 +240,38 @@ mod tests {
         assert!(list.covers(&Owner::parse("alice").unwrap()));
         assert!(!list.covers(&Owner::parse("*").unwrap()));
         assert_eq!(serde_json::to_string(&list).unwrap(), r#"["bob","alice"]"#);
+    }
+
+    #[test]
+    fn networks_include_their_addresses_and_no_networks_include_all() {
+        let read = |list: &[&str]| {
+            let list = list.iter().map(|one| Networks::parse_one(one).unwrap());
+            Networks::new(list.collect())
+        };
+        let networks = read(&["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]);
+        assert_eq!(
+            networks.to_list(),
+            ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+        );
+        let from = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        for good in ["10.1.2.3", "::ffff:10.1.2.3", "192.0.2.1", "2001:db8::7"] {
+            assert!(networks.include(from(good)), "{good}");
+        }
+        for bad in ["11.0.0.1", "192.0.2.2", "2001:db9::1", "::1"] {
+            assert!(!networks.include(from(bad)), "{bad}");
+        }
+        assert!(!networks.include(None));
+        assert!(read(&[]).include(None) && read(&[]).include(from("11.0.0.1")));
+        for bad in [
+            "",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0",
+            "localhost",
+            "::/0 ",
+        ] {
+            assert_eq!(Networks::parse_one(bad), Err(ParseError::Pattern), "{bad}");
+        }
     }
 
     #[test]

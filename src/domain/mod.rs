@@ -24,7 +24,7 @@ pub(crate) use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent,
     Log, PlacedEvent, TokenEvent,
 };
-pub(crate) use grant::{ActsFor, Grant, Grantee, Scope};
+pub(crate) use grant::{ActsFor, Grant, Grantee, Networks, Scope};
 pub(crate) use host::is_loopback;
 pub(crate) use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,

@@ -58,6 +58,7 @@ fn over_tls(http: &HttpSettings, request: &HttpRequest) -> bool {
 ///
 /// A good credential is never refused for the bad ones that came from its network: it is always looked up. While
 /// the network has used up its failures, the look-ups of tokens that were never seen to be good go one at a time.
+/// A good credential that is used from outside its own networks is a bad one.
 ///
 /// # Errors
 /// [`ApiError::Unauthenticated`]; [`ApiError::RateLimited`] in its place when too many look-ups from there have
@@ -74,23 +75,27 @@ pub(super) async fn authenticate(
     // A damaged token costs no look-up, so nobody counts it.
     let token = Token::parse(text).ok_or(ApiError::Unauthenticated)?;
     let authenticator = &edge.state.authenticator;
-    let memory = authenticator.recall(&token);
-    let credential = || Arc::new(text.to_owned().into());
-    if let Memory::Fresh(principal) = memory {
-        return Ok((principal, credential()));
-    }
-    let http = &edge.state.settings.http;
-    let network = request
-        .peer_addr()
-        .map(|peer| Network::of(caller::caller(http, peer.ip(), headers)));
-    let closed = network.and_then(|network| edge.failed.check(network).err());
-    let _turn = match (&closed, memory) {
-        (Some(_), Memory::Unknown) => edge.failed.turn().await,
-        _ => None,
+    let client = progress.client;
+    let network = client.map(Network::of);
+    let closed = || network.and_then(|network| edge.failed.check(network).err());
+    let (found, closed) = match authenticator.recall(&token) {
+        Memory::Fresh(principal) if principal.networks.include(client) => (Ok(principal), None),
+        // Good, but not from here: that counts like a look-up that fails.
+        Memory::Fresh(_) => (Err(AuthError::Refused), closed()),
+        memory @ (Memory::Stale | Memory::Unknown) => {
+            let closed = closed();
+            let _turn = match (&closed, memory) {
+                (Some(_), Memory::Unknown) => edge.failed.turn().await,
+                _ => None,
+            };
+            (authenticator.look_up(&token).await, closed)
+        }
     };
-    match authenticator.look_up(&token).await {
-        Ok(principal) => Ok((principal, credential())),
-        Err(AuthError::Refused) => Err(match (closed, network) {
+    match found {
+        Ok(principal) if principal.networks.include(client) => {
+            Ok((principal, Arc::new(text.to_owned().into())))
+        }
+        Ok(_) | Err(AuthError::Refused) => Err(match (closed, network) {
             (Some((level, wait_seconds)), _) => {
                 progress.level.set(Some(level));
                 ApiError::RateLimited { wait_seconds }

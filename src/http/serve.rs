@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use super::{
     AppState,
     body::Incoming,
+    caller,
     connection::Requests,
     cors,
     error::{ApiError, Bug, MalformedRequest, Stopping},
@@ -96,6 +98,8 @@ impl Edge {
 pub(super) struct RequestState {
     /// Its ID.
     pub(super) request_id: RequestId,
+    /// The caller's address, as seen through trusted proxies.
+    pub(super) client: Option<IpAddr>,
     /// The route's pattern, once there is one.
     route: Cell<&'static str>,
     /// The caller has shown a good credential.
@@ -116,6 +120,7 @@ pub(super) async fn entry(
     let _under_way = request.conn_data::<Requests>().map(Requests::begin);
     let progress = RequestState {
         request_id: request_id(request.headers()),
+        client: client(&edge, &request),
         route: Cell::new(""),
         authenticated: Cell::new(false),
         level: Cell::new(None),
@@ -229,6 +234,13 @@ async fn authenticated(
         Run::Owner(scope, run) => run(call.permitted(scope)?.of_owner()?).await,
         Run::Anyone(scope, run) => run(call.permitted(scope)?).await,
     }
+}
+
+/// The caller's address; none where the connection has none.
+fn client(edge: &Edge, request: &HttpRequest) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip();
+    let http = &edge.state.settings.http;
+    Some(caller::caller(http, peer, request.headers()))
 }
 
 /// The caller's ID when it is sane and the only one, else a new one.

@@ -19,7 +19,7 @@ use super::{
     pool::{Home, Pool},
     schema::{self, MigrationState, SchemaError},
     service_keys::{self, MissingKey, NewServiceKey, ServiceKeyOutcome, StoredServiceKey},
-    tokens::{self, Revocation, StoredToken, TokenRows},
+    tokens::{self, Revocation, RevokedTokens, StoredToken, TokenRows, Whose},
     transaction::Transaction,
 };
 use crate::{
@@ -128,7 +128,7 @@ impl Admin {
             let transaction = Transaction::begin(&db).await?;
             let now = token.grant.created_at;
             let event = token_event(&token, EventKind::TokenCreated, now, agent);
-            record(&transaction, event).await?;
+            record(&transaction, [event]).await?;
             tokens::insert(&transaction, token, &key).await?;
             transaction.commit().await
         })
@@ -154,10 +154,38 @@ impl Admin {
             let (revocation, revoked) = tokens::revoke(&transaction, &id, now, &key).await?;
             if let Some(token) = &revoked {
                 let event = token_event(token, EventKind::TokenRevoked, now, agent);
-                record(&transaction, event).await?;
+                record(&transaction, [event]).await?;
             }
             transaction.commit().await?;
             Ok(revocation)
+        })
+        .await
+    }
+
+    /// Revokes all of somebody's tokens at once, each with its event in the log `activity`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then all are as they were.
+    pub(crate) async fn revoke_tokens(
+        &self,
+        whose: Whose,
+        key: &Arc<MacKey>,
+        now: Timestamp,
+        agent: Agent,
+    ) -> Result<RevokedTokens, StoreError> {
+        let key = Arc::clone(key);
+        self.run(async move |db| {
+            let transaction = Transaction::begin(&db).await?;
+            // First: a token that is created beside it is either revoked, too, or created afterwards.
+            lock(&transaction, Log::Activity).await?;
+            let revoked = tokens::revoke_all(&transaction, &whose, now, &key).await?;
+            let events = revoked
+                .tokens
+                .iter()
+                .map(|token| token_event(token, EventKind::TokenRevoked, now, agent.clone()));
+            record(&transaction, events).await?;
+            transaction.commit().await?;
+            Ok(revoked)
         })
         .await
     }
@@ -238,7 +266,7 @@ impl Admin {
             });
             let outcome = service_keys::insert(&transaction, key).await?;
             if let (ServiceKeyOutcome::Stored(_), Some(event)) = (outcome, event) {
-                record(&transaction, event).await?;
+                record(&transaction, [event]).await?;
             }
             transaction.commit().await?;
             Ok(outcome)
@@ -323,11 +351,15 @@ fn token_event(
     })
 }
 
-/// Appends an event to the log `activity`.
-async fn record(transaction: &Transaction, event: Event) -> Result<(), StoreError> {
+/// Appends events to the log `activity`.
+async fn record(
+    transaction: &Transaction,
+    events: impl IntoIterator<Item = Event>,
+) -> Result<(), StoreError> {
     lock(transaction, Log::Activity).await?;
     let mut head = log::head(transaction, Log::Activity).await?;
-    let entries = [head.append(event, None)];
+    let entries = events.into_iter().map(|event| head.append(event, None));
+    let entries: Vec<_> = entries.collect();
     transaction.write(vec![log::insert(&entries)]).await?;
     Ok(())
 }

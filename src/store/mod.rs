@@ -53,5 +53,5 @@ pub(crate) use schema::{
 pub(crate) use secrets::{SealedSecret, Selection};
 pub(crate) use service_keys::{MissingKey, NewServiceKey, ServiceKeyOutcome, StoredServiceKey};
 pub(crate) use tail::LogTail;
-pub(crate) use tokens::{Revocation, StoredToken, TokenRow, TokenRows};
+pub(crate) use tokens::{Revocation, RevokedTokens, StoredToken, TokenRow, TokenRows, Whose};
 pub(crate) use transaction::Transaction;

@@ -9,7 +9,7 @@ use sea_orm::{
 use super::{StoreError, entity::api_tokens};
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{ActsFor, Grant, Grantee, Owner, Scope, Timestamp},
+    domain::{ActsFor, Grant, Grantee, Networks, Owner, Scope, Timestamp},
 };
 
 /// A token, as `api_tokens` keeps it.
@@ -29,7 +29,7 @@ pub(crate) struct StoredToken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TokenRow {
     /// A row that rekey wrote.
-    Good(StoredToken),
+    Good(Box<StoredToken>),
     /// A row whose MAC does not hold: somebody else wrote or changed it.
     Forged,
 }
@@ -61,6 +61,10 @@ const SEPARATOR: &str = "\n";
 
 /// The code of a row: over every other column, in the table's order. A time is a big-endian i64 in microseconds
 /// since 1970, and an absent one is empty.
+///
+/// A column that the table was given later is covered where it is not empty, by two further fields: its name and what
+/// it holds. So the codes of rows that were there before stay good. No two rows have the same fields: the first ten are
+/// always there, and each of the others says which one it is.
 fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
     let api_tokens::Model {
         id,
@@ -74,9 +78,12 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
         expires_at,
         revoked_at,
         mac: _,
+        networks,
     } = row;
     let time = |time: &Option<i64>| time.map_or_else(Vec::new, |time| time.to_be_bytes().to_vec());
-    let fields: [&[u8]; 10] = [
+    let created_at = created_at.to_be_bytes();
+    let (expires_at, revoked_at) = (time(expires_at), time(revoked_at));
+    let mut fields: Vec<&[u8]> = vec![
         id.as_bytes(),
         digest,
         kind.as_bytes(),
@@ -84,16 +91,19 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
         acts_for.as_bytes(),
         scopes.as_bytes(),
         label.as_bytes(),
-        &created_at.to_be_bytes(),
-        &time(expires_at),
-        &time(revoked_at),
+        &created_at,
+        &expires_at,
+        &revoked_at,
     ];
+    if !networks.is_empty() {
+        fields.extend([b"networks".as_slice(), networks.as_bytes()]);
+    }
     key.code(&fields).to_vec()
 }
 
 fn read(row: api_tokens::Model, key: &MacKey) -> Result<TokenRow, StoreError> {
     if same_bytes(&code(&row, key), &row.mac) {
-        StoredToken::try_from(row).map(TokenRow::Good)
+        Ok(TokenRow::Good(Box::new(row.try_into()?)))
     } else {
         Ok(TokenRow::Forged)
     }
@@ -119,6 +129,13 @@ fn scopes(text: &str) -> Result<Vec<Scope>, StoreError> {
     names.map(|name| name.parse().or(Err(CORRUPT))).collect()
 }
 
+fn networks(text: &str) -> Result<Networks, StoreError> {
+    let list = text.split(' ').filter(|network| !network.is_empty());
+    // As for scopes.
+    let list = list.map(|network| Networks::parse_one(network).or(Err(CORRUPT)));
+    Ok(Networks::new(list.collect::<Result<_, _>>()?))
+}
+
 impl TryFrom<api_tokens::Model> for StoredToken {
     type Error = StoreError;
 
@@ -135,6 +152,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             expires_at,
             revoked_at,
             mac: _,
+            networks: network_list,
         } = row;
         let grant = Grant {
             grantee: grantee(&kind, name, &acts_for)?,
@@ -142,6 +160,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             label,
             created_at: Timestamp::from_micros(created_at),
             expires_at: expires_at.map(Timestamp::from_micros),
+            networks: networks(&network_list)?,
         };
         Ok(Self {
             id,
@@ -166,6 +185,7 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         label,
         created_at,
         expires_at,
+        networks,
     } = grant;
     let acts_for = grantee.acts_for().map(ActsFor::to_list);
     let scopes: Vec<_> = scopes.into_iter().map(Scope::as_str).collect();
@@ -182,6 +202,7 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         expires_at: expires_at.map(Timestamp::micros),
         revoked_at: revoked_at.map(Timestamp::micros),
         mac: Vec::new(),
+        networks: networks.to_list().join(" "),
     };
     row.mac = code(&row, key);
     row
@@ -212,7 +233,7 @@ pub(super) async fn all(db: &impl ConnectionTrait, key: &MacKey) -> Result<Token
     };
     for row in rows(db).await? {
         match read(row, key)? {
-            TokenRow::Good(token) => found.good.push(token),
+            TokenRow::Good(token) => found.good.push(*token),
             TokenRow::Forged => found.forged += 1,
         }
     }
@@ -251,6 +272,52 @@ pub(super) async fn insert(
     Ok(())
 }
 
+/// Whose tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those that act for this owner alone.
+    Owner(Owner),
+    /// Those of the service of this name.
+    Service(String),
+}
+
+/// What was revoked of somebody's tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RevokedTokens {
+    /// The tokens, oldest first.
+    pub tokens: Vec<StoredToken>,
+    /// How many rows of that name somebody else wrote or changed.
+    pub forged: usize,
+}
+
+/// Revokes all of somebody's tokens that are not revoked yet, and returns them.
+pub(super) async fn revoke_all(
+    db: &impl ConnectionTrait,
+    whose: &Whose,
+    now: Timestamp,
+    key: &MacKey,
+) -> Result<RevokedTokens, StoreError> {
+    let (kind, name) = match whose {
+        Whose::Owner(owner) => ("owner", owner.as_str()),
+        Whose::Service(name) => ("service", name.as_str()),
+    };
+    let mut revoked = RevokedTokens {
+        tokens: Vec::new(),
+        forged: 0,
+    };
+    for row in rows(db).await? {
+        let id = row.id.clone();
+        if row.kind != kind || row.name != name || row.revoked_at.is_some() {
+            continue;
+        }
+        match revoke(db, &id, now, key).await? {
+            (Revocation::Forged, _) => revoked.forged += 1,
+            (_, token) => revoked.tokens.extend(token),
+        }
+    }
+    Ok(revoked)
+}
+
 /// Revokes a token and returns it with what became of it.
 pub(super) async fn revoke(
     db: &impl ConnectionTrait,
@@ -259,7 +326,7 @@ pub(super) async fn revoke(
     key: &MacKey,
 ) -> Result<(Revocation, Option<StoredToken>), StoreError> {
     let mut token = match find(db, id, key).await? {
-        Some(TokenRow::Good(token)) if token.revoked_at.is_none() => token,
+        Some(TokenRow::Good(token)) if token.revoked_at.is_none() => *token,
         Some(TokenRow::Good(_)) | None => return Ok((Revocation::NotActive, None)),
         Some(TokenRow::Forged) => return Ok((Revocation::Forged, None)),
     };

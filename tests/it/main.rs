@@ -34,4 +34,5 @@ mod support;
 mod support_tests;
 mod tampering;
 mod tls;
+mod tokens;
 mod workloads;

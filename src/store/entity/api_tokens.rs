@@ -1,5 +1,5 @@
 //! API tokens. `name` is the owner's or the service's. `scopes` are separated by spaces, `acts_for` by line
-//! feeds (see `store::tokens`: an owner may contain spaces). `mac` covers the other columns.
+//! feeds (see `store::tokens`: an owner may contain spaces), `networks` by spaces. `mac` covers the other columns.
 
 use sea_orm::entity::prelude::*;
 
@@ -18,6 +18,7 @@ pub struct Model {
     pub expires_at: Option<i64>,
     pub revoked_at: Option<i64>,
     pub mac: Vec<u8>,
+    pub networks: String,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

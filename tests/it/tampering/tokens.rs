@@ -73,12 +73,13 @@ async fn a_row_that_somebody_changes_is_no_token() {
             "expires_at",
             "revoked_at",
             "mac",
+            "networks",
         ] {
             let token = deployment.token("alice", &["events:read"]);
             let new = match column {
                 "expires_at" => "9000000000000000".to_owned(),
                 "revoked_at" => "1".to_owned(),
-                "label" => "'another'".to_owned(),
+                "label" | "networks" => "'10.0.0.0/8'".to_owned(),
                 column => format!(
                     "(SELECT {column} FROM api_tokens WHERE id = '{}')",
                     id(&other)
@@ -91,6 +92,23 @@ async fn a_row_that_somebody_changes_is_no_token() {
             assert_eq!(status(&replica, &token).await, 401, "{column}");
         }
         assert_eq!(status(&replica, &other).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_to_networks_can_t_be_taken_away() {
+    for deployment in fixture::both() {
+        let replica = deployment.serve();
+        let create = "token create --owner alice --scope events:read --cidr 10.0.0.0/8";
+        for wider in ["", "0.0.0.0/0", "10.0.0.0/8 127.0.0.1/32"] {
+            let token = deployment.run(&create.split(' ').collect::<Vec<_>>());
+            let token = token.trim_end();
+            deployment.sql(&format!(
+                "UPDATE api_tokens SET networks = '{wider}' WHERE id = '{}'",
+                id(token)
+            ));
+            assert_eq!(status(&replica, token).await, 401, "{wider}");
+        }
     }
 }
 
@@ -139,11 +157,30 @@ async fn commands_tell_rows_that_rekey_did_not_write_from_tokens() {
     }
 }
 
+/// Takes back all migrations from one on.
+fn take_back(deployment: &Deployment, first: &str) {
+    let states = deployment.run(&["migrate", "status", "--json"]);
+    let states: serde_json::Value = serde_json::from_str(&states).unwrap();
+    let names = states["migrations"].as_array().unwrap().iter();
+    let steps = names.skip_while(|state| state["name"] != first).count();
+    deployment.run(&["migrate", "down", &steps.to_string()]);
+}
+
+#[tokio::test]
+async fn the_code_of_a_row_outlasts_a_column_that_came_later() {
+    for deployment in fixture::both() {
+        let token = deployment.token("alice", &["events:read"]);
+        take_back(&deployment, "m20261127_000014_token_networks");
+        deployment.run(&["migrate", "up"]);
+        assert_eq!(status(&deployment.serve(), &token).await, 200);
+    }
+}
+
 #[tokio::test]
 async fn tokens_of_an_older_version_are_taken_over_once() {
     for deployment in fixture::both() {
         let token = deployment.token("alice", &["events:read"]);
-        deployment.run(&["migrate", "down", "1"]);
+        take_back(&deployment, "m20261127_000012_token_mac");
         let talk = deployment.try_run(&["migrate", "up"]).stderr;
         let talk = String::from_utf8(talk).unwrap();
         assert!(talk.contains("taken over"), "{talk}");
