@@ -168,7 +168,9 @@ mod tests {
     use super::*;
     use crate::{
         crypto::Keyring,
-        domain::{Agent, Grantee, KeyId, Mask, Owner, RequestContext, SecretId, SecretValue},
+        domain::{
+            Agent, Grantee, KeyId, Mask, Origin, Owner, RequestContext, SecretId, SecretValue,
+        },
         shares::Amount,
         store::{CommitterSettings, Limits, Missing, QueueLimits, Target},
     };
@@ -214,6 +216,7 @@ mod tests {
             secret_id: SecretId::new(Uuid::from_u128(number)),
             context: RequestContext {
                 agent: Agent::OPERATOR,
+                origin: Origin::default(),
                 request_id: None,
                 traceparent: None,
             },

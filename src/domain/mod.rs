@@ -36,8 +36,8 @@ pub(crate) use sealed::{KeyState, MOST_VERSIONS, SealedMask, SealedVersion};
 pub(crate) use time::Timestamp;
 pub use value::SecretValue;
 pub(crate) use work::{
-    Access, Action, Applied, Change, ChangeSet, EVENT_BYTES, Failure, IfMatch, Outcome, Refusal,
-    Refused, RequestContext, Secret, Work,
+    Access, Action, Applied, Change, ChangeSet, EVENT_BYTES, Failure, IfMatch, Origin, Outcome,
+    Refusal, Refused, RequestContext, Secret, Work,
 };
 
 /// Why a string is not what it should be. The texts are fixed: none holds a part of the input.

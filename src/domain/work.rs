@@ -1,15 +1,30 @@
 //! The work that the commit does, and what can come of it.
 
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
 use super::{
     Agent, ChangeSetId, EventId, KeyId, Log, Owner, Provider, RequestId, SealedVersion, SecretId,
     SecretName, Timestamp, TraceParent, VersionId,
 };
+
+/// Where a request came from, as the service knows it itself. Neither is the caller's to choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The caller's address, as seen through trusted proxies; none for the command line.
+    pub client: Option<IpAddr>,
+    /// The service's own ID of the request; none for the command line.
+    pub server_request_id: Option<Uuid>,
+}
 
 /// Who asked, and by which request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestContext {
     /// The caller.
     pub agent: Agent,
+    /// Where it came from.
+    pub origin: Origin,
     /// The request; none for the command line.
     pub request_id: Option<RequestId>,
     /// The trace that the request is part of.

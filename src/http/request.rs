@@ -21,7 +21,7 @@ use crate::{
     actor::{ChangeRequest, RequestedChange},
     auth::Principal,
     domain::{
-        Applied, Caller, ChangeSetId, Failure, IfMatch, Outcome, Owner, Refusal, Refused,
+        Applied, Caller, ChangeSetId, Failure, IfMatch, Origin, Outcome, Owner, Refusal, Refused,
         RequestContext, Scope, SecretId, TraceParent,
     },
     faults,
@@ -149,6 +149,10 @@ impl<W> Call<'_, W> {
         let traceparent = single_line(self.request.headers(), "traceparent");
         RequestContext {
             agent: self.principal.agent.clone(),
+            origin: Origin {
+                client: self.progress.client,
+                server_request_id: Some(self.progress.server_request_id),
+            },
             request_id: Some(self.progress.request_id.clone()),
             traceparent: traceparent.and_then(|text| TraceParent::parse(text).ok()),
         }

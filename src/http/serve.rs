@@ -96,8 +96,10 @@ impl Edge {
 
 /// What is known of a request so far: its answer and its line in the log need it, however it ends.
 pub(super) struct RequestState {
-    /// Its ID.
+    /// Its ID: the caller's, where it gave a sane one.
     pub(super) request_id: RequestId,
+    /// The ID that it has here, whatever its caller calls it.
+    pub(super) server_request_id: Uuid,
     /// The caller's address, as seen through trusted proxies.
     pub(super) client: Option<IpAddr>,
     /// The route's pattern, once there is one.
@@ -118,8 +120,10 @@ pub(super) async fn entry(
 ) -> HttpResponse {
     let began = Instant::now();
     let _under_way = request.conn_data::<Requests>().map(Requests::begin);
+    let server_request_id = Uuid::now_v7();
     let progress = RequestState {
-        request_id: request_id(request.headers()),
+        request_id: request_id(request.headers(), server_request_id),
+        server_request_id,
         client: client(&edge, &request),
         route: Cell::new(""),
         authenticated: Cell::new(false),
@@ -243,11 +247,11 @@ fn client(edge: &Edge, request: &HttpRequest) -> Option<IpAddr> {
     Some(caller::caller(http, peer, request.headers()))
 }
 
-/// The caller's ID when it is sane and the only one, else a new one.
-fn request_id(headers: &HeaderMap) -> RequestId {
+/// The caller's ID when it is sane and the only one, else our own.
+fn request_id(headers: &HeaderMap, own: Uuid) -> RequestId {
     single_line(headers, &REQUEST_ID)
         .and_then(|text| RequestId::parse(text).ok())
-        .unwrap_or_else(|| RequestId::from_uuid(Uuid::now_v7()))
+        .unwrap_or_else(|| RequestId::from_uuid(own))
 }
 
 /// What every answer has.
@@ -292,6 +296,7 @@ fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
     if let Some(cause) = error.cause() {
         tracing::error!(
             request.id = progress.request_id.as_str(),
+            request.server_id = %progress.server_request_id,
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),
@@ -302,6 +307,7 @@ fn log(request: &HttpRequest, progress: &RequestState, error: &ApiError) {
     } else {
         tracing::debug!(
             request.id = progress.request_id.as_str(),
+            request.server_id = %progress.server_request_id,
             http.method = method,
             http.route = progress.route.get(),
             http.status = status.as_u16(),

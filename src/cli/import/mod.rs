@@ -26,8 +26,8 @@ use crate::{
     app,
     crypto::{Sealer, SecretPlace},
     domain::{
-        Action, Agent, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask, Outcome,
-        Owner, Refusal, Refused, RequestContext, SecretId, SecretValue, VersionId, Work,
+        Action, Agent, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask, Origin,
+        Outcome, Owner, Refusal, Refused, RequestContext, SecretId, SecretValue, VersionId, Work,
     },
     keys,
     settings::Settings,
@@ -325,6 +325,7 @@ impl Importer {
             event_id: EventId::new(Uuid::now_v7()),
             context: RequestContext {
                 agent: Agent::OPERATOR,
+                origin: Origin::default(),
                 request_id: None,
                 traceparent: None,
             },

@@ -10,8 +10,8 @@ mod placed;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, ChangeSetId, EventId, Grantee, Owner, ParseError, Provider, RequestId, Scope, SecretId,
-    SecretName, Timestamp, VersionId,
+    Agent, ChangeSetId, EventId, Grantee, Origin, Owner, ParseError, Provider, RequestId, Scope,
+    SecretId, SecretName, Timestamp, VersionId,
 };
 
 pub(crate) use placed::PlacedEvent;
@@ -138,6 +138,8 @@ pub(crate) struct ChangeEvent {
     pub name: SecretName,
     /// When it happened: the secret's new `updated_at`.
     pub occurred_at: Timestamp,
+    /// Where its request came from: the event's `client` and `server_request_id`.
+    pub origin: Origin,
     /// The secret's owner.
     pub owner: Owner,
     /// The version before it; none for a new secret.
@@ -167,6 +169,8 @@ pub(crate) struct AccessEvent {
     pub name: SecretName,
     /// When the record was committed.
     pub occurred_at: Timestamp,
+    /// Where its request came from: the event's `client` and `server_request_id`.
+    pub origin: Origin,
     /// The secret's owner.
     pub owner: Owner,
     /// The secret's provider.

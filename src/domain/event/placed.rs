@@ -115,6 +115,7 @@ impl Body<'_> {
     fn change<S: SerializeStruct>(&self, event: &ChangeEvent, to: &mut S) -> Result<(), S::Error> {
         to.serialize_field("actor", &event.actor)?;
         to.serialize_field("change_set", &event.change_set)?;
+        to.serialize_field("client", &event.origin.client)?;
         to.serialize_field("epoch", &self.epoch)?;
         to.serialize_field("expires_at", &())?;
         to.serialize_field("hash", NO_HASH)?;
@@ -131,6 +132,7 @@ impl Body<'_> {
         to.serialize_field("restored_from", &())?;
         to.serialize_field("secret_id", &event.secret_id)?;
         to.serialize_field("sequence", &event.sequence)?;
+        to.serialize_field("server_request_id", &event.origin.server_request_id)?;
         to.serialize_field("type", &event.kind)?;
         to.serialize_field("version", &event.version)?;
         to.serialize_field("version_id", &event.version_id)
@@ -138,6 +140,7 @@ impl Body<'_> {
 
     fn access<S: SerializeStruct>(&self, event: &AccessEvent, to: &mut S) -> Result<(), S::Error> {
         to.serialize_field("actor", &event.actor)?;
+        to.serialize_field("client", &event.origin.client)?;
         to.serialize_field("epoch", &self.epoch)?;
         to.serialize_field("hash", NO_HASH)?;
         to.serialize_field("id", &event.id)?;
@@ -150,6 +153,7 @@ impl Body<'_> {
         to.serialize_field("provider", &event.provider)?;
         to.serialize_field("request_id", &event.request_id)?;
         to.serialize_field("secret_id", &event.secret_id)?;
+        to.serialize_field("server_request_id", &event.origin.server_request_id)?;
         to.serialize_field("type", &EventKind::Accessed)?;
         to.serialize_field("version", &event.version)?;
         to.serialize_field("version_id", &event.version_id)
@@ -158,6 +162,7 @@ impl Body<'_> {
     fn token<S: SerializeStruct>(&self, event: &TokenEvent, to: &mut S) -> Result<(), S::Error> {
         to.serialize_field("actor", &event.actor)?;
         to.serialize_field("acts_for", &event.grantee.acts_for())?;
+        to.serialize_field("client", &())?;
         to.serialize_field("epoch", &self.epoch)?;
         to.serialize_field("expires_at", &event.expires_at)?;
         to.serialize_field("hash", NO_HASH)?;
@@ -170,6 +175,7 @@ impl Body<'_> {
         // Tokens are created and revoked on the command line.
         to.serialize_field("request_id", &())?;
         to.serialize_field("scopes", &event.scopes)?;
+        to.serialize_field("server_request_id", &())?;
         to.serialize_field("token_id", &event.token_id)?;
         to.serialize_field("token_kind", event.grantee.kind())?;
         to.serialize_field("type", &event.kind)
@@ -177,6 +183,7 @@ impl Body<'_> {
 
     fn key<S: SerializeStruct>(&self, event: &KeyEvent, to: &mut S) -> Result<(), S::Error> {
         to.serialize_field("actor", &event.actor)?;
+        to.serialize_field("client", &())?;
         to.serialize_field("epoch", &self.epoch)?;
         to.serialize_field("hash", NO_HASH)?;
         to.serialize_field("id", &event.id)?;
@@ -188,6 +195,7 @@ impl Body<'_> {
         to.serialize_field("prev_hash", NO_HASH)?;
         // Keys are made on the command line.
         to.serialize_field("request_id", &())?;
+        to.serialize_field("server_request_id", &())?;
         to.serialize_field("type", &EventKind::KeyAdded)
     }
 
@@ -202,6 +210,7 @@ impl Body<'_> {
         };
         to.serialize_field("actor", &event.actor)?;
         nulls(&["change_set"], to)?;
+        to.serialize_field("client", &())?;
         to.serialize_field("epoch", &self.epoch)?;
         nulls(&["expires_at"], to)?;
         to.serialize_field("hash", NO_HASH)?;
@@ -217,6 +226,7 @@ impl Body<'_> {
         // The epoch is raised on the command line.
         to.serialize_field("request_id", &())?;
         nulls(&["restored_from", "secret_id", "sequence"], to)?;
+        to.serialize_field("server_request_id", &())?;
         to.serialize_field("type", &EventKind::EpochRaised)?;
         nulls(&["version", "version_id"], to)
     }
@@ -225,11 +235,11 @@ impl Body<'_> {
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fields = match self.event {
-            Event::Change(_) => 21,
-            Event::Access(_) | Event::Token(_) => 16,
-            Event::Key(_) => 12,
-            Event::Epoch(event) if event.log == Log::Activity => 12,
-            Event::Epoch(_) => 22,
+            Event::Change(_) => 23,
+            Event::Access(_) | Event::Token(_) => 18,
+            Event::Key(_) => 14,
+            Event::Epoch(event) if event.log == Log::Activity => 14,
+            Event::Epoch(_) => 24,
         };
         let mut to = serializer.serialize_struct("Event", fields)?;
         match self.event {
@@ -245,12 +255,14 @@ impl Serialize for Body<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use uuid::Uuid;
 
     use super::*;
     use crate::domain::{
-        ActsFor, Agent, ChangeSetId, ChangeSetMember, EventId, Grantee, Owner, Provider, RequestId,
-        Scope, SecretId, SecretName, Timestamp, VersionId,
+        ActsFor, Agent, ChangeSetId, ChangeSetMember, EventId, Grantee, Origin, Owner, Provider,
+        RequestId, Scope, SecretId, SecretName, Timestamp, VersionId,
     };
 
     fn change() -> Event {
@@ -265,6 +277,7 @@ mod tests {
             kind: EventKind::Updated,
             name: SecretName::parse("A").unwrap(),
             occurred_at: Timestamp::from_micros(1),
+            origin: Origin::default(),
             // A name that looks like a member of the body is only a string in it.
             owner: Owner::parse(r#""hash":"000","prev_hash":"0"#).unwrap(),
             previous_version: Some(1),
@@ -283,6 +296,10 @@ mod tests {
             id: EventId::new(Uuid::from_u128(1)),
             name: SecretName::parse("A").unwrap(),
             occurred_at: Timestamp::from_micros(1),
+            origin: Origin {
+                client: Some(Ipv6Addr::LOCALHOST.into()),
+                server_request_id: Some(Uuid::from_u128(5)),
+            },
             owner: Owner::parse("ä€").unwrap(),
             provider: Some(Provider::parse("p").unwrap()),
             request_id: Some(RequestId::parse("r").unwrap()),

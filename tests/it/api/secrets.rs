@@ -304,7 +304,7 @@ async fn an_event_says_who_changed_what_under_which_request() {
     };
     for event in [newest, oldest] {
         assert_time(text(event, "occurred_at"));
-        for id in ["id", "version_id"] {
+        for id in ["id", "version_id", "server_request_id"] {
             uuid::Uuid::parse_str(text(event, id)).unwrap();
         }
     }
@@ -319,6 +319,7 @@ async fn an_event_says_who_changed_what_under_which_request() {
         "version_id": newest["version_id"], "restored_from": null, "change_set": null,
         "expires_at": null, "actor": {"kind": "token", "id": token_id},
         "request_id": "update-1", "occurred_at": updated["updated_at"],
+        "client": "127.0.0.1", "server_request_id": newest["server_request_id"],
         "prev_hash": newest["prev_hash"], "hash": newest["hash"],
     });
     assert_eq!(*newest, expected);

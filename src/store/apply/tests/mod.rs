@@ -10,8 +10,8 @@ use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, RequestContext,
-        RequestId, VersionId,
+        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, Origin,
+        RequestContext, RequestId, VersionId,
     },
 };
 
@@ -62,6 +62,7 @@ fn context() -> RequestContext {
             id: Some("t".to_owned()),
             kind: AgentKind::Token,
         },
+        origin: Origin::default(),
         request_id: Some(RequestId::parse("r").unwrap()),
         traceparent: None,
     }
