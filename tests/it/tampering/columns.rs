@@ -121,18 +121,23 @@ impl Baseline {
             .stderr(std::process::Stdio::null());
         let mut consumer = Process::spawn(&mut command);
         let end = Instant::now() + SOON;
-        while self.verify(&self.deployment, replica).is_some() {
-            assert!(Instant::now() < end, "the audit consumer stores nothing");
+        while let Some(said) = self.verify(&self.deployment, replica, &[]) {
+            assert!(Instant::now() < end, "{said}");
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         consumer.signal(Signal::TERM);
         assert!(consumer.wait(SOON).is_some());
     }
 
-    /// What `audit verify --values` says when it does not prove everything.
-    fn verify(&self, deployment: &Deployment, replica: &Replica) -> Option<String> {
+    /// What `audit verify` says when it does not prove everything.
+    fn verify(
+        &self,
+        deployment: &Deployment,
+        replica: &Replica,
+        options: &[&str],
+    ) -> Option<String> {
         let output = deployment
-            .command(&["audit", "verify", "--values"])
+            .command(&[&["audit", "verify"], options].concat())
             .env("REKEY__AUDIT__URL", replica.base())
             .env("REKEY__AUDIT__TOKEN", &self.audit_token)
             .output()
@@ -195,6 +200,11 @@ impl Baseline {
             let answer = replica.client(bad).resolve(&json!({"names": ["A"]})).await;
             assert_eq!(answer.unwrap().status, 401, "a credential was won");
         }
+        // First: what is asked for below is recorded, and the audit copy does not have it.
+        let found = self.verify(deployment, &replica, &["--values"]);
+        if found.is_some() {
+            effects.insert("`verify` finds it".to_owned());
+        }
         let mut hidden = false;
         let [alice, bob, bobs] = &self.good;
         for (token, asked, value) in [
@@ -219,10 +229,6 @@ impl Baseline {
             }
         }
         hidden |= self.hides_events(&replica, alice).await;
-        let found = self.verify(deployment, &replica);
-        if found.is_some() {
-            effects.insert("`verify` finds it".to_owned());
-        }
         assert!(
             !hidden || found.is_some(),
             "something is hidden, and nothing finds it"
