@@ -11,7 +11,7 @@ use chrono::Utc;
 use super::token::Token;
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Networks, Scope, Timestamp},
+    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Networks, Owner, Scope, Timestamp},
     store::{Reader, StoreError, StoredToken, TokenRow},
 };
 
@@ -40,7 +40,10 @@ pub(crate) struct Principal {
 pub(crate) enum AuthError {
     /// The credential is malformed, unknown, expired or revoked; the client does not learn which.
     #[error("the credential is not valid")]
-    Refused,
+    Refused {
+        /// Whose it was, where it is no guess: it was good once.
+        owner: Option<Owner>,
+    },
     /// The database can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,7 +91,7 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
     pub(crate) async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
-        let token = Token::parse(text).ok_or(AuthError::Refused)?;
+        let token = Token::parse(text).ok_or(AuthError::Refused { owner: None })?;
         match self.recall(&token) {
             Memory::Fresh(principal) => Ok(principal),
             Memory::Stale | Memory::Unknown => self.look_up(&token).await,
@@ -132,12 +135,15 @@ impl Authenticator {
             .as_ref()
             .map_or(&[0; HASH_BYTES][..], |found| found.digest.as_slice());
         let same = same_bytes(stored, &digest);
-        let good = found
-            .filter(|row| same && row.revoked_at.is_none() && !has_passed(row.grant.expires_at));
-        let Some(row) = good else {
+        let Some(row) = found.filter(|_| same) else {
             self.forget(&digest);
-            return Err(AuthError::Refused);
+            return Err(AuthError::Refused { owner: None });
         };
+        if row.revoked_at.is_some() || has_passed(row.grant.expires_at) {
+            self.forget(&digest);
+            let owner = row.grant.grantee.owner().cloned();
+            return Err(AuthError::Refused { owner });
+        }
         let expires_at = row.grant.expires_at;
         let principal = Arc::new(Principal::from(row));
         let remembered = Remembered {

@@ -23,7 +23,8 @@ pub(crate) struct MessageError;
 /// bytes of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Message {
-    /// `secret.<verb>.<owner>.<secret_id>`, `log.epoch_raised`, or `activity.<type with _ for .>.<owner or _>.<secret, token or key ID>`.
+    /// `secret.<verb>.<owner>.<secret_id>`, `log.epoch_raised`, or
+    /// `activity.<type with _ for .>.<owner or _>.<secret, token or key ID, or _>`.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Vec<u8>,
@@ -213,6 +214,22 @@ mod tests {
             "occurred_at": "2026-04-15T12:00:00.000000Z",
         }));
         assert_eq!(key.routing_key.as_str(), "activity.key_added._.token-mac");
+        let refused = |token: Option<&str>| {
+            of(serde_json::json!({
+                "id": "i", "log": "activity", "type": "access.denied", "owner": null, "token_id": token,
+                "occurred_at": "2026-04-15T12:00:00.000000Z",
+            }))
+        };
+        for (message, key, source) in [
+            (refused(Some("T1")), "_.T1", "/tokens/T1"),
+            (refused(None), "_._", "/log"),
+        ] {
+            let routing_key = message.routing_key.as_str();
+            assert_eq!(routing_key, format!("activity.access_denied.{key}"));
+            let headers = message.properties.headers().as_ref().unwrap().inner();
+            let found = headers.get("cloudEvents:source").unwrap();
+            assert_eq!(found, &AMQPValue::LongString(source.into()));
+        }
         let access = of(serde_json::json!({
             "id": "i", "log": "activity", "type": "secret.accessed", "owner": "a b", "secret_id": "S",
             "name": "N", "occurred_at": "2026-04-15T12:00:00.000000Z",

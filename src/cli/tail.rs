@@ -115,12 +115,18 @@ fn line(event: &str, as_json: bool) -> String {
         (owner, subject) => owner.or(subject),
     });
     words.extend(text("version").map(|version| format!("version {version}")));
-    if let Some(actor) = fields.get("actor") {
+    if let Some(status) = text("status") {
+        let asked = ["method", "route"].into_iter().filter_map(text);
+        let asked: Vec<_> = asked.chain([status]).collect();
+        words.push(asked.join(" "));
+    }
+    if let Some(actor) = fields.get("actor").filter(|actor| !actor.is_null()) {
         let part = |name| actor.get(name).and_then(Value::as_str);
         let by = [part("kind"), part("id")];
         let by: Vec<_> = by.into_iter().flatten().collect();
         words.push(format!("by {}", by.join(" ").escape_debug()));
     }
+    words.extend(text("client").map(|client| format!("from {client}")));
     words.join("  ")
 }
 
@@ -136,6 +142,11 @@ mod tests {
             "1-7  T  secret.updated  alice/A_KEY  version 3  by token abc"
         );
         assert_eq!(line(event, true), event);
+        let event = r#"{"actor":null,"client":"192.0.2.1","epoch":1,"method":"GET","occurred_at":"T","owner":null,"position":9,"route":"/a","status":401,"token_id":"t","type":"access.denied"}"#;
+        assert_eq!(
+            line(event, false),
+            "1-9  T  access.denied  t  GET /a 401  from 192.0.2.1"
+        );
         let event = r#"{"actor":{"id":null,"kind":"operator"},"epoch":1,"key_id":"k\u001b","occurred_at":"T","owner":null,"position":8,"type":"key.added"}"#;
         assert_eq!(
             line(event, false),

@@ -21,8 +21,8 @@ pub(crate) use caller::Caller;
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use error_chain::ErrorChain;
 pub(crate) use event::{
-    AccessEvent, ChangeEvent, ChangeSetMember, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent,
-    Log, PlacedEvent, TokenEvent,
+    AccessEvent, ChangeEvent, ChangeSetMember, DeniedEvent, EpochEvent, Event, EventKind,
+    HASH_BYTES, KeyEvent, Log, PlacedEvent, TokenEvent,
 };
 pub(crate) use grant::{ActsFor, Grant, Grantee, Networks, Scope};
 pub(crate) use host::is_loopback;
@@ -36,8 +36,8 @@ pub(crate) use sealed::{KeyState, MOST_VERSIONS, SealedMask, SealedVersion};
 pub(crate) use time::Timestamp;
 pub use value::SecretValue;
 pub(crate) use work::{
-    Access, Action, Applied, Change, ChangeSet, EVENT_BYTES, Failure, IfMatch, Origin, Outcome,
-    Refusal, Refused, RequestContext, Secret, Work,
+    Access, Action, Applied, Change, ChangeSet, Denial, EVENT_BYTES, Failure, IfMatch, Origin,
+    Outcome, Refusal, Refused, RequestContext, Secret, Work,
 };
 
 /// Why a string is not what it should be. The texts are fixed: none holds a part of the input.

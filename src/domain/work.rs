@@ -44,6 +44,8 @@ pub(crate) enum Work {
     Set(ChangeSet),
     /// Values that are about to be handed out: recorded first.
     Accesses(Vec<Access>),
+    /// Requests that were refused.
+    Denials(Vec<Denial>),
 }
 
 impl Work {
@@ -54,6 +56,7 @@ impl Work {
             Self::Change(_) => 1,
             Self::Set(set) => set.changes.len(),
             Self::Accesses(accesses) => accesses.len(),
+            Self::Denials(denials) => denials.len(),
         }
     }
 
@@ -62,7 +65,7 @@ impl Work {
     pub(crate) fn log(&self) -> Log {
         match self {
             Self::Change(_) | Self::Set(_) => Log::Changes,
-            Self::Accesses(_) => Log::Activity,
+            Self::Accesses(_) | Self::Denials(_) => Log::Activity,
         }
     }
 
@@ -72,7 +75,7 @@ impl Work {
         match self {
             Self::Change(change) => change.bytes(),
             Self::Set(set) => set.bytes(),
-            Self::Accesses(accesses) => accesses.len() * EVENT_BYTES,
+            Self::Accesses(_) | Self::Denials(_) => self.count() * EVENT_BYTES,
         }
     }
 
@@ -82,7 +85,7 @@ impl Work {
         match self {
             Self::Change(change) => std::slice::from_ref(change),
             Self::Set(set) => &set.changes,
-            Self::Accesses(_) => &[],
+            Self::Accesses(_) | Self::Denials(_) => &[],
         }
     }
 }
@@ -126,6 +129,32 @@ pub(crate) struct Access {
     pub version: u64,
     /// The ID of that version.
     pub version_id: VersionId,
+}
+
+/// A request that was refused. Nothing in it is the caller's own text, but for the ID that a known caller gave its
+/// request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// The ID that its event will have.
+    pub event_id: EventId,
+    /// The caller, where its credential was good.
+    pub agent: Option<Agent>,
+    /// The owner that the credential belongs to, where that is known.
+    pub owner: Option<Owner>,
+    /// The public ID of the token that was shown, if it had the form of one.
+    pub token_id: Option<String>,
+    /// Where the request came from.
+    pub origin: Origin,
+    /// What a known caller calls its request.
+    pub request_id: Option<RequestId>,
+    /// The method, if it is one of ours.
+    pub method: Option<&'static str>,
+    /// The pattern of the route, if there is one.
+    pub route: Option<&'static str>,
+    /// The status of the answer.
+    pub status: u16,
+    /// How many refusals before this one have no event.
+    pub left_out: u64,
 }
 
 /// A change of one secret, sealed and ready for the commit.

@@ -391,7 +391,7 @@ impl From<CursorError> for ApiError {
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
-            AuthError::Refused => Self::Unauthenticated,
+            AuthError::Refused { owner: _ } => Self::Unauthenticated,
             AuthError::Store(error) => error.into(),
         }
     }

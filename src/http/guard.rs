@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use super::{
     caller::{self, Network},
     error::ApiError,
-    serve::{Edge, RequestState},
+    serve::{Edge, RequestState, ShownToken},
 };
 use crate::{
     auth::{AuthError, Memory, Principal, Token},
@@ -81,7 +81,7 @@ pub(super) async fn authenticate(
     let (found, closed) = match authenticator.recall(&token) {
         Memory::Fresh(principal) if principal.networks.include(client) => (Ok(principal), None),
         // Good, but not from here: that counts like a look-up that fails.
-        Memory::Fresh(_) => (Err(AuthError::Refused), closed()),
+        Memory::Fresh(principal) => (Err(elsewhere(&principal)), closed()),
         memory @ (Memory::Stale | Memory::Unknown) => {
             let closed = closed();
             let _turn = match (&closed, memory) {
@@ -91,23 +91,41 @@ pub(super) async fn authenticate(
             (authenticator.look_up(&token).await, closed)
         }
     };
-    match found {
-        Ok(principal) if principal.networks.include(client) => {
-            Ok((principal, Arc::new(text.to_owned().into())))
+    let found = found.and_then(|principal| {
+        if principal.networks.include(client) {
+            Ok(principal)
+        } else {
+            Err(elsewhere(&principal))
         }
-        Ok(_) | Err(AuthError::Refused) => Err(match (closed, network) {
-            (Some((level, wait_seconds)), _) => {
-                progress.level.set(Some(level));
-                ApiError::RateLimited { wait_seconds }
-            }
-            (None, Some(network)) => {
-                edge.failed.record(network);
-                ApiError::Unauthenticated
-            }
-            (None, None) => ApiError::Unauthenticated,
-        }),
-        Err(error @ AuthError::Store(_)) => Err(error.into()),
-    }
+    });
+    let owner = match found {
+        Ok(principal) => return Ok((principal, Arc::new(text.to_owned().into()))),
+        Err(AuthError::Refused { owner }) => owner,
+        Err(error @ AuthError::Store(_)) => return Err(error.into()),
+    };
+    let shown = ShownToken {
+        id: token.id().to_owned(),
+        owner,
+    };
+    // A request shows one token.
+    let _ = progress.shown.set(shown);
+    Err(match (closed, network) {
+        (Some((level, wait_seconds)), _) => {
+            progress.level.set(Some(level));
+            ApiError::RateLimited { wait_seconds }
+        }
+        (None, Some(network)) => {
+            edge.failed.record(network);
+            ApiError::Unauthenticated
+        }
+        (None, None) => ApiError::Unauthenticated,
+    })
+}
+
+/// The refusal of a good credential that is used from outside its networks.
+fn elsewhere(principal: &Principal) -> AuthError {
+    let owner = principal.grantee.owner().cloned();
+    AuthError::Refused { owner }
 }
 
 /// The credential in a request's headers.

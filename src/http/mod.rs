@@ -14,6 +14,7 @@ mod caller;
 mod conditional;
 mod connection;
 mod cors;
+mod denials;
 mod documents;
 mod envelope;
 mod error;

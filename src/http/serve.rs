@@ -1,7 +1,7 @@
 //! One request, from its head to its answer, in the order of the contract.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     net::IpAddr,
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -25,6 +25,7 @@ use super::{
     caller,
     connection::Requests,
     cors,
+    denials::{self, Denials},
     error::{ApiError, Bug, MalformedRequest, Stopping},
     guard,
     health::Look,
@@ -34,7 +35,8 @@ use super::{
     single_line,
 };
 use crate::{
-    domain::{Caller, ErrorChain, RequestId},
+    auth::Principal,
+    domain::{Caller, ErrorChain, Owner, RequestId},
     shares::{Amount, Stock},
     store::Reader,
 };
@@ -59,6 +61,8 @@ pub(super) struct Edge {
     pub(super) streams: Stock,
     /// The addresses' buckets.
     pub(super) failed: Arc<FailedCredentials>,
+    /// How many refusals each party caused that were recorded.
+    pub(super) denials: Arc<Denials>,
     /// The last look at the database.
     pub(super) look: Arc<Look>,
 }
@@ -81,6 +85,7 @@ impl Edge {
             bodies: Stock::new(bodies, bodies.percent(BODIES_SHARE_PERCENT)),
             streams: Stock::new(Amount::ALL, streams),
             failed: Arc::new(FailedCredentials::new(limits.failed_per_minute)),
+            denials: Arc::new(Denials::new(state.settings.activity.refusals_per_minute)),
             look: Arc::default(),
             state,
         }
@@ -103,13 +108,24 @@ pub(super) struct RequestState {
     /// The caller's address, as seen through trusted proxies.
     pub(super) client: Option<IpAddr>,
     /// The route's pattern, once there is one.
-    route: Cell<&'static str>,
-    /// The caller has shown a good credential.
-    authenticated: Cell<bool>,
+    pub(super) route: Cell<&'static str>,
+    /// The caller, once it has shown a good credential.
+    pub(super) caller: OnceCell<Arc<Principal>>,
+    /// The token that was shown in vain.
+    pub(super) shown: OnceCell<ShownToken>,
     /// The bucket that it was counted in.
     pub(super) level: Cell<Option<Level>>,
     /// A change was handed in, and no refusal came back: it may stand.
     pub(super) may_stand: Cell<bool>,
+}
+
+/// A token of the right form that was refused.
+#[derive(Debug)]
+pub(super) struct ShownToken {
+    /// Its public ID.
+    pub(super) id: String,
+    /// Whose it was, where it is no guess.
+    pub(super) owner: Option<Owner>,
 }
 
 /// Takes every request of every route.
@@ -126,7 +142,8 @@ pub(super) async fn entry(
         server_request_id,
         client: client(&edge, &request),
         route: Cell::new(""),
-        authenticated: Cell::new(false),
+        caller: OnceCell::new(),
+        shown: OnceCell::new(),
         level: Cell::new(None),
         may_stand: Cell::new(false),
     };
@@ -142,6 +159,7 @@ pub(super) async fn entry(
             error
         };
         log(&request, &progress, &error);
+        denials::note(&edge, &request, &progress, &error);
         error.into_response()
     });
     finish(&edge, &request, &progress, response.headers_mut());
@@ -149,7 +167,7 @@ pub(super) async fn entry(
     // actix-http times the first head of a connection alone: a later one that never ends holds its
     // connection for good. So strangers get no later one. (With an `Upgrade` the connection is kept, as
     // that header's `Connection: upgrade` says.)
-    if !progress.authenticated.get() && !response.headers().contains_key(header::UPGRADE) {
+    if progress.caller.get().is_none() && !response.headers().contains_key(header::UPGRADE) {
         response
             .head_mut()
             .set_connection_type(ConnectionType::Close);
@@ -215,7 +233,8 @@ async fn authenticated(
 ) -> Result<HttpResponse, ApiError> {
     let operation = || routes::operation(operations, request.method());
     let (principal, credential) = guard::authenticate(edge, request, progress).await?;
-    progress.authenticated.set(true);
+    // A request has one caller.
+    let _ = progress.caller.set(Arc::clone(&principal));
     let caller = Caller::from(&principal.grantee);
     let (level, within_limit) = edge.callers.take(&caller);
     progress.level.set(Some(level));

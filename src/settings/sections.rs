@@ -189,6 +189,8 @@ sections! {
     ActivitySettings {
         /// How it is recorded that a value was handed out.
         record: ActivityRecord = "activity.record" text(parse::word);
+        /// How many refused requests of an owner or an address are recorded in a minute.
+        refusals_per_minute: u32 = "activity.refusals_per_minute" number(0..=1_000);
         /// How long the log `activity` is kept; none means for ever.
         retain: Option<Duration> = "activity.retain_days" days();
     }

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -30,7 +30,7 @@ use super::{
     tail::LogTail,
     worker::Worker,
 };
-use crate::domain::{Caller, Failure, KeyId, Log};
+use crate::domain::{Caller, Denial, Failure, KeyId, Log};
 
 /// How much the committer takes, and how long it waits.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,9 @@ pub(crate) struct CommitterSettings {
     /// How long after it began a batch is given up.
     pub watchdog: Duration,
 }
+
+/// The metric that counts refused requests without an event.
+pub(crate) const DENIALS_LEFT_OUT: &str = "rekey_refusals_left_out_total";
 
 /// A step of a relay's cursor, and the channel for its result.
 #[derive(Debug)]
@@ -59,16 +62,22 @@ pub(super) struct RetentionItem {
     pub(super) answer: oneshot::Sender<Result<u64, Failure>>,
 }
 
-/// The process's own items: a slot for each log's relay, and one for retention.
+/// The most refused requests that wait to be recorded: as many as a batch holds by default.
+const DENIALS: usize = 256;
+
+/// The process's own items: a slot for each log's relay, one for retention, and one for refused requests.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     pub(super) cursors: [Option<CursorItem>; Log::ALL.len()],
     pub(super) retention: Option<RetentionItem>,
+    pub(super) denials: Vec<Denial>,
 }
 
 impl Slots {
     pub(super) fn is_empty(&self) -> bool {
-        self.cursors.iter().all(Option::is_none) && self.retention.is_none()
+        self.cursors.iter().all(Option::is_none)
+            && self.retention.is_none()
+            && self.denials.is_empty()
     }
 }
 
@@ -80,6 +89,8 @@ pub(super) struct Shared {
     pub(super) slots_filled: Notify,
     committed: [watch::Sender<u64>; Log::ALL.len()],
     pub(super) primary: watch::Sender<KeyId>,
+    /// How many refused requests have no event, and were not told of in another one yet.
+    denials_left_out: AtomicU64,
     /// A log lost an event that this process had seen in it.
     pub(super) log_broken: AtomicBool,
     pub(super) stopping: watch::Sender<bool>,
@@ -92,6 +103,15 @@ impl Shared {
     fn fill(&self, put: impl FnOnce(&mut Slots)) {
         put(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner));
         self.slots_filled.notify_one();
+    }
+
+    /// Leaves refused requests out of the log: the next one that is recorded tells how many.
+    pub(super) fn leave_out(&self, denials: &[Denial]) {
+        let before: u64 = denials.iter().map(|denial| denial.left_out).sum();
+        let own = denials.len() as u64;
+        self.denials_left_out
+            .fetch_add(own + before, Ordering::Relaxed);
+        metrics::counter!(DENIALS_LEFT_OUT).increment(own);
     }
 
     /// Takes all items out of their slots.
@@ -155,6 +175,7 @@ impl Committer {
             slots_filled: Notify::new(),
             committed: Log::ALL.map(|_| watch::Sender::new(0)),
             primary: watch::Sender::new(primary),
+            denials_left_out: AtomicU64::new(0),
             log_broken: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
             tails: OnceLock::new(),
@@ -220,6 +241,19 @@ impl Committer {
         self.shared.fill(|slots| slots.retention = Some(item));
         // As for a cursor.
         receiver.await.unwrap_or(Err(Failure::Internal))
+    }
+
+    /// Records a refused request, in a slot of its own and soon. It takes no share of the queue and delays no caller;
+    /// where too many wait, or the commit fails, the next one tells how many were left out.
+    pub(crate) fn record_denial(&self, mut denial: Denial) {
+        self.shared.fill(|slots| {
+            if slots.denials.len() < DENIALS {
+                denial.left_out += self.shared.denials_left_out.swap(0, Ordering::Relaxed);
+                slots.denials.push(denial);
+            } else {
+                self.shared.leave_out(&[denial]);
+            }
+        });
     }
 
     /// From now on these tailers, `changes` first, are given what this process commits.

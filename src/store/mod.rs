@@ -38,7 +38,7 @@ mod writer;
 pub(crate) use admin::Admin;
 pub(crate) use admission::{Pending, QueueLimits, Share, Ticket};
 pub(crate) use apply::Limits;
-pub(crate) use committer::{Committer, CommitterSettings};
+pub(crate) use committer::{Committer, CommitterSettings, DENIALS_LEFT_OUT};
 pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;

@@ -82,7 +82,7 @@ pub(super) fn look_postgres(works: &[Work], limits: Limits, seen: Heads) -> Vec<
             ids.join(",")
         ));
     }
-    if has_accesses(works) {
+    if has_activity(works) {
         let position = position(seen.activity);
         looks.push(format!("EXECUTE look_activity({position})"));
     }
@@ -102,7 +102,7 @@ pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<B
             secrets(&changes, limits),
         ]);
     }
-    if has_accesses(works) {
+    if has_activity(works) {
         looks.push(Bulk::of_some(seen(heads.activity), ACTIVITY_HEAD));
     }
     looks
@@ -134,7 +134,7 @@ pub(super) async fn read(
     }
     let heads = found.present.heads;
     if (heads.changes.is_none() && !changes.is_empty())
-        || (heads.activity.is_none() && has_accesses(works))
+        || (heads.activity.is_none() && has_activity(works))
     {
         return Err(StoreError::Corrupt("log_head"));
     }
@@ -145,8 +145,8 @@ fn changes(works: &[Work]) -> impl Iterator<Item = &Change> {
     works.iter().flat_map(Work::changes)
 }
 
-fn has_accesses(works: &[Work]) -> bool {
-    works.iter().any(|work| matches!(work, Work::Accesses(_)))
+fn has_activity(works: &[Work]) -> bool {
+    works.iter().any(|work| work.log() == Log::Activity)
 }
 
 /// The secrets that are updated or deleted.

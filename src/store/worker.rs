@@ -28,7 +28,7 @@ use super::{
     retention, wal,
     writer::{Opener, Writer},
 };
-use crate::domain::{ErrorChain, Failure, Log, Timestamp, Work};
+use crate::domain::{Denial, ErrorChain, Failure, Log, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
 const BATCH_BYTES: usize = 4 << 20;
@@ -195,6 +195,42 @@ impl Worker {
             });
             let _ = item.answer.send(removed);
         }
+        if !slots.denials.is_empty() {
+            self.record(slots.denials).await;
+        }
+    }
+
+    /// Records refused requests, in a batch of their own: what is refused in it concerns no caller.
+    async fn record(&mut self, denials: Vec<Denial>) {
+        let batch = Arc::new(self.batch(vec![Work::Denials(denials)]));
+        let mut ending = Ending::Failed(Failure::Unavailable);
+        if !self.shared.log_broken.load(Ordering::Relaxed) {
+            let start = Start::Idle(self.writer.take());
+            ending = self.commit(&batch, start, Instant::now()).await;
+        }
+        match ending {
+            Ending::Committed(decided) => self.shared.tell(decided.events),
+            Ending::Blamed | Ending::Failed(_) => {
+                for work in batch.works() {
+                    if let Work::Denials(denials) = work {
+                        self.shared.leave_out(denials);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A batch of this work.
+    fn batch(&self, works: Vec<Work>) -> Batch {
+        Batch {
+            works: works.into(),
+            only: None,
+            seen: self.seen,
+            limits: self.settings.limits,
+            now: Timestamp::from(Utc::now()),
+            gate: Gate::default(),
+            decided: Mutex::default(),
+        }
     }
 
     /// Waits for the end of such an item.
@@ -214,15 +250,7 @@ impl Worker {
         }
         let began = Instant::now();
         let start = self.start(&mut works, &mut replies, began).await;
-        let batch = Arc::new(Batch {
-            works: works.into(),
-            only: None,
-            seen: self.seen,
-            limits: self.settings.limits,
-            now: Timestamp::from(Utc::now()),
-            gate: Gate::default(),
-            decided: Mutex::default(),
-        });
+        let batch = Arc::new(self.batch(works));
         let ending = match start {
             Ok(start) => self.commit(&batch, start, began).await,
             Err(error) => self.failed(&batch, &error),

@@ -67,6 +67,10 @@ fn describe() {
         "rekey_disagreeing_secrets_total",
         "Secrets that were not handed out because their row is not as the log says"
     );
+    describe_counter!(
+        "rekey_refusals_left_out_total",
+        "Refused requests without an event of their own"
+    );
     describe_gauge!("rekey_log_position", "Position of a log's last event");
     describe_gauge!(
         "rekey_relay_lag_events",

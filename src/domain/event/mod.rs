@@ -10,8 +10,8 @@ mod placed;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, ChangeSetId, EventId, Grantee, Origin, Owner, ParseError, Provider, RequestId, Scope,
-    SecretId, SecretName, Timestamp, VersionId,
+    Agent, ChangeSetId, Denial, EventId, Grantee, Origin, Owner, ParseError, Provider, RequestId,
+    Scope, SecretId, SecretName, Timestamp, VersionId,
 };
 
 pub(crate) use placed::PlacedEvent;
@@ -81,11 +81,14 @@ pub(crate) enum EventKind {
     /// The database was restored to an earlier point, and both logs go on in a higher epoch.
     #[serde(rename = "epoch.raised")]
     EpochRaised,
+    /// A request was refused.
+    #[serde(rename = "access.denied")]
+    AccessDenied,
 }
 
 impl EventKind {
     /// All kinds of both logs.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Created,
         Self::Updated,
         Self::Deleted,
@@ -94,6 +97,7 @@ impl EventKind {
         Self::TokenRevoked,
         Self::KeyAdded,
         Self::EpochRaised,
+        Self::AccessDenied,
     ];
 
     /// The type, as the event and the log's column name it.
@@ -108,6 +112,7 @@ impl EventKind {
             Self::TokenRevoked => "token.revoked",
             Self::KeyAdded => "key.added",
             Self::EpochRaised => "epoch.raised",
+            Self::AccessDenied => "access.denied",
         }
     }
 }
@@ -234,6 +239,15 @@ pub(crate) struct EpochEvent {
     pub previous_epoch: u64,
 }
 
+/// `access.denied`: a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeniedEvent {
+    /// What was refused to whom.
+    pub denial: Denial,
+    /// When the record was committed.
+    pub occurred_at: Timestamp,
+}
+
 /// An event of either log, without a place in it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -247,6 +261,8 @@ pub(crate) enum Event {
     Key(KeyEvent),
     /// The epoch was raised.
     Epoch(EpochEvent),
+    /// A request was refused.
+    Denied(DeniedEvent),
 }
 
 impl Event {
@@ -255,7 +271,7 @@ impl Event {
     pub(crate) fn log(&self) -> Log {
         match self {
             Self::Change(_) => Log::Changes,
-            Self::Access(_) | Self::Token(_) | Self::Key(_) => Log::Activity,
+            Self::Access(_) | Self::Token(_) | Self::Key(_) | Self::Denied(_) => Log::Activity,
             Self::Epoch(event) => event.log,
         }
     }
@@ -268,6 +284,7 @@ impl Event {
             Self::Access(event) => Some(&event.owner),
             Self::Token(event) => event.grantee.owner(),
             Self::Key(_) | Self::Epoch(_) => None,
+            Self::Denied(event) => event.denial.owner.as_ref(),
         }
     }
 
@@ -280,6 +297,7 @@ impl Event {
             Self::Token(event) => event.id,
             Self::Key(event) => event.id,
             Self::Epoch(event) => event.id,
+            Self::Denied(event) => event.denial.event_id,
         }
     }
 
@@ -292,6 +310,7 @@ impl Event {
             Self::Token(event) => event.kind,
             Self::Key(_) => EventKind::KeyAdded,
             Self::Epoch(_) => EventKind::EpochRaised,
+            Self::Denied(_) => EventKind::AccessDenied,
         }
     }
 
@@ -304,6 +323,7 @@ impl Event {
             Self::Token(event) => event.occurred_at,
             Self::Key(event) => event.occurred_at,
             Self::Epoch(event) => event.occurred_at,
+            Self::Denied(event) => event.occurred_at,
         }
     }
 }

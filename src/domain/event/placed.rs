@@ -3,7 +3,8 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
-    AccessEvent, ChangeEvent, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent, Log, TokenEvent,
+    AccessEvent, ChangeEvent, DeniedEvent, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent, Log,
+    TokenEvent,
 };
 
 /// The members that hold hashes, with 64 zeros where the lower-case hex goes. No string of a body can hold
@@ -230,13 +231,35 @@ impl Body<'_> {
         to.serialize_field("type", &EventKind::EpochRaised)?;
         nulls(&["version", "version_id"], to)
     }
+
+    fn denied<S: SerializeStruct>(&self, event: &DeniedEvent, to: &mut S) -> Result<(), S::Error> {
+        let denial = &event.denial;
+        to.serialize_field("actor", &denial.agent)?;
+        to.serialize_field("client", &denial.origin.client)?;
+        to.serialize_field("epoch", &self.epoch)?;
+        to.serialize_field("hash", NO_HASH)?;
+        to.serialize_field("id", &denial.event_id)?;
+        to.serialize_field("left_out", &denial.left_out)?;
+        to.serialize_field("log", &Log::Activity)?;
+        to.serialize_field("method", &denial.method)?;
+        to.serialize_field("occurred_at", &event.occurred_at)?;
+        to.serialize_field("owner", &denial.owner)?;
+        to.serialize_field("position", &self.position)?;
+        to.serialize_field("prev_hash", NO_HASH)?;
+        to.serialize_field("request_id", &denial.request_id)?;
+        to.serialize_field("route", &denial.route)?;
+        to.serialize_field("server_request_id", &denial.origin.server_request_id)?;
+        to.serialize_field("status", &denial.status)?;
+        to.serialize_field("token_id", &denial.token_id)?;
+        to.serialize_field("type", &EventKind::AccessDenied)
+    }
 }
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fields = match self.event {
             Event::Change(_) => 23,
-            Event::Access(_) | Event::Token(_) => 18,
+            Event::Access(_) | Event::Token(_) | Event::Denied(_) => 18,
             Event::Key(_) => 14,
             Event::Epoch(event) if event.log == Log::Activity => 14,
             Event::Epoch(_) => 24,
@@ -248,6 +271,7 @@ impl Serialize for Body<'_> {
             Event::Token(event) => self.token(event, &mut to)?,
             Event::Key(event) => self.key(event, &mut to)?,
             Event::Epoch(event) => self.epoch(event, &mut to)?,
+            Event::Denied(event) => self.denied(event, &mut to)?,
         }
         to.end()
     }
@@ -261,8 +285,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        ActsFor, Agent, ChangeSetId, ChangeSetMember, EventId, Grantee, Origin, Owner, Provider,
-        RequestId, Scope, SecretId, SecretName, Timestamp, VersionId,
+        ActsFor, Agent, ChangeSetId, ChangeSetMember, Denial, EventId, Grantee, Origin, Owner,
+        Provider, RequestId, Scope, SecretId, SecretName, Timestamp, VersionId,
     };
 
     fn change() -> Event {
@@ -325,9 +349,27 @@ mod tests {
         })
     }
 
+    fn denied() -> Event {
+        Event::Denied(DeniedEvent {
+            denial: Denial {
+                event_id: EventId::new(Uuid::from_u128(1)),
+                agent: None,
+                owner: Some(Owner::parse("alice").unwrap()),
+                token_id: Some("t".to_owned()),
+                origin: Origin::default(),
+                request_id: None,
+                method: Some("GET"),
+                route: None,
+                status: 401,
+                left_out: 7,
+            },
+            occurred_at: Timestamp::from_micros(1),
+        })
+    }
+
     #[test]
     fn a_placed_body_is_canonical_and_its_hash_covers_all_but_the_hashes() {
-        for event in [change(), access(), token()] {
+        for event in [change(), access(), token(), denied()] {
             let mut hashed = Vec::new();
             let placed = event.place(7, 8, &[0xab; HASH_BYTES], |parts| {
                 hashed = parts.concat();

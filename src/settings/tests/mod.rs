@@ -74,7 +74,7 @@ fn the_defaults_are_those_of_the_documentation() {
         "streams_per_caller: 100, connections_per_address: 1000, body_time: 10s, reserved_names: [",
         "max_batch: 256, queue: 4096, queue_bytes: 67108864, queue_share_percent: 25, timeout: 2s, ",
         "http: HttpSettings { timeout: 8s, write_timeout: 30s, require_tls: false, min_client_versions: [], ",
-        "activity: ActivitySettings { record: Commit, retain: Some(7776000s) }, ",
+        "activity: ActivitySettings { record: Commit, refusals_per_minute: 60, retain: Some(7776000s) }, ",
         "events: EventSettings { retain: None }, metrics: MetricsSettings { port: None }, ",
         "log: LogSettings { format: Auto }",
     ] {

@@ -16,9 +16,9 @@ use super::{
     present::Present,
 };
 use crate::domain::{
-    Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Event, EventKind,
-    IfMatch, KeyId, Outcome, Owner, Provider, Refusal, Refused, SealedVersion, Secret, SecretId,
-    SecretName, Timestamp, Work,
+    Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
+    DeniedEvent, Event, EventKind, IfMatch, KeyId, Outcome, Owner, Provider, Refusal, Refused,
+    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, Work,
 };
 
 /// What an operator allows.
@@ -65,6 +65,12 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
             Work::Accesses(accesses) => {
                 for access in accesses {
                     state.access(access);
+                }
+                Ok(Outcome::Recorded)
+            }
+            Work::Denials(denials) => {
+                for denial in denials {
+                    state.deny(denial);
                 }
                 Ok(Outcome::Recorded)
             }
@@ -123,16 +129,28 @@ impl<'a> State<'a> {
             version: access.version,
             version_id: access.version_id,
         });
+        self.append_activity(event, access.context.traceparent.clone());
+    }
+
+    fn deny(&mut self, denial: &Denial) {
+        let event = DeniedEvent {
+            denial: denial.clone(),
+            occurred_at: self.now,
+        };
+        self.append_activity(Event::Denied(event), None);
+    }
+
+    fn append_activity(&mut self, event: Event, traceparent: Option<TraceParent>) {
         #[expect(
             clippy::expect_used,
-            reason = "step 2 of the commit reads that head for every batch with accesses"
+            reason = "the look of the commit reads that head for every batch with activity"
         )]
         let head = self
             .heads
             .activity
             .as_mut()
             .expect("the head of `activity`");
-        let entry = head.append(event, access.context.traceparent.clone());
+        let entry = head.append(event, traceparent);
         self.events.push(entry);
     }
 
@@ -331,7 +349,8 @@ impl<'a> State<'a> {
             | EventKind::TokenCreated
             | EventKind::TokenRevoked
             | EventKind::KeyAdded
-            | EventKind::EpochRaised => Some(secret.version),
+            | EventKind::EpochRaised
+            | EventKind::AccessDenied => Some(secret.version),
         };
         let event = Event::Change(ChangeEvent {
             actor: change.context.agent.clone(),

@@ -165,7 +165,7 @@ fn set(number: u128, changes: Vec<Change>) -> Work {
 fn change_event(entry: &LogEntry) -> &ChangeEvent {
     match &entry.placed.event {
         Event::Change(event) => event,
-        Event::Access(_) | Event::Token(_) | Event::Key(_) | Event::Epoch(_) => {
+        Event::Access(_) | Event::Token(_) | Event::Key(_) | Event::Epoch(_) | Event::Denied(_) => {
             panic!("{entry:?}")
         }
     }
