@@ -12,7 +12,8 @@ use super::{
     connection::Requests,
     envelope::{ItemKind, Location},
     error::{ApiError, Bug},
-    json, json_bytes,
+    json,
+    large::Room,
     query::Query,
     request::{Call, HandlerResult},
     single_line,
@@ -49,10 +50,7 @@ pub(super) async fn list(call: Call<'_, ()>) -> HandlerResult {
     let page = call.state.reader.log_page(log, after, &filter, limit);
     let page = page.await?;
     let events = page.events.iter().map(|event| event.body.as_slice());
-    Ok(json_bytes(
-        &mut HttpResponse::Ok(),
-        page_body(events, Some(page.next)),
-    ))
+    serve(&call, page_body(events, Some(page.next)))
 }
 
 /// `GET /api/v1/user/secrets/{secret_id}/events?before=&limit=`
@@ -64,10 +62,13 @@ pub(super) async fn history(call: Call<'_>) -> HandlerResult {
     let history = call.state.reader.history(&call.owner, id, before, limit);
     let history = history.await?.ok_or(ApiError::NotFound)?;
     let events = history.events.iter().map(Vec::as_slice);
-    Ok(json_bytes(
-        &mut HttpResponse::Ok(),
-        page_body(events, history.next),
-    ))
+    serve(&call, page_body(events, history.next))
+}
+
+/// Answers with a page.
+fn serve<W>(call: &Call<'_, W>, page: Vec<u8>) -> HandlerResult {
+    let room = Room::reserve(call, page.len())?;
+    Ok(room.json(&mut HttpResponse::Ok(), page.into()))
 }
 
 /// `GET /api/v1/events/head?log=`: a checkpoint of the whole log.

@@ -22,6 +22,7 @@ mod events;
 mod fields;
 mod guard;
 mod health;
+mod large;
 mod limit;
 mod media;
 mod metrics;
@@ -48,6 +49,7 @@ use actix_server::Server;
 use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{
     App, HttpResponse, HttpResponseBuilder,
+    body::MessageBody,
     dev::AppConfig,
     http::header::{self, AsHeaderName, HeaderMap, HeaderValue},
     rt::net::TcpStream,
@@ -220,8 +222,13 @@ fn json(answer: &mut HttpResponseBuilder, body: &impl Serialize) -> request::Han
 
 /// Completes an answer with a body that is JSON already.
 fn json_bytes(answer: &mut HttpResponseBuilder, body: impl Into<web::Bytes>) -> HttpResponse {
+    json_body(answer, body.into())
+}
+
+/// The same with any kind of body.
+fn json_body(answer: &mut HttpResponseBuilder, body: impl MessageBody + 'static) -> HttpResponse {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     answer
         .insert_header((header::CONTENT_TYPE, JSON))
-        .body(body.into())
+        .body(body)
 }

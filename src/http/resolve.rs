@@ -14,7 +14,7 @@ use super::{
     envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Faults, Field, Fields, ListEntry},
-    json_bytes,
+    large::Room,
     request::{Call, HandlerResult},
 };
 use crate::{
@@ -44,8 +44,12 @@ pub(super) async fn resolve(mut call: Call<'_, ()>) -> HandlerResult {
     let secrets = resolved.secrets.ok_or(ApiError::NotFound)?;
     // Opened first: what can't be handed out is not recorded as handed out.
     let values = open(&call, &secrets)?;
+    let length = values.iter().map(room_for).sum();
+    let room = Room::reserve(&call, length)?;
     record(&call, &secrets).await?;
-    render(&secrets, &values, resolved.head)
+    let body = render(&secrets, &values, (resolved.head, length))?;
+    // Wiped once it is sent.
+    Ok(room.json(&mut HttpResponse::Ok(), Bytes::from_owner(body)))
 }
 
 fn open(call: &Call<'_, ()>, secrets: &[SealedSecret]) -> Result<Vec<SecretValue>, ApiError> {
@@ -128,13 +132,24 @@ struct ResolvedSecret<'a> {
     sequence: u64,
 }
 
+/// How many bytes a secret takes in the answer, at most.
+fn room_for(value: &SecretValue) -> usize {
+    // As serde_json escapes.
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08..=0x0a | 0x0c..=0x0d => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    value.expose().bytes().map(escaped).sum::<usize>() + 512
+}
+
 /// Writes the answer into memory that is wiped.
-fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> HandlerResult {
-    let room: usize = values
-        .iter()
-        .map(|value| value.expose().len() * 6 + 512)
-        .sum();
-    let mut body = Zeroizing::new(Vec::with_capacity(room + 64));
+fn render(
+    secrets: &[SealedSecret],
+    values: &[SecretValue],
+    (cursor, length): (Cursor, usize),
+) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let mut body = Zeroizing::new(Vec::with_capacity(length + 64));
     body.extend_from_slice(b"{\"secrets\":[");
     for (index, (SealedSecret { secret, .. }, value)) in secrets.iter().zip(values).enumerate() {
         if index > 0 {
@@ -150,9 +165,7 @@ fn render(secrets: &[SealedSecret], values: &[SecretValue], cursor: Cursor) -> H
         serde_json::to_writer(&mut *body, &resolved)?;
     }
     body.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
-    // Wiped once it is sent.
-    let body = Bytes::from_owner(body);
-    Ok(json_bytes(&mut HttpResponse::Ok(), body))
+    Ok(body)
 }
 
 /// The body of `resolve_secrets`.
@@ -212,4 +225,20 @@ fn distinct<T: Clone + PartialEq, E: Into<ItemKind>>(
     }
     seen.push(value.clone());
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_room_for_a_value_is_what_it_takes(text in "[\\x01-\\x7f\\u{e9}]{1,60}") {
+            let value = SecretValue::parse(text.clone().into()).unwrap();
+            let json = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(room_for(&value), json.len() - 2 + 512);
+        }
+    }
 }

@@ -55,7 +55,7 @@ pub(super) struct Edge {
     pub(super) state: AppState,
     /// The callers' buckets: all tokens of an owner share one.
     pub(super) callers: Arc<Buckets<Caller>>,
-    /// The bytes of the bodies that are held.
+    /// The bytes of bodies that are held, and of large answers.
     pub(super) bodies: Stock,
     /// The open streams of events.
     pub(super) streams: Stock,
