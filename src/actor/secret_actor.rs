@@ -9,8 +9,8 @@ use super::messages::{ChangeRequest, Destination, RequestedChange, Seal};
 use crate::{
     crypto::{SealError, Sealer, SecretPlace},
     domain::{
-        Action, Change, EventId, Failure, Mask, Owner, RequestId, SealedVersion, SecretId,
-        SecretValue, VersionId, Work,
+        Action, Change, ErrorChain, EventId, Failure, Mask, Owner, RequestId, SealedVersion,
+        SecretId, SecretValue, VersionId, Work,
     },
     store::Committer,
 };
@@ -84,7 +84,7 @@ impl SecretActor {
         } = request;
         let action = self.action(&owner, secret_id, change).map_err(|error| {
             tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = %ErrorChain(&error),
                 secret.id = %secret_id,
                 request.id = context.request_id.as_ref().map(RequestId::as_str),
                 "a value could not be sealed"

@@ -116,7 +116,7 @@ impl Auditor {
                         good.push(delivery);
                     }
                     Err(error) => {
-                        tracing::error!(%error, "a message is not an event of rekey: it is refused");
+                        tracing::error!(error = %ErrorChain(&error), "a message is not an event of rekey: it is refused");
                         refused.push(delivery);
                     }
                 }

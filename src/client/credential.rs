@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::ClientError;
+use crate::domain::ErrorChain;
 
 /// A token as requests carry it. `Debug` does not show it.
 #[derive(Debug)]
@@ -93,8 +94,7 @@ impl Credential {
                 *self.header.lock().unwrap_or_else(PoisonError::into_inner) = header;
             }
             Err(error) => {
-                let error = crate::domain::ErrorChain(&error).to_string();
-                tracing::warn!(error, "the last token is used on");
+                tracing::warn!(error = %ErrorChain(&error), "the last token is used on");
             }
         }
     }

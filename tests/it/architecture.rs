@@ -189,6 +189,28 @@ fn no_signature_holds_a_result_inside_a_result() {
 }
 
 #[test]
+fn an_error_is_logged_with_all_its_causes() {
+    for (file, text) in texts_in("src") {
+        for (line, number) in text.lines().zip(1..) {
+            let field = line.split("error = ").nth(1);
+            let whole = field.is_none_or(|value| {
+                line.contains("let error = ") || value.starts_with("%ErrorChain(")
+            });
+            let short = [
+                "%error",
+                "?error",
+                "&dyn std::error::Error",
+                "as &dyn Error",
+            ];
+            assert!(
+                whole && !short.iter().any(|short| line.contains(short)),
+                "src/{file}:{number}: log `error = %ErrorChain(&error)`: JSON holds the outermost text alone else"
+            );
+        }
+    }
+}
+
+#[test]
 fn no_two_types_that_others_see_have_the_same_name() {
     let mut first_places = BTreeMap::new();
     for (file, text) in texts_in("src") {

@@ -13,7 +13,7 @@ use super::{changes::EventSummary, say};
 use crate::{
     backoff::Backoff,
     client::{ApiClient, ClientError, LONGEST_PAUSE, LogFollower, ResolvedValues},
-    domain::{Cursor, Log, Owner, SecretName},
+    domain::{Cursor, ErrorChain, Log, Owner, SecretName},
 };
 
 /// What a task has to say.
@@ -157,12 +157,13 @@ impl Retry {
     }
 
     async fn wait(&mut self, doing: &str, error: &ClientError) {
-        let text = error.to_string();
-        if self.said.as_ref() != Some(&text) {
+        let kind = error.to_string();
+        if self.said.as_ref() != Some(&kind) {
+            let text = ErrorChain(error);
             say(&format!(
                 "{doing}: {text}; the command keeps its values, and rekey tries again"
             ));
-            self.said = Some(text);
+            self.said = Some(kind);
         }
         self.backoff.wait().await;
     }
