@@ -73,7 +73,7 @@ pub(super) enum AuditCommand {
         after_help = "`rekey events bump-epoch` raises the epoch of both logs: accept it for each. The acceptance is kept in\n\
                       the audit database with the time and the label. An epoch that does not begin with the event\n\
                       epoch.raised was raised by nobody, and can't be accepted.\n\n\
-                      Example:\n  rekey audit accept-epoch changes 1795687200 --label 'restored the backup of Monday'"
+                      Example:\n  rekey audit accept-epoch changes 1795687200 --label restored-monday"
     )]
     AcceptEpoch {
         /// The log: `changes` or `activity`.

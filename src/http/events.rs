@@ -133,10 +133,12 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
-    if !headers.contains_key(LAST_EVENT_ID) {
+    let line = single_line(headers, LAST_EVENT_ID);
+    // An empty one says that there was no event yet (WHATWG HTML, section 9.2).
+    if !headers.contains_key(LAST_EVENT_ID) || line == Some("") {
         return Ok(None);
     }
-    let cursor = single_line(headers, LAST_EVENT_ID).and_then(|text| Cursor::parse(text).ok());
+    let cursor = line.and_then(|text| Cursor::parse(text).ok());
     cursor.map(Some).ok_or_else(|| {
         let place = [Location::HEADER, Location::Name("Last-Event-ID")];
         ApiError::fault(place, ItemKind::ValueError)

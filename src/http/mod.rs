@@ -67,8 +67,7 @@ use crate::{
     store::{Check, Committer, LogTail, Reader},
 };
 
-/// How long an idle connection of an authenticated caller is kept, and how long a first head may take.
-const IDLE: Duration = Duration::from_secs(75);
+/// How long a first head may take.
 const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection whose request was not read to its end is read on, so that the answer arrives.
 const LINGER: Duration = Duration::from_secs(1);
@@ -149,7 +148,7 @@ pub(crate) fn server(
     let address = listener.local_addr()?;
     let (limits, http) = (&state.settings.limits, &state.settings.http);
     let places = Places::new(limits.connections_per_address, http);
-    let write_timeout = http.write_timeout;
+    let (idle, write_timeout) = (state.settings.server.keep_alive, http.write_timeout);
     let edge = serve::Edge::new(state);
     let readers = Arc::new(Mutex::new(readers));
     let builder = Server::build()
@@ -172,7 +171,7 @@ pub(crate) fn server(
                 let draining = draining.clone();
                 async move { draining.notified().await }
             })
-            .keep_alive(IDLE)
+            .keep_alive(idle)
             .client_request_timeout(FIRST_HEAD)
             .client_disconnect_timeout(LINGER)
             .local_addr(address)
@@ -181,7 +180,7 @@ pub(crate) fn server(
             })
             .h1(map_config(app, |()| AppConfig::default()));
         let places = places.clone();
-        let accept = move |stream| ready(accept(stream, &places, write_timeout));
+        let accept = move |stream| ready(accept(stream, &places, (idle, write_timeout)));
         fn_service(accept).and_then(http)
     };
     Ok(builder.listen("http", listener, serving)?.run())
@@ -191,7 +190,7 @@ pub(crate) fn server(
 fn accept(
     stream: TcpStream,
     places: &Places,
-    write_timeout: Duration,
+    (idle, write_timeout): (Duration, Duration),
 ) -> Result<(ClientConnection, Option<SocketAddr>), DispatchError> {
     let peer = stream.peer_addr()?;
     let Some(place) = places.take(peer.ip()) else {
@@ -200,7 +199,7 @@ fn accept(
     };
     stream.set_nodelay(true)?;
     // A head takes no longer than the first one may.
-    let connection = ClientConnection::new(stream, place, (IDLE + FIRST_HEAD, write_timeout));
+    let connection = ClientConnection::new(stream, place, (idle + FIRST_HEAD, write_timeout));
     Ok((connection, Some(peer)))
 }
 

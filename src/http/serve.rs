@@ -10,8 +10,9 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    body::{BodySize, MessageBody as _},
     http::{
-        ConnectionType, StatusCode,
+        ConnectionType, StatusCode, Version,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     web,
@@ -172,7 +173,14 @@ pub(super) async fn entry(
             .head_mut()
             .set_connection_type(ConnectionType::Close);
     }
-    incoming.answer(response)
+    let mut response = incoming.answer(response);
+    // HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
+    if request.version() < Version::HTTP_11 && response.body().size() == BodySize::Stream {
+        let head = response.head_mut();
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
+    response
 }
 
 /// The checks, in the order of the contract; a handler goes on with path, media type, conditional

@@ -95,6 +95,8 @@ sections! {
         port: u16 = "server.port" number(0..=65_535);
         /// How long `/ready` says 503 before the listener closes.
         drain_delay: Duration = "server.drain_delay_ms" millis(0..=60_000);
+        /// How long an idle connection of an authenticated caller is kept.
+        keep_alive: Duration = "server.keep_alive_seconds" seconds(1..=3600);
     }
 
     /// `database.*`

@@ -65,7 +65,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(database, "sqlite://data/rekey.db");
     let shown = format!("{settings:?}");
     for part in [
-        r#"server: ServerSettings { host: "127.0.0.1", port: 8080, drain_delay: 0ns }"#,
+        r#"server: ServerSettings { host: "127.0.0.1", port: 8080, drain_delay: 0ns, keep_alive: 75s }"#,
         "max_connections: 10, timeout: 3s, idle_in_transaction: 2s }",
         r#"broker: BrokerSettings { url: None, exchange: "secrets.events" }"#,
         r#"keyring: KeyringSettings { path: "data/keyring.json", keys: [] }"#,

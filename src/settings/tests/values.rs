@@ -67,9 +67,9 @@ fn documented_variables(value: &str) -> Vec<String> {
 #[test]
 fn the_default_file_documents_what_must_hold() {
     let variables = documented_variables("1:\0");
-    assert_eq!(variables.len(), 46 + 4);
+    assert_eq!(variables.len(), 52 + 4);
     let error = Settings::read(&given(&variables).1).unwrap_err();
-    assert_eq!(error.faults.len(), 46 + 4);
+    assert_eq!(error.faults.len(), 52 + 4);
     for fault in &error.faults {
         let (key, rule) = fault.split_once(" (environment variable ").unwrap();
         let (_, rule) = rule.split_once("): must be ").unwrap();
@@ -192,4 +192,14 @@ fn values_are_read_in_one_form() {
     assert!(http.trusts("10.1.1.1".parse().unwrap()));
     assert!(http.trusts("::ffff:10.1.1.1".parse().unwrap()));
     assert!(!http.trusts("11.1.1.1".parse().unwrap()));
+}
+
+#[test]
+fn an_idle_connection_is_kept_for_a_second_to_an_hour() {
+    let variable = |seconds: &str| format!("REKEY__SERVER__KEEP_ALIVE_SECONDS={seconds}");
+    for (seconds, good) in [("1", true), ("3600", true), ("0", false), ("3601", false)] {
+        let taken = Settings::read(&given(&[&variable(seconds)]).1);
+        assert_eq!(taken.is_ok(), good, "{seconds}");
+    }
+    assert_eq!(read(&[]).server.keep_alive.as_secs(), 75);
 }

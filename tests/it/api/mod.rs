@@ -1,5 +1,6 @@
 //! The HTTP contract, call by call, against the real binary.
 
+mod connections;
 mod errors;
 mod malformed;
 mod secrets;
