@@ -1,6 +1,7 @@
 //! What is answered to a query that is malformed, to a cursor that is not good, and without the scope.
 
 use crate::support::envelope::{ENUM, INT, VALUE, assert_422, assert_error};
+use crate::support::events::Stream;
 use crate::support::fixture::World;
 use crate::support::ledger;
 use crate::support::service::{Answer, Client};
@@ -69,6 +70,17 @@ async fn a_malformed_query_is_named_parameter_by_parameter() {
     let twice = twice.header("last-event-id", "0-0");
     let twice = alice.send(twice.header("last-event-id", "0-0")).await;
     assert_422(&twice.unwrap(), &[(LAST, VALUE)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_last_event_id_is_none() {
+    let world = World::sqlite();
+    let alice = &world.alice;
+    ledger::create(alice, 3).await;
+    for (query, start) in [("after=1-1", "1-1"), ("", "1-3")] {
+        let mut stream = Stream::open(alice, query, Some("")).await;
+        assert_eq!(stream.block().await.id, start);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,11 +66,6 @@ async fn the_last_event_id_wins_over_the_query() {
         let mut stream = Stream::open(alice, "after=1-1", Some("1-4")).await;
         assert_eq!(stream.block().await, at("1-4"));
         assert_eq!(positions(&stream.events(2).await), [5, 6]);
-        // An empty one is none.
-        let mut stream = Stream::open(alice, "after=1-1", Some("")).await;
-        assert_eq!(stream.block().await, at("1-1"));
-        let mut stream = Stream::open(alice, "", Some("")).await;
-        assert_eq!(stream.block().await, at("1-6"));
     }
 }
 
