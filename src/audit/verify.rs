@@ -10,7 +10,7 @@ use std::{collections::VecDeque, io, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    accesses::{self, Changes},
+    accesses::{self, WrittenLog},
     chain::{Bad, Chain},
     event::{AuditEvent, Link},
     offline::Proof,
@@ -121,7 +121,7 @@ impl Verifier {
     }
 
     /// The log `changes`, through everything that the log `activity` can name by now.
-    async fn changes(&self) -> Result<Changes, VerifyError> {
+    async fn changes(&self) -> Result<WrittenLog, VerifyError> {
         let log = Log::Changes;
         let synced = match &self.client {
             Some(client) => {
@@ -131,7 +131,7 @@ impl Verifier {
             None => false,
         };
         let base = self.store.state(log).await?.base.cursor;
-        Ok(Changes {
+        Ok(WrittenLog {
             branches: self.store.branches(log).await?,
             whole: synced && base == Cursor::START,
         })
@@ -158,7 +158,7 @@ impl Verifier {
     /// Follows the chain through `until`, and compares it with the service's own log.
     async fn walk(
         &self,
-        (log, changes): (Log, Option<Changes>),
+        (log, changes): (Log, Option<WrittenLog>),
         chain: &mut Chain,
         until: Cursor,
         report: impl Fn(u64, u64),

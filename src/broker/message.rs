@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// Owner bytes outside `[A-Za-z0-9_-]` are percent-encoded in routing keys.
 const OWNER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
-/// The one event that is about the log itself.
+/// The one event of the log `changes` that is about no secret.
 const EPOCH_RAISED: &str = "epoch.raised";
 
 /// The body of an event is not in the form that rekey writes.
@@ -46,7 +46,7 @@ struct EventFields {
 }
 
 impl EventFields {
-    /// The kind of thing that the event is about, as `source` names it, and its ID; nothing for the log itself.
+    /// The kind of thing that the event is about, as `source` names it, and its ID; nothing for what has none.
     fn subject(&self) -> Option<(&'static str, &str)> {
         let subjects = [
             ("secrets", &self.secret_id),
@@ -64,10 +64,10 @@ impl EventFields {
         let activity = self.log == "activity";
         let id = match self.subject() {
             Some((_, id)) => id,
-            None if self.r#type != EPOCH_RAISED => return Err(MessageError),
-            // About the log itself.
+            // Activity may be about nothing that has an ID.
             None if activity => "_",
-            None => return Ok("log.epoch_raised".to_owned()),
+            None if self.r#type == EPOCH_RAISED => return Ok("log.epoch_raised".to_owned()),
+            None => return Err(MessageError),
         };
         // `_` means that there is no owner: no owner can have this name.
         let owner = self.owner.as_deref().unwrap_or("_");
