@@ -26,8 +26,9 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/rekey /usr/local/bin/rekey
 USER 10001:10001
 WORKDIR /var/lib/rekey
-# A loopback address can't be reached from outside the container. The ports that you publish decide who can reach it.
-ENV REKEY__SERVER__HOST=0.0.0.0
+# A loopback address can't be reached from outside the container. The ports that you publish decide who can reach it: publish plain HTTP
+# on a loopback address or to a proxy that serves TLS, or set REKEY__SERVER__TLS_CERT and REKEY__SERVER__TLS_KEY.
+ENV REKEY__SERVER__HOST=0.0.0.0 REKEY__SERVER__PLAINTEXT=true
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["rekey", "healthcheck"]
 ENTRYPOINT ["rekey"]

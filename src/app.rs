@@ -21,7 +21,7 @@ use crate::{
     broker::BrokerTarget,
     crypto::{Keyring, KeyringError, Sealer},
     domain::Log,
-    http::{self, AppState, LinkState, Links},
+    http::{self, AppState, LinkState, Links, ServerTls, TlsError, TlsFiles},
     keys::{self, KeysError},
     relay::{Relay, RelayHealth, RelayState},
     settings::Settings,
@@ -59,6 +59,9 @@ pub(crate) enum StartError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The files of TLS can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address can't be listened on.
     #[error("can't listen on {0}")]
     Listen(String, #[source] std::io::Error),
@@ -69,7 +72,7 @@ pub(crate) enum StartError {
 
 /// The service, listening but not yet answering.
 pub(crate) struct Application {
-    address: SocketAddr,
+    url: String,
     server: Server,
     reader: Reader,
     committer: Committer,
@@ -133,6 +136,7 @@ impl Application {
     /// # Errors
     /// [`StartError`]: nothing is served then.
     pub(crate) async fn build(settings: Settings) -> Result<Self, StartError> {
+        let tls = tls(&settings)?;
         let keyring = keyring(&settings)?;
         let target = target(&settings, Missing::Refuse);
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
@@ -146,18 +150,17 @@ impl Application {
             Committer::start(target, committer_settings(&settings), primary)
                 .map_err(StartError::Thread)?;
         let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
-        let stop_relay = watch::Sender::new(false);
+        let [stop_relay, serving, giving_up] = [false, true, false].map(watch::Sender::new);
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
         let (tails, tailing) = Tailing::start(&reader, &committer);
         let (relaying, relays) = start_relays(&settings, &reader, &tails, &committer, &stop_relay);
-        let (serving, giving_up) = (watch::Sender::new(true), watch::Sender::new(false));
-        let listener = listen(&settings, settings.server.port)?;
-        let failed = |error| StartError::Listen(settings.server.host.clone(), error);
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = listen(&settings, settings.server.port)?;
+        let url = format!("{}://{address}", settings.server.scheme());
         let metrics_listener = settings.metrics.port.map(|port| listen(&settings, port));
         let metrics_listener = metrics_listener.transpose()?;
         let drain_delay = settings.server.drain_delay;
         let state = AppState {
+            tls,
             reader: reader.clone(),
             sealer,
             signer: Arc::new(own.signer),
@@ -172,11 +175,11 @@ impl Application {
             settings: Arc::new(settings),
         };
         let failed = |error| StartError::Listen(address.to_string(), error);
-        let metrics = metrics_listener.map(|listener| serve_metrics(listener, state.clone()));
+        let metrics = metrics_listener.map(|(one, at)| serve_metrics(one, at, state.clone()));
         let metrics = metrics.transpose().map_err(failed)?;
         let server = http::server(listener, state, readers, DRAIN).map_err(failed)?;
         Ok(Self {
-            address,
+            url,
             server,
             reader,
             committer,
@@ -193,10 +196,10 @@ impl Application {
         })
     }
 
-    /// The address that is listened on, with its real port.
+    /// Where the service is: scheme, address and real port.
     #[must_use]
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Answers until `shutdown` ends, then drains: readiness off, HTTP, actors, relay, committer, pools.
@@ -342,8 +345,11 @@ fn retention(settings: &Settings) -> RetentionPolicy {
 }
 
 /// Serves metrics beside the API, and says where.
-fn serve_metrics(listener: TcpListener, state: AppState) -> std::io::Result<ServerHandle> {
-    let address = listener.local_addr()?;
+fn serve_metrics(
+    listener: TcpListener,
+    address: SocketAddr,
+    state: AppState,
+) -> std::io::Result<ServerHandle> {
     let server = http::metrics_server(listener, state)?;
     let handle = server.handle();
     tokio::task::spawn_local(server);
@@ -351,10 +357,28 @@ fn serve_metrics(listener: TcpListener, state: AppState) -> std::io::Result<Serv
     Ok(handle)
 }
 
-fn listen(settings: &Settings, port: u16) -> Result<TcpListener, StartError> {
+fn listen(settings: &Settings, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
     let host = settings.server.host.as_str();
-    TcpListener::bind((host, port))
-        .map_err(|error| StartError::Listen(format!("{host} port {port}"), error))
+    let listening = TcpListener::bind((host, port)).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    listening.map_err(|error| StartError::Listen(format!("{host} port {port}"), error))
+}
+
+/// TLS as the settings say, if they do, kept up with its files.
+fn tls(settings: &Settings) -> Result<Option<Arc<ServerTls>>, TlsError> {
+    let server = &settings.server;
+    let (Some(certificate), Some(key)) = (&server.tls_cert, &server.tls_key) else {
+        return Ok(None);
+    };
+    let tls = ServerTls::read(TlsFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_authorities: server.tls_client_ca.clone(),
+    })?;
+    tokio::spawn(tls.clone().follow());
+    Ok(Some(tls))
 }
 
 /// A relay for each log, if a broker is set, and how they do as HTTP shows it.

@@ -6,7 +6,6 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -99,8 +98,8 @@ fn write_token(path: &Path) -> Result<Token, CommandError> {
 }
 
 /// Prints two commands that work as pasted.
-pub(super) fn welcome(address: SocketAddr, folder: &Path) {
-    let base = format!("http://{address}/api/v1/user/secrets");
+pub(super) fn welcome(url: &str, folder: &Path) {
+    let base = format!("{url}/api/v1/user/secrets");
     // In double quotes, so that the shell still reads the file but splits nothing.
     let call = format!(
         "curl --silent --header \"Authorization: Bearer $(cat '{}')\" --header 'Content-Type: application/json'",

@@ -29,11 +29,10 @@ async fn serve(settings: Settings) -> Result<ExitCode, CommandError> {
     };
     app::show_tls(settings.database.tls(), settings.broker.tls());
     let application = Application::build(settings).await?;
-    let address = application.address();
     if let Some(folder) = made {
-        embedded::welcome(address, &folder);
+        embedded::welcome(application.url(), &folder);
     }
-    print(format!("listening on http://{address}"))?;
+    print(format!("listening on {}", application.url()))?;
     application.run_until(shutdown).await;
     Ok(ExitCode::SUCCESS)
 }

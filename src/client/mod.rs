@@ -16,7 +16,7 @@ mod stream;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
+    Client, Identity, RequestBuilder, Response, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
     redirect::Policy,
 };
@@ -236,17 +236,31 @@ pub(crate) struct HealthReport {
     pub body: String,
 }
 
+/// Certificate and private key of the service itself, in PEM.
+#[derive(Clone, Copy)]
+pub(crate) struct OwnIdentity<'a>(pub &'a [u8]);
+
 /// Asks the service at this address whether it is ready; no token is needed.
 ///
+/// With `own` it is the service that runs on this machine with that certificate, which hardly names this address: so it is
+/// not checked. Nothing secret is sent.
+///
 /// # Errors
-/// [`ClientError::Address`], [`ClientError::Unreachable`], or [`ClientError::Silent`] when the answer takes
-/// longer than 5 s.
-pub(crate) async fn check_health(address: &str) -> Result<HealthReport, ClientError> {
+/// [`ClientError::Address`], [`ClientError::Unreachable`], [`ClientError::Setup`], or [`ClientError::Silent`] when the
+/// answer takes longer than 5 s.
+pub(crate) async fn check_health(
+    address: &str,
+    own: Option<OwnIdentity<'_>>,
+) -> Result<HealthReport, ClientError> {
     let url = format!("{}/ready", address.trim_end_matches('/'));
     let url = Url::parse(&url).map_err(|_why| ClientError::Address)?;
     let origin = origin(&url);
-    let http = Client::builder().no_proxy().timeout(HEALTH).build();
-    let http = http.map_err(ClientError::Setup)?;
+    let mut http = Client::builder().no_proxy().timeout(HEALTH);
+    if let Some(OwnIdentity(pem)) = own {
+        let identity = Identity::from_pem(pem).map_err(ClientError::Setup)?;
+        http = http.identity(identity).danger_accept_invalid_certs(true);
+    }
+    let http = http.build().map_err(ClientError::Setup)?;
     let unreachable = |error| ClientError::unreachable(&origin, error);
     let answer = http.get(url).send().await.map_err(unreachable)?;
     Ok(HealthReport {

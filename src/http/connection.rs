@@ -25,6 +25,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use tokio_rustls::server::TlsStream;
+
 use super::caller::Network;
 use crate::settings::HttpSettings;
 
@@ -91,6 +93,8 @@ pub(super) struct Requests(Rc<Activity>);
 
 #[derive(Debug)]
 struct Activity {
+    /// The connection is under TLS.
+    secure: bool,
     under_way: Cell<u32>,
     /// When the last one ended; at first, when the connection began.
     idle_since: Cell<Instant>,
@@ -99,12 +103,18 @@ struct Activity {
 }
 
 impl Requests {
-    fn none() -> Self {
+    fn none(secure: bool) -> Self {
         Self(Rc::new(Activity {
+            secure,
             under_way: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             client_left: Cell::new(false),
         }))
+    }
+
+    /// Whether the connection is under TLS of our own.
+    pub(super) fn is_secure(&self) -> bool {
+        self.0.secure
     }
 
     /// Counts a request until the value returned is dropped.
@@ -138,9 +148,67 @@ impl Drop for RequestUnderWay {
     }
 }
 
+/// What a connection's bytes travel by.
+pub(super) enum Transport {
+    /// Plain text.
+    Plain(TcpStream),
+    /// TLS, after its handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// The socket.
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
 /// A connection of a client.
 pub(super) struct ClientConnection {
-    stream: TcpStream,
+    stream: Transport,
     requests: Requests,
     /// How long may pass between two requests.
     idle: Duration,
@@ -155,11 +223,11 @@ pub(super) struct ClientConnection {
 
 impl ClientConnection {
     /// A connection that was just accepted.
-    pub(super) fn new(stream: TcpStream, place: Place, (idle, take): (Duration, Duration)) -> Self {
+    pub(super) fn new(stream: Transport, place: Place, (idle, take): (Duration, Duration)) -> Self {
         // The kernel ends a connection whose peer is gone: a quiet stream would hang on for long. Without it such a
         // connection stays until its peer's network says so: no reason to refuse it.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(take));
-        let requests = Requests::none();
+        let _ = SockRef::from(stream.socket()).set_tcp_user_timeout(Some(take));
+        let requests = Requests::none(matches!(stream, Transport::Tls(_)));
         let first = requests.0.idle_since.get() + idle;
         Self {
             stream,
@@ -270,7 +338,7 @@ mod tests {
         let client = client.await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         (
-            ClientConnection::new(stream, Place(None), (idle, take)),
+            ClientConnection::new(Transport::Plain(stream), Place(None), (idle, take)),
             client,
         )
     }

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use super::{
     caller::{self, Network},
+    connection::Requests,
     error::ApiError,
     serve::{Edge, RequestState, ShownToken},
 };
@@ -48,7 +49,9 @@ pub(super) fn upgrade(
 }
 
 fn over_tls(http: &HttpSettings, request: &HttpRequest) -> bool {
-    request.app_config().secure()
+    request
+        .conn_data::<Requests>()
+        .is_some_and(Requests::is_secure)
         || request
             .peer_addr()
             .is_some_and(|peer| caller::forwarded_tls(http, peer.ip(), request.headers()))

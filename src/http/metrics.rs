@@ -1,6 +1,6 @@
 //! `/metrics`: where it is served, and what is looked up when somebody asks.
 
-use std::net::TcpListener;
+use std::{io, net::TcpListener};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -34,7 +34,8 @@ pub(super) async fn serve(edge: &Edge) -> HandlerResult {
 ///
 /// # Errors
 /// When the listener can't be used.
-pub(crate) fn metrics_server(listener: TcpListener, state: AppState) -> std::io::Result<Server> {
+pub(crate) fn metrics_server(listener: TcpListener, state: AppState) -> io::Result<Server> {
+    let tls = state.tls.clone();
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
@@ -42,8 +43,13 @@ pub(crate) fn metrics_server(listener: TcpListener, state: AppState) -> std::io:
             .default_service(web::to(alone))
     })
     .workers(1)
-    .disable_signals()
-    .listen(listener)?;
+    .disable_signals();
+    let server = match tls {
+        Some(tls) => {
+            server.listen_rustls_0_23(listener, tls.config().map_err(io::Error::other)?)?
+        }
+        None => server.listen(listener)?,
+    };
     Ok(server.run())
 }
 

@@ -35,10 +35,10 @@ mod secrets;
 mod serve;
 mod sets;
 mod stream;
+mod tls;
 
 use std::{
-    future::ready,
-    io::ErrorKind,
+    io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -56,7 +56,8 @@ use actix_web::{
     web,
 };
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     actor::Secrets,
@@ -72,14 +73,17 @@ const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection whose request was not read to its end is read on, so that the answer arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
-use connection::{ClientConnection, Places};
+use connection::{ClientConnection, Places, Transport};
 pub(crate) use metrics::metrics_server;
+pub(crate) use tls::{ServerTls, TlsError, TlsFiles};
 
 /// What the edge works with.
 #[derive(Clone)]
 pub(crate) struct AppState {
     /// The settings.
     pub settings: Arc<Settings>,
+    /// TLS of our own; none: plain HTTP.
+    pub tls: Option<Arc<ServerTls>>,
     /// Reads.
     pub reader: Reader,
     /// Opens masks.
@@ -141,8 +145,9 @@ pub(crate) fn server(
     state: AppState,
     readers: Vec<Reader>,
     drain: Duration,
-) -> std::io::Result<Server> {
+) -> io::Result<Server> {
     let workers = readers.len();
+    let tls = tls::acceptor(state.tls.as_ref()).map_err(io::Error::other)?;
     // Connections are counted for each worker.
     let connections = state.settings.limits.connections.div_ceil(workers);
     let address = listener.local_addr()?;
@@ -179,25 +184,35 @@ pub(crate) fn server(
                 data.insert(connection.requests());
             })
             .h1(map_config(app, |()| AppConfig::default()));
-        let places = places.clone();
-        let accept = move |stream| ready(accept(stream, &places, (idle, write_timeout)));
+        let (places, tls) = (places.clone(), tls.clone());
+        let accept =
+            move |stream| accept(stream, places.clone(), tls.clone(), (idle, write_timeout));
         fn_service(accept).and_then(http)
     };
     Ok(builder.listen("http", listener, serving)?.run())
 }
 
-/// Takes a connection, if its address may have one more.
-fn accept(
+/// Takes a connection, if its address may have one more. With TLS, the handshake takes no longer than a first head.
+async fn accept(
     stream: TcpStream,
-    places: &Places,
+    places: Places,
+    tls: Option<TlsAcceptor>,
     (idle, write_timeout): (Duration, Duration),
 ) -> Result<(ClientConnection, Option<SocketAddr>), DispatchError> {
     let peer = stream.peer_addr()?;
     let Some(place) = places.take(peer.ip()) else {
         ::metrics::counter!("rekey_connections_refused_total").increment(1);
-        return Err(DispatchError::Io(ErrorKind::ConnectionRefused.into()));
+        return Err(DispatchError::Io(io::ErrorKind::ConnectionRefused.into()));
     };
     stream.set_nodelay(true)?;
+    let stream = match tls {
+        None => Transport::Plain(stream),
+        Some(tls) => {
+            let secured = timeout(FIRST_HEAD, tls.accept(stream)).await;
+            let secured = secured.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?;
+            Transport::Tls(Box::new(secured?))
+        }
+    };
     // A head takes no longer than the first one may.
     let connection = ClientConnection::new(stream, place, (idle + FIRST_HEAD, write_timeout));
     Ok((connection, Some(peer)))

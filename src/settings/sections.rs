@@ -17,7 +17,7 @@ use super::{
     layers::{PRESETS, SettingReader},
     parse, server_url,
 };
-use crate::domain::{MOST_VERSIONS, Provider, SecretName};
+use crate::domain::{MOST_VERSIONS, Provider, SecretName, is_loopback};
 
 /// The range of all deadlines: none can be switched off, and none is longer than ten minutes.
 const DEADLINE_MS: RangeInclusive<u64> = 10..=600_000;
@@ -54,6 +54,7 @@ impl Settings {
             let rule = format!("empty where keyring.path is set ({other})");
             reader.refuse("keyring.keys", &rule);
         }
+        settings.server.check(reader);
         // Each deadline ends what the next one waits for (docs/architecture.md).
         let idle = "database.idle_in_transaction_ms";
         reader.compare(idle, "database.timeout_ms", true);
@@ -93,6 +94,14 @@ sections! {
         host: String = "server.host" text(parse::host);
         /// 0 takes a free one.
         port: u16 = "server.port" number(0..=65_535);
+        /// The certificate of TLS with its chain; set together with `tls_key`.
+        tls_cert: Option<PathBuf> = "server.tls_cert" optional(parse::path);
+        /// Its private key.
+        tls_key: Option<PathBuf> = "server.tls_key" optional(parse::path);
+        /// The authorities that a client's certificate must come from.
+        tls_client_ca: Option<PathBuf> = "server.tls_client_ca" optional(parse::path);
+        /// Another address than a loopback one may be served without TLS.
+        plaintext: bool = "server.plaintext" switch();
         /// How long `/ready` says 503 before the listener closes.
         drain_delay: Duration = "server.drain_delay_ms" millis(0..=60_000);
         /// How long an idle connection of an authenticated caller is kept.
@@ -264,6 +273,37 @@ fn presets(reader: &mut SettingReader) -> Vec<Preset> {
         presets.extend(name.flatten().map(|name| Preset { provider, name }));
     }
     presets
+}
+
+impl ServerSettings {
+    /// Whether TLS is served.
+    #[must_use]
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
+    /// Refuses half of TLS, and plain text to a network by accident.
+    fn check(&self, reader: &mut SettingReader) {
+        let (cert, key) = ("server.tls_cert", "server.tls_key");
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => reader.refuse(cert, "empty unless server.tls_key is set too"),
+            (None, Some(_)) => reader.refuse(key, "empty unless server.tls_cert is set too"),
+            (None, None) if self.tls_client_ca.is_some() => {
+                let rule = "empty unless server.tls_cert and server.tls_key are set too";
+                reader.refuse("server.tls_client_ca", rule);
+            }
+            (None, None) if !(self.plaintext || is_loopback(&self.host)) => {
+                let rule = "a loopback address unless server.tls_cert and server.tls_key are set, or \
+                            server.plaintext = true says that a proxy or a private network protects the connection";
+                reader.refuse("server.host", rule);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl DatabaseSettings {

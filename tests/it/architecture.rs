@@ -86,6 +86,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("actix_http", &["http"]),
     ("actix_server", &["http"]),
     ("actix_service", &["http"]),
+    ("rustls", &["http"]),
+    ("tokio_rustls", &["http"]),
 ];
 
 /// The most lines that a file of `src/` may have, its tests included.

@@ -116,7 +116,9 @@ async fn with_a_port_of_their_own_metrics_are_served_there_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_an_address_that_others_reach_the_api_serves_no_metrics() {
-    let deployment = Deployment::embedded().set("SERVER__HOST", "0.0.0.0");
+    let deployment = Deployment::embedded()
+        .set("SERVER__HOST", "0.0.0.0")
+        .set("SERVER__PLAINTEXT", "true");
     let replica = deployment.serve();
     let port = replica.base().rsplit(':').next().unwrap().to_owned();
     let client = Client::anonymous(&format!("http://127.0.0.1:{port}"));

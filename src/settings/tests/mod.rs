@@ -65,7 +65,8 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(database, "sqlite://data/rekey.db");
     let shown = format!("{settings:?}");
     for part in [
-        r#"server: ServerSettings { host: "127.0.0.1", port: 8080, drain_delay: 0ns, keep_alive: 75s }"#,
+        r#"server: ServerSettings { host: "127.0.0.1", port: 8080, tls_cert: None, tls_key: None, "#,
+        "drain_delay: 0ns, keep_alive: 75s }",
         "max_connections: 10, timeout: 3s, idle_in_transaction: 2s }",
         r#"broker: BrokerSettings { url: None, exchange: "secrets.events" }"#,
         r#"keyring: KeyringSettings { path: "data/keyring.json", keys: [] }"#,
@@ -173,7 +174,6 @@ fn unknown_settings_are_refused() {
         "\"a\\nb\" = 1 → a\\nb (file rekey.toml): unknown setting",
         // Settings of later capabilities.
         "auth.issuer = '' → auth.issuer (file rekey.toml): unknown setting",
-        "server.tls_cert = '' → server.tls_cert (file rekey.toml): unknown setting",
         "expiry.lead_seconds = 1 → expiry.lead_seconds (file rekey.toml): unknown setting",
     ]);
     // Only the first pair of underscores divides.
@@ -223,6 +223,29 @@ fn settings_may_not_contradict_each_other() {
         assert_eq!(faults(&[&format!("{variable}={value}")]), fault);
     }
     read(&["REKEY__DATABASE__TIMEOUT_MS=2000"]);
+}
+
+#[test]
+fn an_address_that_is_open_to_the_network_needs_tls_or_a_word() {
+    for host in ["0.0.0.0", "::", "10.0.0.5", "rekey-1.internal"] {
+        let variable = format!("REKEY__SERVER__HOST={host}");
+        let fault = faults(&[&variable]);
+        let begin = "server.host (environment variable REKEY__SERVER__HOST): must be a loopback address unless";
+        assert!(fault.starts_with(begin), "{fault}");
+        assert_eq!(fault.lines().count(), 1, "{fault}");
+        let settings = read(&[&variable, "REKEY__SERVER__PLAINTEXT=true"]);
+        assert_eq!(settings.server.scheme(), "http");
+        let settings = read(&[&variable, "[server]\ntls_cert = 'a'\ntls_key = 'b'"]);
+        assert_eq!(settings.server.scheme(), "https");
+    }
+    check_faults(&[
+        "[server]\ntls_cert = 'a' → \
+         server.tls_cert (file rekey.toml): must be empty unless server.tls_key is set too",
+        "[server]\ntls_key = 'a' → \
+         server.tls_key (file rekey.toml): must be empty unless server.tls_cert is set too",
+        "[server]\ntls_client_ca = 'a' → \
+         server.tls_client_ca (file rekey.toml): must be empty unless server.tls_cert and server.tls_key are set too",
+    ]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn with_roots(deployment: Deployment, roots: &Path) -> Deployment {
 
 /// What `migrate up` says when it can't.
 fn refusal(deployment: &Deployment) -> String {
+    deployment.run(&["keys", "generate"]);
     let output = deployment.try_run(&["migrate", "up"]);
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
