@@ -27,7 +27,7 @@ async fn audited(stack: &Stack, service: &Replica) {
     loop {
         let output = deployment.try_run(&["audit", "verify"]);
         if output.status.success() {
-            let text = String::from_utf8(output.stdout).unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
             assert!(!text.contains("not checked"), "the key is pinned: {text}");
             return;
         }

@@ -50,7 +50,8 @@ pub(super) fn values(name: &str, key: &str) -> Vec<String> {
         .iter()
         .position(|line| line.starts_with(&format!("    {key}:")));
     let at = at.unwrap_or_else(|| panic!("{name} has no {key}"));
-    let inline = lines[at].split_once(": ").map(|(_, rest)| rest);
+    let bare = |line: &'static str| line.split_once(" #").map_or(line, |(line, _)| line);
+    let inline = bare(lines[at]).split_once(": ").map(|(_, rest)| rest);
     if let Some(inline) = inline {
         let inline = inline.trim_matches(['{', '}', '[', ']', ' ']);
         return inline.split(", ").map(str::to_owned).collect();
@@ -58,9 +59,9 @@ pub(super) fn values(name: &str, key: &str) -> Vec<String> {
     let block = lines[at + 1..]
         .iter()
         .take_while(|line| line.starts_with("      "));
-    let block = block.map(|line| line.trim().trim_start_matches("- "));
+    let block = block.map(|line| bare(line).trim().trim_start_matches("- "));
     block
-        .filter(|line| !line.starts_with('#'))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(str::to_owned)
         .collect()
 }
@@ -157,7 +158,10 @@ impl Stack {
     /// The environment of a service. A file that names a server is replaced by one with the server's address here.
     fn environment(&self, name: &str) -> Vec<(String, String)> {
         let variables = values(name, "environment");
-        let variables = variables.iter().map(|line| line.split_once(": ").unwrap());
+        let variables = variables.iter().map(|line| {
+            let (key, value) = line.split_once(": ").unwrap();
+            (key, value.trim_matches('"'))
+        });
         variables
             .map(|(key, value)| {
                 let mut value = self.with_paths(name, value);
