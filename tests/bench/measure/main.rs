@@ -20,10 +20,12 @@
 #[expect(dead_code, reason = "the benchmarks use a part of what the tests use")]
 mod support;
 
+mod attack;
 mod ballast;
 mod beside;
 mod chart;
 mod etcd;
+mod fairness;
 mod growth;
 mod latency;
 mod load;
@@ -52,7 +54,7 @@ use table::{Kept, Sheet};
 /// A part, the word that leaves it out of a report, and what measures it.
 type Row = (Part, Option<Without>, fn(&Options, &mut Sheet));
 
-const PARTS: [Row; 8] = [
+const PARTS: [Row; 9] = [
     (Part::Points, None, points::run),
     (Part::Streams, Some(Without::Streams), streams::run),
     (Part::Latency, Some(Without::Latency), latency::run),
@@ -60,6 +62,7 @@ const PARTS: [Row; 8] = [
     (Part::Resolve, Some(Without::Resolve), resolve::run),
     (Part::Growth, Some(Without::Growth), growth::run),
     (Part::Beside, Some(Without::Beside), beside::run),
+    (Part::Fairness, Some(Without::Fairness), fairness::run),
     (Part::Replicas, Some(Without::Replicas), replicas::run),
 ];
 
@@ -67,6 +70,9 @@ fn main() {
     let options = Options::read();
     if options.part == Part::Load {
         return load::main();
+    }
+    if options.part == Part::Attack {
+        return attack::main();
     }
     let mut sheet = Sheet::default();
     machine::look(&mut sheet);
@@ -122,7 +128,7 @@ fn measure(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
 /// The first part, and beside it the others two by two: a smoke run is short, and its figures mean nothing.
 fn together(parts: &[&Row], options: &Options, sheet: &mut Sheet) {
     let (first, rest) = parts.split_at(1);
-    let mut others: [Sheet; 3] = Default::default();
+    let mut others: [Sheet; 4] = Default::default();
     std::thread::scope(|scope| {
         for (some, other) in rest.chunks(2).zip(&mut others) {
             scope.spawn(|| measure(some, options, other));

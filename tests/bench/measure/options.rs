@@ -59,12 +59,16 @@ pub(crate) enum Part {
     Growth,
     /// Retention, expiry of versions and a reader of pages beside the load
     Beside,
+    /// What one tenant notices beside a hostile one and a flood of strangers, and the service's peak memory
+    Fairness,
     /// One, two and four replicas on one database
     Replicas,
     /// All parts but growth in a short form: whether they work, not how fast
     Smoke,
     #[value(hide = true)]
     Load,
+    #[value(hide = true)]
+    Attack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +82,7 @@ pub(crate) enum Without {
     Resolve,
     Growth,
     Beside,
+    Fairness,
     Replicas,
 }
 

@@ -52,6 +52,7 @@ const GET: &str = "GET, 64 clients";
 const P99: &str = "p99 of PUTs, 64 clients";
 const RELAY: &str = "relay, with confirms, events/s";
 const GROWTH: &str = "cost per PUT, against 10³ secrets";
+const FAIRNESS: &str = "a tenant beside a hostile one";
 const REPLICAS: &str = "replicas on one PostgreSQL";
 
 #[rustfmt::skip] // A table.
@@ -84,6 +85,10 @@ const TARGETS: &[Target] = &[
     target(GROWTH, "10⁷ rows in the log", Ratio("growth/log", "growth/1e3"), Most(1.3)),
     target("10⁶ secrets at rest", "resident memory in MiB", Figure("growth/memory"), Most(64.0)),
     target("beside other work", "p99 with / without", Ratio("beside/with", "beside/without"), Most(1.5)),
+    target(FAIRNESS, "p99 of PUT, beside / alone", Ratio("fairness/beside", "fairness/alone"), Most(3.0)),
+    target(FAIRNESS, "requests refused", Figure("fairness/refused"), Most(0.0)),
+    target(FAIRNESS, "peak memory in MiB", Figure("fairness/memory"), Most(256.0)),
+    target("a flood of /ready", "p99 of GET, beside / alone", Ratio("fairness/get-beside", "fairness/get-alone"), Most(1.5)),
     target(REPLICAS, "two / one", Ratio("replicas/2", "replicas/1"), Least(0.9)),
     target(REPLICAS, "four / one", Ratio("replicas/4", "replicas/1"), Least(0.9)),
     target("1,000 open streams", "resident memory of each in KiB", Figure("streams/memory"), Most(32.0)),

@@ -91,10 +91,19 @@ pub(crate) fn address(replica: &Replica) -> String {
 
 /// Resident memory of a process, in KiB.
 pub(crate) fn resident(process: u32) -> f64 {
+    memory(process, "VmRSS:")
+}
+
+/// The most resident memory that a process ever had, in KiB.
+pub(crate) fn peak(process: u32) -> f64 {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"));
     let status = status.expect("a running process");
     let mut lines = status.lines();
-    let line = lines.find(|line| line.starts_with("VmRSS:"));
+    let line = lines.find(|line| line.starts_with(name));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
     kib.and_then(|kib| kib.parse().ok())
         .expect("resident memory")
