@@ -51,6 +51,19 @@ impl Incoming {
         self.begun && !self.finished
     }
 
+    /// How many bytes the body will have, if the request says so.
+    ///
+    /// # Errors
+    /// [`ApiError::PayloadTooLarge`] for more than `most`.
+    pub(super) fn declared(&self, most: usize) -> Result<Option<usize>, ApiError> {
+        let Some(declared) = self.declared else {
+            return Ok(None);
+        };
+        let declared = usize::try_from(declared).ok();
+        let within = declared.filter(|declared| *declared <= most);
+        within.ok_or(ApiError::PayloadTooLarge).map(Some)
+    }
+
     /// Reads the whole body. What it takes of memory is counted in the portion.
     ///
     /// # Errors
@@ -63,10 +76,7 @@ impl Incoming {
         within: Duration,
         portion: Portion,
     ) -> Result<Body, ApiError> {
-        let too_large = |length: u64| usize::try_from(length).map_or(true, |length| length > most);
-        if self.declared.is_some_and(too_large) {
-            return Err(ApiError::PayloadTooLarge);
-        }
+        self.declared(most)?;
         let deadline = Instant::now() + within;
         let mut body = Body::new(portion);
         self.begun = true;

@@ -93,12 +93,17 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         }
     }
 
-    /// Takes what a call of so many entries costs beyond the token that it has taken, and says the same. A call
-    /// of more entries than a bucket holds costs a whole one. Nothing when it costs no more.
-    pub(super) fn take_rest(&self, key: &K, entries: usize) -> Option<(Level, Result<(), u64>)> {
+    /// Takes what a call costs that has paid for some of its tokens, and says the same. A call that costs more than a
+    /// bucket holds costs a whole one. Nothing when it has paid for all.
+    pub(super) fn take_rest(
+        &self,
+        key: &K,
+        (paid, cost): (usize, usize),
+    ) -> Option<(Level, Result<(), u64>)> {
         let burst = self.quota.burst_size().get();
-        let entries = u32::try_from(entries).unwrap_or(burst).min(burst);
-        let rest = NonZeroU32::new(entries.saturating_sub(1))?;
+        let of_burst = |tokens: usize| u32::try_from(tokens).unwrap_or(burst).min(burst);
+        let paid = of_burst(paid);
+        let rest = NonZeroU32::new(of_burst(cost).saturating_sub(paid))?;
         // Within the burst, so a bucket can hold it.
         let not_until = match self.limiter.check_key_n(key, rest).ok()? {
             Ok(state) => return Some((self.level(state.remaining_burst_capacity()), Ok(()))),
@@ -108,9 +113,10 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         let wait = not_until.wait_time_from(self.limiter.clock().now());
         let missing = wait.as_nanos().div_ceil(interval.as_nanos().max(1));
         let missing = u32::try_from(missing).unwrap_or(burst);
-        // The next attempt pays for its first entry again.
-        let seconds = whole_seconds(wait.saturating_add(interval)).max(1);
-        Some((self.level(rest.get().saturating_sub(missing)), Err(seconds)))
+        // The next attempt pays for all of it again.
+        let again = wait.saturating_add(interval.saturating_mul(paid));
+        let left = self.level(rest.get().saturating_sub(missing));
+        Some((left, Err(whole_seconds(again).max(1))))
     }
 
     fn level(&self, left: u32) -> Level {
@@ -212,6 +218,23 @@ mod tests {
         assert_eq!(verdict, Err(1));
         assert_eq!(level.state(), "\"caller\";r=0;t=1");
         assert_eq!(buckets.take(&"bob").1, Ok(()));
+    }
+
+    #[test]
+    fn a_call_pays_the_rest_of_its_cost_and_at_most_a_whole_bucket() {
+        let buckets = Buckets::new("caller", Duration::from_secs(1), count(10));
+        buckets.take(&"alice").1.unwrap();
+        assert!(buckets.take_rest(&"alice", (1, 1)).is_none());
+        let (level, verdict) = buckets.take_rest(&"alice", (1, 4)).unwrap();
+        assert_eq!((level.left, verdict), (6, Ok(())));
+        let (level, verdict) = buckets.take_rest(&"alice", (4, 1000)).unwrap();
+        assert_eq!((level.left, verdict), (0, Ok(())));
+        assert!(buckets.take_rest(&"alice", (1000, 2000)).is_none());
+        buckets.take(&"bob").1.unwrap();
+        let (_, verdict) = buckets.take_rest(&"bob", (1, 6)).unwrap();
+        assert_eq!(verdict, Ok(()));
+        let (level, verdict) = buckets.take_rest(&"bob", (2, 8)).unwrap();
+        assert_eq!((level.left, verdict), (4, Err(4)));
     }
 
     #[test]

@@ -29,6 +29,10 @@ use crate::{
     store::Pending,
 };
 
+/// So many bytes of a body cost a token more: reading them takes as long as a small request. The largest value in
+/// its usual spelling costs none.
+const BYTES_PER_TOKEN: usize = 128 << 10;
+
 /// A handler's answer.
 pub(super) type HandlerResult = Result<HttpResponse, ApiError>;
 
@@ -93,8 +97,8 @@ impl<W> Call<'_, W> {
     /// The known fields of the body's object. The bytes that it was read from are wiped.
     ///
     /// # Errors
-    /// [`ApiError::PayloadTooLarge`] or [`ApiError::InvalidRequest`]; [`ApiError::RateLimited`] or
-    /// [`ApiError::Overloaded`] when too many bytes of bodies are held.
+    /// [`ApiError::PayloadTooLarge`] or [`ApiError::InvalidRequest`]; [`ApiError::RateLimited`] when the caller's bucket
+    /// holds too little for its size, and also, as [`ApiError::Overloaded`], when too many bytes of bodies are held.
     pub(super) async fn object(&mut self, known: &[&'static str]) -> Result<Fields, ApiError> {
         self.object_within(self.state.settings.limits.body_bytes, known)
             .await
@@ -114,16 +118,30 @@ impl<W> Call<'_, W> {
             .edge
             .bodies
             .take(Some(&self.caller), Amount::default())?;
+        let declared = self.incoming.declared(bytes)?;
+        self.charge_more(declared.unwrap_or(0) / BYTES_PER_TOKEN)?;
         let body = self.incoming.read(bytes, within, portion).await?;
+        if declared.is_none() {
+            self.charge_more(body.bytes().len() / BYTES_PER_TOKEN)?;
+        }
         Ok(parse_object(body.bytes(), known)?)
     }
 
-    /// Takes the rest of what a call of so many entries costs: it has paid for one.
+    /// Takes what a call of so many entries costs: it has paid for the first.
     ///
     /// # Errors
     /// [`ApiError::RateLimited`] when the caller's bucket holds less; nothing was taken then.
     pub(super) fn charge(&self, entries: usize) -> Result<(), ApiError> {
-        let Some((level, verdict)) = self.edge.callers.take_rest(&self.caller, entries) else {
+        self.charge_more(entries.saturating_sub(1))
+    }
+
+    /// Takes more tokens for this call.
+    fn charge_more(&self, tokens: usize) -> Result<(), ApiError> {
+        let paid = self.progress.paid.get();
+        let cost = paid.saturating_add(tokens);
+        self.progress.paid.set(cost);
+        let taken = self.edge.callers.take_rest(&self.caller, (paid, cost));
+        let Some((level, verdict)) = taken else {
             return Ok(());
         };
         self.progress.level.set(Some(level));

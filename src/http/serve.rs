@@ -114,6 +114,8 @@ pub(super) struct RequestState {
     pub(super) caller: OnceCell<Arc<Principal>>,
     /// The token that was shown in vain.
     pub(super) shown: OnceCell<ShownToken>,
+    /// The tokens of its caller's bucket that it costs, as far as is known.
+    pub(super) paid: Cell<usize>,
     /// The bucket that it was counted in.
     pub(super) level: Cell<Option<Level>>,
     /// A change was handed in, and no refusal came back: it may stand.
@@ -145,6 +147,7 @@ pub(super) async fn entry(
         route: Cell::new(""),
         caller: OnceCell::new(),
         shown: OnceCell::new(),
+        paid: Cell::new(1),
         level: Cell::new(None),
         may_stand: Cell::new(false),
     };

@@ -5,6 +5,7 @@ use crate::support::events::all;
 use crate::support::fixture::{ALL, BATCH, World};
 use crate::support::ledger;
 use crate::support::service::{Answer, Client, Deployment, Replica};
+use crate::support::wire::{Wire, address, head};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -99,4 +100,32 @@ async fn a_call_of_more_entries_than_a_bucket_holds_costs_a_whole_bucket() {
         }
     }
     answer.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_costs_by_its_size_before_it_is_read() {
+    let (replica, deployment, [alice, _], secrets) = with_buckets_of("20").await;
+    // Four megabytes are 31 tokens: more than a bucket holds, so that they cost a whole one.
+    let filler = "y".repeat(4_000_000);
+    let body = json!({"updates": [{"id": secrets[0], "value": "x"}], "filler": filler});
+    let answer = alice.post(BATCH, &body).await.unwrap().expect(200);
+    assert!(left(&answer) <= 2, "{}", left(&answer));
+    // A usual value costs one.
+    let value = "x".repeat(65_000);
+    let mut answer = alice.put(&secrets[0], &value).await.unwrap();
+    for _ in 0..3 {
+        if answer.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(wait(&answer))).await;
+        answer = alice.put(&secrets[0], &value).await.unwrap();
+    }
+    answer.expect(200);
+    // What can't be paid for is not read: the answer does not wait for the rest of it.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let token = deployment.token("alice", &ALL);
+    let mut wire = Wire::open(address(&replica)).await;
+    wire.send(head(("POST", BATCH), &token, 4_000_000)).await;
+    wire.send("{").await;
+    assert_eq!(wire.status().await, Some(429));
 }
