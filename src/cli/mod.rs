@@ -9,6 +9,7 @@ mod healthcheck;
 mod ignored_signals;
 mod import;
 mod keys;
+mod lockdown;
 mod migrate;
 mod output;
 mod progress;
@@ -100,6 +101,13 @@ enum Command {
     #[command(after_help = "Example:\n  rekey keys generate")]
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Let no value leave and make no change, until it is off.
+    #[command(
+        after_help = "Tokens and keys can still be created and revoked, and secrets and events be listed.\n\n\
+                      Example:\n  rekey lockdown on"
+    )]
+    #[command(subcommand)]
+    Lockdown(lockdown::LockdownCommand),
     /// Read the log of events.
     #[command(after_help = "Example:\n  rekey events tail --follow")]
     #[command(subcommand)]
@@ -165,6 +173,7 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         }
         Command::Token(command) => database::block_on(token::run(&prepare(config)?, command, json)),
         Command::Keys(command) => database::block_on(keys::run(&prepare(config)?, command, json)),
+        Command::Lockdown(command) => database::block_on(lockdown::run(&prepare(config)?, command)),
         Command::Events(command) => database::block_on(events::run(config, command, json)),
         Command::Import(options) => {
             database::block_on(import::run(prepare(config)?, options, json))

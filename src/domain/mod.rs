@@ -22,7 +22,7 @@ pub(crate) use checkpoint::Checkpoint;
 pub(crate) use error_chain::ErrorChain;
 pub(crate) use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, DeniedEvent, EpochEvent, Event, EventKind,
-    HASH_BYTES, KeyEvent, Log, PlacedEvent, TokenEvent,
+    HASH_BYTES, KeyEvent, LockdownEvent, Log, PlacedEvent, TokenEvent,
 };
 pub(crate) use grant::{ActsFor, Grant, Grantee, Networks, Scope};
 pub(crate) use host::is_loopback;

@@ -284,6 +284,9 @@ pub(crate) enum Refusal {
         /// The present version.
         version: u64,
     },
+    /// The service is locked down: no value leaves and no change is made.
+    #[error("the service is locked down")]
+    LockedDown,
     /// The key that the version was sealed under may no longer seal.
     #[error("key {0} is not active")]
     KeyNotActive(KeyId),

@@ -122,7 +122,10 @@ impl Counts {
 /// Records a request that was refused for its credential.
 pub(super) fn note(edge: &Edge, request: &HttpRequest, progress: &RequestState, error: &ApiError) {
     let caller = progress.caller.get();
-    let refused = matches!(error, ApiError::Unauthenticated | ApiError::Forbidden);
+    let refused = matches!(
+        error,
+        ApiError::Unauthenticated | ApiError::Forbidden | ApiError::LockedDown
+    );
     // That of a known caller is no matter of its credential.
     let throttled = caller.is_none() && matches!(error, ApiError::RateLimited { .. });
     if !refused && !throttled {

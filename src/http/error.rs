@@ -35,6 +35,8 @@ pub(super) enum ApiError {
     Unauthenticated,
     /// A good credential without the scope, or of the wrong kind.
     Forbidden,
+    /// The service is locked down: no value leaves and no change is made.
+    LockedDown,
     /// Absent, deleted, not the caller's; or no such route.
     NotFound,
     /// An entry of a change set names a secret that is absent, deleted or not the caller's.
@@ -139,6 +141,11 @@ impl ApiError {
                 StatusCode::FORBIDDEN,
                 "permission_error",
                 "Access forbidden",
+            ),
+            Self::LockedDown => (
+                StatusCode::FORBIDDEN,
+                "permission_error",
+                "The service is locked down",
             ),
             Self::NotFound | Self::EntryNotFound { .. } => {
                 (StatusCode::NOT_FOUND, "not_found_error", "Not found")
@@ -270,6 +277,7 @@ impl ApiError {
                 .insert_header(("Rekey-Log-Head", head.to_string())),
             Self::InvalidRequest(_)
             | Self::Forbidden
+            | Self::LockedDown
             | Self::NotFound
             | Self::AlreadyExists
             | Self::PayloadTooLarge
@@ -342,6 +350,7 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotFound => Self::NotFound,
+            Refusal::LockedDown => Self::LockedDown,
             Refusal::NameTaken => Self::AlreadyExists,
             Refusal::LimitReached => Self::fault([Location::BODY], ItemKind::LimitReached),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },

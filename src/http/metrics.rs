@@ -80,6 +80,10 @@ async fn look_up(state: &AppState) {
     gauge!("rekey_commit_queue_depth").set(number(state.committer.under_way() as u64));
     let log_broken = state.committer.log_check() != Check::Ok;
     gauge!("rekey_log_broken").set(if log_broken { 1.0 } else { 0.0 });
+    // While the database can't be read, the last that was known stays.
+    if let Ok(head) = state.reader.log_head(Log::Changes).await {
+        gauge!("rekey_lockdown").set(if head.locked_down { 1.0 } else { 0.0 });
+    }
     for log in Log::ALL {
         let head = state.tail(log).head().borrow().position;
         gauge!("rekey_log_position", "log" => log.as_str()).set(number(head));

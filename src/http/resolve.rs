@@ -41,6 +41,10 @@ pub(super) async fn resolve(mut call: Call<'_, ()>) -> HandlerResult {
         state.reader.check_reached(Log::Changes, cursor).await?;
     }
     let resolved = state.reader.resolve(&owner, &request.selection).await?;
+    // Here, too, because not every record of an access waits for the commit.
+    if resolved.locked_down {
+        return Err(ApiError::LockedDown);
+    }
     let secrets = resolved.secrets.ok_or(ApiError::NotFound)?;
     // Opened first: what can't be handed out is not recorded as handed out.
     let values = open(&call, &secrets)?;

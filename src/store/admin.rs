@@ -15,6 +15,7 @@ use super::{
     chain::Head,
     commit::lock,
     keys::{self, StoredKey},
+    lockdown::{self, Lockdown},
     log,
     pool::{Home, Pool},
     schema::{self, MigrationState, SchemaError},
@@ -25,7 +26,8 @@ use super::{
 use crate::{
     crypto::MacKey,
     domain::{
-        Agent, EpochEvent, Event, EventId, EventKind, KeyEvent, KeyId, Log, Timestamp, TokenEvent,
+        Agent, EpochEvent, Event, EventId, EventKind, KeyEvent, KeyId, LockdownEvent, Log,
+        Timestamp, TokenEvent,
     },
 };
 
@@ -186,6 +188,41 @@ impl Admin {
             record(&transaction, events).await?;
             transaction.commit().await?;
             Ok(revoked)
+        })
+        .await
+    }
+
+    /// Locks the service down, or opens it again, with its event in the log `activity`. Returns whether that changed
+    /// anything. Each commit that takes a lock afterwards sees it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then all is as it was.
+    pub(crate) async fn lock_down(
+        &self,
+        lockdown: Lockdown,
+        now: Timestamp,
+        agent: Agent,
+    ) -> Result<bool, StoreError> {
+        self.run(async move |db| {
+            let transaction = Transaction::begin(&db).await?;
+            for log in Log::ALL {
+                lock(&transaction, log).await?;
+            }
+            let changed = lockdown::set(&transaction, lockdown, now).await?;
+            if changed {
+                let event = Event::Lockdown(LockdownEvent {
+                    actor: agent,
+                    id: EventId::new(Uuid::now_v7()),
+                    kind: match lockdown {
+                        Lockdown::On => EventKind::LockdownOn,
+                        Lockdown::Off => EventKind::LockdownOff,
+                    },
+                    occurred_at: now,
+                });
+                record(&transaction, [event]).await?;
+            }
+            transaction.commit().await?;
+            Ok(changed)
         })
         .await
     }

@@ -19,6 +19,8 @@ pub(crate) struct Head {
     pub hash: [u8; HASH_BYTES],
     /// The cursor before the first event that is kept: where retention has cut.
     pub cut: Cursor,
+    /// No value leaves and no change is made.
+    pub locked_down: bool,
 }
 
 /// An event in its place, with the trace that it is part of.

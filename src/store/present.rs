@@ -171,7 +171,7 @@ macro_rules! head {
         // (log, owner, position), which would be read from end to end until the next ANALYZE.
         concat!(
             "SELECT '", $log, "' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
-             h.primary_kek_id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+             h.primary_kek_id AS text1, CAST(h.lockdown_since AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
              CAST(NULL AS TEXT) AS text4, h.epoch AS number1, COALESCE(e.epoch, h.cut_epoch) AS number2, \
              COALESCE(e.position, h.cut_position) AS number3, h.cut_epoch AS number4, \
              h.cut_position AS number5, COALESCE(e.hash, h.cut_hash) AS bytes1, \
@@ -321,6 +321,7 @@ impl Reading {
                 epoch: number(row.number4, "log_head")?,
                 position: number(row.number5, "log_head")?,
             },
+            locked_down: row.text2.is_some(),
         };
         // Retention, here or in another replica, may have removed what was seen long ago.
         if let Some(seen) = self.seen.of(log)

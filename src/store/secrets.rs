@@ -112,6 +112,8 @@ pub(crate) struct Resolution {
     pub head: Cursor,
     /// All of them, in the order asked; none when one is absent.
     pub secrets: Option<Vec<SealedSecret>>,
+    /// No value may leave.
+    pub locked_down: bool,
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -242,6 +244,7 @@ pub(super) async fn resolve(
     Ok(Resolution {
         head: head.cursor(),
         secrets,
+        locked_down: head.locked_down,
     })
 }
 

@@ -59,6 +59,10 @@ fn describe() {
         "rekey_log_broken",
         "1 when a log lost an event that this process had seen in it"
     );
+    describe_gauge!(
+        "rekey_lockdown",
+        "1 while the service is locked down: no value leaves and no change is made"
+    );
     describe_counter!(
         "rekey_forged_tokens_total",
         "Look-ups of tokens whose row was not written by rekey, or was changed"

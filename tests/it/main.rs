@@ -20,6 +20,7 @@ mod events;
 mod fairness;
 mod faults;
 mod import;
+mod lockdown;
 mod logs;
 mod metrics;
 mod ordering;

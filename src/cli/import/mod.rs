@@ -227,6 +227,13 @@ impl Importer {
             Ok(Outcome::Changed(_) | Outcome::Recorded) => {
                 Err(AttemptError::Failed(Failure::Internal))
             }
+            Err(Failure::Refused(Refused {
+                refusal: refusal @ Refusal::LockedDown,
+                ..
+            })) => {
+                let text = format!("{refusal}; nothing was imported");
+                Err(AttemptError::NotTried(text.into()))
+            }
             Err(Failure::Refused(refused)) => Err(named(refused, &plan)),
             Err(Failure::Unknown) => Err(AttemptError::Unknown),
             Err(failure) => Err(AttemptError::Failed(failure)),

@@ -84,11 +84,17 @@ pub(crate) enum EventKind {
     /// A request was refused.
     #[serde(rename = "access.denied")]
     AccessDenied,
+    /// From here on no value leaves and no change is made.
+    #[serde(rename = "lockdown.on")]
+    LockdownOn,
+    /// The lockdown is over.
+    #[serde(rename = "lockdown.off")]
+    LockdownOff,
 }
 
 impl EventKind {
     /// All kinds of both logs.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Created,
         Self::Updated,
         Self::Deleted,
@@ -98,6 +104,8 @@ impl EventKind {
         Self::KeyAdded,
         Self::EpochRaised,
         Self::AccessDenied,
+        Self::LockdownOn,
+        Self::LockdownOff,
     ];
 
     /// The type, as the event and the log's column name it.
@@ -113,6 +121,8 @@ impl EventKind {
             Self::KeyAdded => "key.added",
             Self::EpochRaised => "epoch.raised",
             Self::AccessDenied => "access.denied",
+            Self::LockdownOn => "lockdown.on",
+            Self::LockdownOff => "lockdown.off",
         }
     }
 }
@@ -248,6 +258,19 @@ pub(crate) struct DeniedEvent {
     pub occurred_at: Timestamp,
 }
 
+/// `lockdown.on` and `lockdown.off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LockdownEvent {
+    /// Who did it.
+    pub actor: Agent,
+    /// The event's ID.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventKind,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+}
+
 /// An event of either log, without a place in it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -263,6 +286,8 @@ pub(crate) enum Event {
     Epoch(EpochEvent),
     /// A request was refused.
     Denied(DeniedEvent),
+    /// The service was locked down, or is open again.
+    Lockdown(LockdownEvent),
 }
 
 impl Event {
@@ -271,7 +296,11 @@ impl Event {
     pub(crate) fn log(&self) -> Log {
         match self {
             Self::Change(_) => Log::Changes,
-            Self::Access(_) | Self::Token(_) | Self::Key(_) | Self::Denied(_) => Log::Activity,
+            Self::Access(_)
+            | Self::Token(_)
+            | Self::Key(_)
+            | Self::Denied(_)
+            | Self::Lockdown(_) => Log::Activity,
             Self::Epoch(event) => event.log,
         }
     }
@@ -283,7 +312,7 @@ impl Event {
             Self::Change(event) => Some(&event.owner),
             Self::Access(event) => Some(&event.owner),
             Self::Token(event) => event.grantee.owner(),
-            Self::Key(_) | Self::Epoch(_) => None,
+            Self::Key(_) | Self::Epoch(_) | Self::Lockdown(_) => None,
             Self::Denied(event) => event.denial.owner.as_ref(),
         }
     }
@@ -298,6 +327,7 @@ impl Event {
             Self::Key(event) => event.id,
             Self::Epoch(event) => event.id,
             Self::Denied(event) => event.denial.event_id,
+            Self::Lockdown(event) => event.id,
         }
     }
 
@@ -311,6 +341,7 @@ impl Event {
             Self::Key(_) => EventKind::KeyAdded,
             Self::Epoch(_) => EventKind::EpochRaised,
             Self::Denied(_) => EventKind::AccessDenied,
+            Self::Lockdown(event) => event.kind,
         }
     }
 
@@ -324,6 +355,7 @@ impl Event {
             Self::Key(event) => event.occurred_at,
             Self::Epoch(event) => event.occurred_at,
             Self::Denied(event) => event.occurred_at,
+            Self::Lockdown(event) => event.occurred_at,
         }
     }
 }

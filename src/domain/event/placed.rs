@@ -3,8 +3,8 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
-    AccessEvent, ChangeEvent, DeniedEvent, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent, Log,
-    TokenEvent,
+    AccessEvent, ChangeEvent, DeniedEvent, EpochEvent, Event, EventKind, HASH_BYTES, KeyEvent,
+    LockdownEvent, Log, TokenEvent,
 };
 
 /// The members that hold hashes, with 64 zeros where the lower-case hex goes. No string of a body can hold
@@ -253,6 +253,27 @@ impl Body<'_> {
         to.serialize_field("token_id", &denial.token_id)?;
         to.serialize_field("type", &EventKind::AccessDenied)
     }
+
+    fn lockdown<S: SerializeStruct>(
+        &self,
+        event: &LockdownEvent,
+        to: &mut S,
+    ) -> Result<(), S::Error> {
+        to.serialize_field("actor", &event.actor)?;
+        to.serialize_field("client", &())?;
+        to.serialize_field("epoch", &self.epoch)?;
+        to.serialize_field("hash", NO_HASH)?;
+        to.serialize_field("id", &event.id)?;
+        to.serialize_field("log", &Log::Activity)?;
+        to.serialize_field("occurred_at", &event.occurred_at)?;
+        to.serialize_field("owner", &())?;
+        to.serialize_field("position", &self.position)?;
+        to.serialize_field("prev_hash", NO_HASH)?;
+        // It is done on the command line.
+        to.serialize_field("request_id", &())?;
+        to.serialize_field("server_request_id", &())?;
+        to.serialize_field("type", &event.kind)
+    }
 }
 
 impl Serialize for Body<'_> {
@@ -263,6 +284,7 @@ impl Serialize for Body<'_> {
             Event::Key(_) => 14,
             Event::Epoch(event) if event.log == Log::Activity => 14,
             Event::Epoch(_) => 24,
+            Event::Lockdown(_) => 13,
         };
         let mut to = serializer.serialize_struct("Event", fields)?;
         match self.event {
@@ -272,6 +294,7 @@ impl Serialize for Body<'_> {
             Event::Key(event) => self.key(event, &mut to)?,
             Event::Epoch(event) => self.epoch(event, &mut to)?,
             Event::Denied(event) => self.denied(event, &mut to)?,
+            Event::Lockdown(event) => self.lockdown(event, &mut to)?,
         }
         to.end()
     }
@@ -367,9 +390,18 @@ mod tests {
         })
     }
 
+    fn lockdown() -> Event {
+        Event::Lockdown(LockdownEvent {
+            actor: Agent::OPERATOR,
+            id: EventId::new(Uuid::from_u128(1)),
+            kind: EventKind::LockdownOn,
+            occurred_at: Timestamp::from_micros(1),
+        })
+    }
+
     #[test]
     fn a_placed_body_is_canonical_and_its_hash_covers_all_but_the_hashes() {
-        for event in [change(), access(), token(), denied()] {
+        for event in [change(), access(), token(), denied(), lockdown()] {
             let mut hashed = Vec::new();
             let placed = event.place(7, 8, &[0xab; HASH_BYTES], |parts| {
                 hashed = parts.concat();

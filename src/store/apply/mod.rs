@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
-    DeniedEvent, Event, EventKind, IfMatch, KeyId, Outcome, Owner, Provider, Refusal, Refused,
+    DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
     SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, Work,
 };
 
@@ -57,6 +57,17 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
     let outcomes = works
         .iter()
         .map(|work| match work {
+            // What is refused is recorded all the same.
+            Work::Denials(denials) => {
+                for denial in denials {
+                    state.deny(denial);
+                }
+                Ok(Outcome::Recorded)
+            }
+            work if state.is_locked_down(work.log()) => Err(Refused {
+                index: 0,
+                refusal: Refusal::LockedDown,
+            }),
             Work::Change(change) => state
                 .apply(change, None)
                 .map(|step| Outcome::Changed(step.applied))
@@ -65,12 +76,6 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
             Work::Accesses(accesses) => {
                 for access in accesses {
                     state.access(access);
-                }
-                Ok(Outcome::Recorded)
-            }
-            Work::Denials(denials) => {
-                for denial in denials {
-                    state.deny(denial);
                 }
                 Ok(Outcome::Recorded)
             }
@@ -106,6 +111,10 @@ struct Step<'a> {
 }
 
 impl<'a> State<'a> {
+    fn is_locked_down(&self, log: Log) -> bool {
+        self.heads.of(log).is_some_and(|head| head.locked_down)
+    }
+
     /// Frees a name of an owner.
     fn release(&mut self, owner: Owner, name: SecretName) {
         // The count of an owner who creates nothing in this batch was not read, and is not needed.
@@ -350,7 +359,9 @@ impl<'a> State<'a> {
             | EventKind::TokenRevoked
             | EventKind::KeyAdded
             | EventKind::EpochRaised
-            | EventKind::AccessDenied => Some(secret.version),
+            | EventKind::AccessDenied
+            | EventKind::LockdownOn
+            | EventKind::LockdownOff => Some(secret.version),
         };
         let event = Event::Change(ChangeEvent {
             actor: change.context.agent.clone(),

@@ -75,7 +75,11 @@ impl Subject {
                 version: event.version,
                 version_id: event.version_id.get(),
             },
-            Event::Token(_) | Event::Key(_) | Event::Epoch(_) | Event::Denied(_) => Self::default(),
+            Event::Token(_)
+            | Event::Key(_)
+            | Event::Epoch(_)
+            | Event::Denied(_)
+            | Event::Lockdown(_) => Self::default(),
         }
     }
 }

@@ -93,6 +93,7 @@ struct HeadRow {
     cut_epoch: i64,
     cut_position: i64,
     cut_hash: Vec<u8>,
+    lockdown_since: Option<i64>,
 }
 
 /// The head of a log: its last event, or what retention left of it, in one statement.
@@ -100,7 +101,7 @@ pub(super) async fn head(db: &impl ConnectionTrait, log: Log) -> Result<Head, St
     // ORDER BY and LIMIT, not max(): a plan made while the table is empty must not choose the index on
     // (log, owner, position), which would be read from end to end until the next ANALYZE.
     let sql = "SELECT h.epoch, e.epoch AS last_epoch, e.position, e.hash, \
-               h.cut_epoch, h.cut_position, h.cut_hash \
+               h.cut_epoch, h.cut_position, h.cut_hash, h.lockdown_since \
                FROM log_head h LEFT JOIN (SELECT log, epoch, position, hash FROM events \
                WHERE log = $1 ORDER BY position DESC LIMIT 1) e ON e.log = h.log \
                WHERE h.log = $1";
@@ -121,6 +122,7 @@ pub(super) async fn head(db: &impl ConnectionTrait, log: Log) -> Result<Head, St
             epoch: unsigned(row.cut_epoch, "log_head")?,
             position: unsigned(row.cut_position, "log_head")?,
         },
+        locked_down: row.lockdown_since.is_some(),
     })
 }
 

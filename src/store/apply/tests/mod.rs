@@ -10,7 +10,7 @@ use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, EventId, HASH_BYTES, Log, Origin,
+        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log, Origin,
         RequestContext, RequestId, VersionId,
     },
 };
@@ -26,6 +26,7 @@ const HEAD: Head = Head {
     position: 10,
     hash: [9; HASH_BYTES],
     cut: Cursor::START,
+    locked_down: false,
 };
 
 fn owner(name: &str) -> Owner {
@@ -165,7 +166,12 @@ fn set(number: u128, changes: Vec<Change>) -> Work {
 fn change_event(entry: &LogEntry) -> &ChangeEvent {
     match &entry.placed.event {
         Event::Change(event) => event,
-        Event::Access(_) | Event::Token(_) | Event::Key(_) | Event::Epoch(_) | Event::Denied(_) => {
+        Event::Access(_)
+        | Event::Token(_)
+        | Event::Key(_)
+        | Event::Epoch(_)
+        | Event::Denied(_)
+        | Event::Lockdown(_) => {
             panic!("{entry:?}")
         }
     }
@@ -319,9 +325,8 @@ fn a_key_that_is_not_active_seals_nothing() {
     assert_eq!(single(&plan)[1], Ok(Applied::Deleted));
 }
 
-#[test]
-fn accesses_go_to_their_own_log_with_its_own_chain() {
-    let access = Access {
+fn access() -> Access {
+    Access {
         event_id: EventId::new(Uuid::from_u128(5)),
         context: context(),
         owner: owner("alice"),
@@ -330,7 +335,12 @@ fn accesses_go_to_their_own_log_with_its_own_chain() {
         provider: None,
         version: 4,
         version_id: VersionId::new(Uuid::from_u128(6)),
-    };
+    }
+}
+
+#[test]
+fn accesses_go_to_their_own_log_with_its_own_chain() {
+    let access = access();
     let activity = Head {
         position: 70,
         ..HEAD
@@ -367,4 +377,54 @@ fn accesses_go_to_their_own_log_with_its_own_chain() {
     sorted.sort();
     assert_eq!(keys, sorted);
     assert!(!keys.contains(&"sequence".to_owned()));
+}
+
+fn denial() -> Denial {
+    Denial {
+        event_id: EventId::new(Uuid::from_u128(7)),
+        agent: None,
+        owner: None,
+        token_id: None,
+        origin: Origin::default(),
+        request_id: None,
+        method: Some("GET"),
+        route: None,
+        status: 403,
+        left_out: 0,
+    }
+}
+
+#[test]
+fn nothing_is_applied_to_a_log_that_is_locked_down_but_denials_are_recorded() {
+    let locked = Some(Head {
+        locked_down: true,
+        ..HEAD
+    });
+    let access = access();
+    let works = [
+        Work::Change(create(2, "B")),
+        set(1, vec![update(1, 8, None)]),
+        Work::Change(delete(1)),
+        Work::Accesses(vec![access]),
+        Work::Denials(vec![denial()]),
+    ];
+    let present = |changes, activity| Present {
+        heads: Heads { changes, activity },
+        ..given(vec![stored(1, "A", 4)])
+    };
+    let plan = apply(present(locked, locked), &works, LIMITS, NOW);
+    let refused = Err(Refused {
+        index: 0,
+        refusal: Refusal::LockedDown,
+    });
+    let (denied, others) = plan.outcomes.split_last().unwrap();
+    assert_eq!(*denied, Ok(Outcome::Recorded));
+    assert!(others.iter().all(|outcome| *outcome == refused));
+    assert_eq!(plan.writes.events.len(), 1);
+    let plan = apply(present(Some(HEAD), Some(HEAD)), &works, LIMITS, NOW);
+    assert!(
+        plan.outcomes.iter().all(Result::is_ok),
+        "{:?}",
+        plan.outcomes
+    );
 }
