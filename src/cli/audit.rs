@@ -14,11 +14,12 @@ use clap::Subcommand;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    CommandError, database, log_name,
+    CommandError, database,
+    finding::{LogFinding, report},
+    log_name,
     output::{Output, print_part},
     progress::{Progress, ProgressReader},
     say, shutdown,
-    verdict::{Verdict, report},
 };
 use crate::{
     app,
@@ -131,7 +132,7 @@ pub(super) fn verify_offline(
     let progress = Progress::new(file.display().to_string(), "bytes");
     let read = BufReader::new(ProgressReader::new(opened, length, progress));
     report(
-        &[Verdict::of(None, verify_export(read, key))?],
+        &[LogFinding::of(None, verify_export(read, key))?],
         None,
         as_json,
     )
@@ -229,7 +230,7 @@ async fn verify(
         let progress = Progress::new(log.as_str(), "events");
         let report = |done, all| progress.report(done, all);
         let proved = verifier.verify(log, report).await;
-        verdicts.push(Verdict::of(Some(log), proved)?);
+        verdicts.push(LogFinding::of(Some(log), proved)?);
     }
     let compared = match (values, &verifier.client) {
         (Values::Left, _) => None,

@@ -5,6 +5,7 @@ mod connection;
 mod database;
 mod embedded;
 mod events;
+mod finding;
 mod healthcheck;
 mod ignored_signals;
 mod import;
@@ -19,7 +20,6 @@ mod shutdown;
 mod span;
 mod tail;
 mod token;
-mod verdict;
 
 use std::{
     error::Error,

@@ -33,6 +33,7 @@ fn world(settings: &[(&str, &str)]) -> (World, SocketAddr) {
     let settings = settings.iter().copied();
     let settings = settings.chain([
         ("SERVER__HOST", "0.0.0.0"),
+        ("SERVER__PLAINTEXT", "true"),
         ("LIMITS__CONNECTIONS_PER_ADDRESS", &most),
     ]);
     let deployment = settings.fold(fixture::sqlite(), |all, (key, value)| all.set(key, value));

@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// What a log, or an exported file, was found to be.
-pub(super) struct Verdict {
+pub(super) struct LogFinding {
     /// The log; `None` for a file, which proves itself which log it holds.
     log: Option<Log>,
     found: Result<Proof, Bad>,
 }
 
-impl Verdict {
+impl LogFinding {
     pub(super) fn of(
         log: Option<Log>,
         proved: Result<Proof, VerifyError>,
@@ -33,13 +33,13 @@ impl Verdict {
 
 /// Prints what was found of the logs, and how many secrets are as the log says, or the first that is not.
 pub(super) fn report(
-    verdicts: &[Verdict],
+    verdicts: &[LogFinding],
     values: Option<Result<u64, Bad>>,
     as_json: bool,
 ) -> Result<ExitCode, CommandError> {
     let mut code = ExitCode::SUCCESS;
     let mut list = Vec::new();
-    for Verdict { log, found } in verdicts {
+    for LogFinding { log, found } in verdicts {
         match found {
             Ok(Proof {
                 log,
