@@ -22,19 +22,20 @@ pub(crate) fn secrets(url: &str, count: usize, sizes: &Sizes) {
 /// Events of secrets that are gone, a hundred days old: the beginning of the log `changes`. The service chains its
 /// own to the hash of the last one.
 pub(crate) fn events(url: &str, count: usize, sizes: &Sizes) {
-    // A page of them is JSON.
-    let body = format!(
-        "{{\"ballast\":\"{}\"}}",
-        "x".repeat(sizes.body.saturating_sub(14))
-    );
+    // A page of them is JSON, in which the service finds what it has in its columns.
+    let rest = sizes.body.saturating_sub(400);
     let hash = bytes(32);
     let sql = format!(
         "INSERT INTO events (log, position, epoch, id, type, owner, secret_id, sequence, version, version_id,
          occurred_at, body, hash)
-         SELECT 'changes', n, 1, gen_random_uuid(), 'secret.updated', '{OWNER}', md5((n % 100000)::text)::uuid,
-         n / 100000 + 1, n / 100000 + 1, gen_random_uuid(),
-         (extract(epoch FROM now() - interval '100 days') * 1000000)::bigint, '{body}', {hash}
-         FROM generate_series(1, {count}) n"
+         SELECT 'changes', n, 1, id, 'secret.updated', '{OWNER}', secret_id, number, number, version_id,
+         (extract(epoch FROM now() - interval '100 days') * 1000000)::bigint,
+         convert_to(json_build_object('log', 'changes', 'position', n, 'epoch', 1, 'id', id, 'type', 'secret.updated',
+         'owner', '{OWNER}', 'secret_id', secret_id, 'sequence', number, 'version', number, 'version_id', version_id,
+         'hash', encode(hash, 'hex'), 'ballast', repeat('x', {rest}))::text, 'UTF8'), hash
+         FROM (SELECT n, gen_random_uuid() AS id, md5((n % 100000)::text)::uuid AS secret_id,
+         n / 100000 + 1 AS number, gen_random_uuid() AS version_id, {hash}::bytea AS hash
+         FROM generate_series(1, {count}) n OFFSET 0) ballast"
     );
     psql(url, &sql);
 }

@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options, sheet: &mut Sheet) {
     assert!(removed > 0.0, "retention removed events");
     let note = format!(
         "PUTs by {CLIENTS} clients on PostgreSQL. Retention removed {} events, each secret's versions were cut to 10, and \
-         a reader got {} pages of 1,000 events a second.",
+         a reader got {} pages of 200 events a second.",
         thousands(removed),
         thousands(pages.rate)
     );

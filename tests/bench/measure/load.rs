@@ -64,7 +64,7 @@ impl Kind {
                 ("POST", "/api/v1/secrets/resolve".to_owned(), body)
             }
             Self::Refuse => ("DELETE", LIST.to_owned(), String::new()),
-            Self::Page => ("GET", "/api/v1/events?limit=1000".to_owned(), String::new()),
+            Self::Page => ("GET", "/api/v1/events?limit=200".to_owned(), String::new()),
             Self::Etcd => {
                 let (key, value) = (STANDARD.encode(secret), STANDARD.encode(VALUE));
                 let body = json!({"key": key, "value": value}).to_string();
