@@ -24,7 +24,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
-
 use tokio_rustls::server::TlsStream;
 
 use super::caller::Network;

@@ -168,8 +168,8 @@ impl LastEvent {
 
 impl SealedRow {
     /// The secret, if its row is as its last event says. Where retention has cut the log, that event may be gone.
-    fn checked(self, head: &Head) -> Result<SealedSecret, StoreError> {
-        let last_event = self.last_event.clone();
+    fn checked(mut self, head: &Head) -> Result<SealedSecret, StoreError> {
+        let last_event = self.last_event.take();
         let found = SealedSecret::try_from(self)?;
         let good = match last_event {
             None => head.cut.position > 0,

@@ -17,7 +17,7 @@ use crate::{
         entity::{alarms, checkpoints, events, marks},
         event::{AuditEvent, Link},
     },
-    domain::{Checkpoint, HASH_BYTES, Log, Timestamp},
+    domain::{Checkpoint, Cursor, HASH_BYTES, Log, Timestamp},
     store::{StoreError, Transaction},
 };
 
@@ -161,6 +161,22 @@ pub(super) async fn add_checkpoint(
         .exec_without_returning(transaction)
         .await?;
     Ok(false)
+}
+
+/// The cursor of the newest checkpoint of a log.
+pub(super) async fn newest_checkpoint(
+    connection: &impl ConnectionTrait,
+    log: Log,
+) -> Result<Option<Cursor>, StoreError> {
+    let newest = checkpoints::Entity::find()
+        .filter(checkpoints::Column::Log.eq(log.as_str()))
+        .order_by_desc(checkpoints::Column::Epoch)
+        .order_by_desc(checkpoints::Column::Position)
+        .one(connection)
+        .await?;
+    newest
+        .map(|row| cursor_of((row.epoch, row.position)))
+        .transpose()
 }
 
 /// Moves the mark along the chain as far as it is stored. When a higher epoch branches off at or before the

@@ -19,7 +19,7 @@ use sea_orm::{
 };
 use tokio::runtime::Handle;
 
-use add::{add, add_checkpoint, advance, lock_marks, write_mark};
+use add::{add, add_checkpoint, advance, lock_marks, newest_checkpoint, write_mark};
 pub(crate) use epochs::Acceptance;
 pub(super) use epochs::Raise;
 pub(super) use rows::StoredEvent;
@@ -27,7 +27,7 @@ use rows::{CheckedRow, cursor_of, link_of, signed, unsigned};
 pub(super) use walk::{Branches, Walk, Written};
 
 use super::{
-    entity::{alarms, checkpoints, events, marks},
+    entity::{alarms, events, marks},
     event::{AuditEvent, Link},
 };
 use crate::{
@@ -306,18 +306,8 @@ impl AuditStore {
 
     /// The cursor of the newest checkpoint of a log.
     pub(super) async fn newest_checkpoint(&self, log: Log) -> Result<Option<Cursor>, StoreError> {
-        self.run(async move |db| {
-            let newest = checkpoints::Entity::find()
-                .filter(checkpoints::Column::Log.eq(log.as_str()))
-                .order_by_desc(checkpoints::Column::Epoch)
-                .order_by_desc(checkpoints::Column::Position)
-                .one(&db)
-                .await?;
-            newest
-                .map(|row| cursor_of((row.epoch, row.position)))
-                .transpose()
-        })
-        .await
+        self.run(async move |db| newest_checkpoint(&db, log).await)
+            .await
     }
 
     /// Closes the connection, as far as that is possible within `deadline`.

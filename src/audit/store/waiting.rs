@@ -4,25 +4,23 @@
 //! checkpoint, or far beyond the log's head, moves nothing: it waits, durably and within bounds, until a checkpoint
 //! reaches it. A checkpoint that was asked for afterwards and does not reach it makes it an alarm.
 
-use sea_orm::{
-    ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect,
-};
+use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder};
 
 use super::{
     Stored,
-    add::{add_page, advance, write_mark},
+    add::{add_page, advance, newest_checkpoint, write_mark},
     rows::{link_of, signed},
 };
 use crate::{
     audit::{
-        entity::{alarms, checkpoints, waiting},
+        entity::{alarms, waiting},
         event::{AuditEvent, Link},
     },
     domain::{Cursor, Log, Timestamp},
     store::{StoreError, Transaction},
 };
 
-/// How far beyond the mark and the newest checkpoint of its epoch an event may be.
+/// How far beyond the mark and the newest checkpoint an event may be.
 const AHEAD: u64 = 1 << 20;
 /// How many events of a log may wait.
 const MOST: usize = 1000;
@@ -43,25 +41,12 @@ impl Reach {
         log: Log,
         mark: Link,
     ) -> Result<Self, StoreError> {
-        let newest = |column| {
-            checkpoints::Entity::find()
-                .select_only()
-                .columns([checkpoints::Column::Epoch, checkpoints::Column::Position])
-                .filter(checkpoints::Column::Log.eq(log.as_str()))
-                .order_by_desc(column)
-                .into_tuple::<(i64, i64)>()
-        };
-        let (by_epoch, by_position) = (
-            newest(checkpoints::Column::Epoch).one(transaction).await?,
-            newest(checkpoints::Column::Position)
-                .one(transaction)
-                .await?,
-        );
-        let read = |row: Option<(i64, i64)>| row.map_or(Ok(Cursor::START), super::cursor_of);
+        let newest = newest_checkpoint(transaction, log).await?;
+        let newest = newest.unwrap_or(Cursor::START);
         // A log's first epoch is 1.
         Ok(Self {
-            epoch: read(by_epoch)?.epoch.max(mark.cursor.epoch).max(1),
-            position: read(by_position)?.position.max(mark.cursor.position) + AHEAD,
+            epoch: newest.epoch.max(mark.cursor.epoch).max(1),
+            position: newest.position.max(mark.cursor.position) + AHEAD,
         })
     }
 

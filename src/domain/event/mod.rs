@@ -1,6 +1,5 @@
 //! The events of both logs: what happened to which secret, who read a value, who was given a token, which key was
-//! made. Never
-//! a value, nor anything computed from one.
+//! made. Never a value, nor anything computed from one.
 //!
 //! An [`Event`] has no place in its log yet. The commit gives it one, and serialises it once, as a
 //! [`PlacedEvent`].
