@@ -6,7 +6,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::Write as _,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -110,12 +112,23 @@ impl Attackers {
 /// The process of the attackers.
 pub(crate) fn main() {
     let attack: Attack = serde_json::from_reader(std::io::stdin().lock()).expect("an attack");
-    rustix::process::nice(NICE).expect("a lower priority");
+    lower_priority();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let answers = runtime.expect("a runtime").block_on(work(attack));
     println!("{}", serde_json::to_string(&answers).expect("JSON"));
+}
+
+/// Where the kernel gives each session the same share of the processors (`sched(7)`, "The autogroup feature"), a priority
+/// counts inside a session only: so the attackers have one of their own, with a lower priority than others.
+fn lower_priority() {
+    rustix::process::nice(NICE).expect("a lower priority");
+    rustix::process::setsid().expect("a session of their own");
+    let autogroup = Path::new("/proc/self/autogroup");
+    if autogroup.exists() {
+        fs::write(autogroup, NICE.to_string()).expect("a lower priority of the session");
+    }
 }
 
 async fn work(attack: Attack) -> Answers {

@@ -22,6 +22,11 @@ pub(crate) fn look(sheet: &mut Sheet) {
     sheet.fact("memory", format!("{:.0} GiB", kib / 1024.0 / 1024.0));
     sheet.fact("median fdatasync after 4 KiB", milliseconds(sync()));
     sheet.fact("load average at the begin", load());
+    // With it, processors idle for tens of milliseconds beside tasks that could run: see docs/profiles.md.
+    let by_session = fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
+    let by_session = by_session.is_ok_and(|enabled| enabled.trim() == "1");
+    let by_session = if by_session { "on" } else { "off" };
+    sheet.fact("sharing of processors by session (autogroup)", by_session);
     let compiler = Command::new("rustc").arg("--version").output();
     let compiler = compiler.map_or_else(|_| Vec::new(), |output| output.stdout);
     sheet.fact("compiler", String::from_utf8_lossy(&compiler).trim());
