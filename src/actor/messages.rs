@@ -7,7 +7,7 @@ use super::secret_actor::SecretActor;
 use crate::{
     domain::{
         Change, EVENT_BYTES, Failure, IfMatch, Mask, Owner, Provider, RequestContext, SecretId,
-        SecretName, SecretValue,
+        SecretName, SecretValue, VersionName,
     },
     store::{Share, Ticket},
 };
@@ -45,6 +45,8 @@ pub(crate) enum RequestedChange {
         value: SecretValue,
         /// The value's mask.
         mask: Mask,
+        /// The version that had this value before, if the value is restored.
+        restored_from: Option<VersionName>,
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },

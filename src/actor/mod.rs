@@ -223,6 +223,7 @@ mod tests {
             change: RequestedChange::Update {
                 mask: Mask::of(&value),
                 value,
+                restored_from: None,
                 if_match: None,
             },
         }

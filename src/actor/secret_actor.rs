@@ -66,9 +66,11 @@ impl SecretActor {
             RequestedChange::Update {
                 value,
                 mask,
+                restored_from,
                 if_match,
             } => Action::Update {
                 sealed: self.seal(owner, secret_id, value, &mask)?,
+                restored_from,
                 if_match,
             },
             RequestedChange::Delete { if_match } => Action::Delete { if_match },

@@ -37,7 +37,7 @@ pub(crate) use time::Timestamp;
 pub use value::SecretValue;
 pub(crate) use work::{
     Access, Action, Applied, Change, ChangeSet, Denial, EVENT_BYTES, Failure, IfMatch, Origin,
-    Outcome, Refusal, Refused, RequestContext, Secret, Work,
+    Outcome, Refusal, Refused, RequestContext, Secret, VersionName, Work,
 };
 
 /// Why a string is not what it should be. The texts are fixed: none holds a part of the input.

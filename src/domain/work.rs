@@ -201,6 +201,8 @@ pub(crate) enum Action {
     Update {
         /// The value, sealed.
         sealed: SealedVersion,
+        /// The version that had this value before, if the value is restored: it must still be kept.
+        restored_from: Option<VersionName>,
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
@@ -209,6 +211,26 @@ pub(crate) enum Action {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
+}
+
+impl Action {
+    /// The version whose value a restore takes.
+    #[must_use]
+    pub(crate) fn restored_from(&self) -> Option<VersionName> {
+        match self {
+            Self::Update { restored_from, .. } => *restored_from,
+            Self::Create { .. } | Self::Delete { .. } => None,
+        }
+    }
+}
+
+/// A version of a secret, by its number and its ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct VersionName {
+    /// Its number, from 1.
+    pub version: u64,
+    /// Its ID, which no other version has.
+    pub version_id: VersionId,
 }
 
 /// An `If-Match` precondition (RFC 9110 section 13.1.1) over a secret's version number.
@@ -278,6 +300,9 @@ pub(crate) enum Refusal {
     /// The owner has as many secrets as it may have.
     #[error("the owner's limit of secrets is reached")]
     LimitReached,
+    /// The version whose value was to be restored is no longer kept.
+    #[error("the version is no longer kept")]
+    VersionGone,
     /// `If-Match` does not hold.
     #[error("the precondition does not hold at version {version}")]
     PreconditionFailed {

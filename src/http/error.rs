@@ -352,6 +352,10 @@ impl From<Refusal> for ApiError {
             Refusal::NotFound => Self::NotFound,
             Refusal::LockedDown => Self::LockedDown,
             Refusal::NameTaken => Self::AlreadyExists,
+            Refusal::VersionGone => {
+                let place = [Location::BODY, Location::Name("version")];
+                Self::fault(place, ItemKind::NotFound)
+            }
             Refusal::LimitReached => Self::fault([Location::BODY], ItemKind::LimitReached),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
             refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),

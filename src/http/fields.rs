@@ -25,6 +25,8 @@ pub(super) enum Field {
     Null,
     /// A string.
     Text(Zeroizing<String>),
+    /// A whole number that is not negative.
+    Number(u64),
     /// A list: of strings and objects, and not more of them than [`KEPT`].
     List(Vec<Field>),
     /// The top-level object, or one in a list with its strings; nothing when it holds a key more than once.
@@ -66,6 +68,16 @@ impl Fields {
             Some(Field::Text(text)) => read(text).map_err(Into::into),
             Some(_) => Err(ItemKind::StringType),
         }
+    }
+
+    /// Takes a whole number that must be there and is not negative.
+    pub(super) fn number(&mut self, name: &'static str, faults: &mut Faults) -> Option<u64> {
+        let number = match self.0.remove(name) {
+            None => Err(ItemKind::Missing),
+            Some(Field::Number(number)) => Ok(number),
+            Some(_) => Err(ItemKind::IntType),
+        };
+        faults.note(name, number)
     }
 
     /// Takes a list of 1 to `most` entries that may be absent or `null`, and reads each; `None` only when
@@ -205,7 +217,9 @@ pub(super) fn parse_object(
     match top {
         Field::Object(Some(fields)) => Ok(fields),
         Field::Object(None) => Err(MalformedRequest::RepeatedKey),
-        Field::Null | Field::Text(_) | Field::List(_) | Field::Other => Err(MalformedRequest::Body),
+        Field::Null | Field::Text(_) | Field::Number(_) | Field::List(_) | Field::Other => {
+            Err(MalformedRequest::Body)
+        }
     }
 }
 
@@ -360,8 +374,11 @@ impl<'de> Visitor<'de> for Reading<'_> {
         Ok(Field::Other)
     }
 
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Field, E> {
-        Ok(Field::Other)
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Field, E> {
+        Ok(match self.depth {
+            Depth::Field => Field::Number(number),
+            Depth::Top | Depth::ListEntry | Depth::EntryField | Depth::Dropped => Field::Other,
+        })
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<Field, E> {

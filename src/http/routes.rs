@@ -10,7 +10,7 @@ use super::{
     request::{Answering, Call},
     resolve, secrets,
     serve::Edge,
-    sets,
+    sets, versions,
 };
 use crate::domain::Scope;
 
@@ -143,7 +143,7 @@ pub(super) const SECRET_ID: &str = "{secret_id}";
 
 /// All routes. The first path that fits is the one, so the fixed segments come first; the operations of a path
 /// stand together.
-pub(super) static ROUTES: [Operation; 18] = [
+pub(super) static ROUTES: [Operation; 20] = [
     Operation {
         path: "/api/v1/user/secrets",
         verb: Verb::Get,
@@ -229,6 +229,20 @@ pub(super) static ROUTES: [Operation; 18] = [
         verb: Verb::Get,
         run: Run::Owner(Scope::EventsRead, |call| Box::pin(events::history(call))),
         id: "list_secret_events",
+    },
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}/versions",
+        verb: Verb::Get,
+        run: Run::Owner(Scope::SecretsRead, |call| Box::pin(versions::list(call))),
+        id: "list_secret_versions",
+    },
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}/restore",
+        verb: Verb::Post,
+        run: Run::Owner(Scope::SecretsWrite, |call| {
+            Box::pin(versions::restore(call))
+        }),
+        id: "restore_secret",
     },
     Operation {
         path: "/health",

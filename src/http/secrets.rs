@@ -85,6 +85,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     let change = RequestedChange::Update {
         value,
         mask: mask.clone(),
+        restored_from: None,
         if_match,
     };
     match call.submit(id, change).await? {
@@ -112,7 +113,7 @@ fn open(call: &Call<'_>, secret: &Secret, sealed: &SealedMask) -> Result<Mask, A
 }
 
 /// The answer that shows one secret.
-fn show(status: StatusCode, secret: Secret, mask: &Mask) -> HandlerResult {
+pub(super) fn show(status: StatusCode, secret: Secret, mask: &Mask) -> HandlerResult {
     let mut answer = HttpResponse::build(status);
     answer.insert_header((header::ETAG, etag(secret.version)));
     if status == StatusCode::CREATED {

@@ -34,6 +34,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
         let change = RequestedChange::Update {
             value,
             mask: mask.clone(),
+            restored_from: None,
             if_match: None,
         };
         (id, change)

@@ -1,10 +1,10 @@
 //! The one transaction: everything that the process writes to the log and to secrets goes through here.
 //!
 //! In comes a batch; out goes its [`Plan`], which is whole before COMMIT is sent. A batch takes three round trips,
-//! on SQLite to the driver's thread: begin, lock and read; write; COMMIT. One that creates secrets takes one more,
-//! to read which of their names are taken, and so does one whose locks were taken before it was put together. Each
-//! step begins after the one before has ended: only a statement that begins after the lock is held sees all that was
-//! committed before it (READ COMMITTED).
+//! on SQLite to the driver's thread: begin, lock and read; write; COMMIT. One that creates secrets or restores
+//! versions takes one more, to read which names are taken and which versions are kept, and so does one whose locks
+//! were taken before it was put together. Each step begins after the one before has ended: only a statement that
+//! begins after the lock is held sees all that was committed before it (READ COMMITTED).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

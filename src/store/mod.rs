@@ -31,6 +31,7 @@ mod service_keys;
 mod tail;
 mod tokens;
 mod transaction;
+mod versions;
 mod wal;
 mod worker;
 mod write;
@@ -57,3 +58,4 @@ pub(crate) use service_keys::{MissingKey, NewServiceKey, ServiceKeyOutcome, Stor
 pub(crate) use tail::LogTail;
 pub(crate) use tokens::{Revocation, RevokedTokens, StoredToken, TokenRow, TokenRows, Whose};
 pub(crate) use transaction::Transaction;
+pub(crate) use versions::{KeptVersion, Source};

@@ -13,7 +13,8 @@ use super::{
     transaction::Transaction,
 };
 use crate::domain::{
-    Action, Change, Cursor, KeyId, Log, Owner, Secret, SecretId, SecretName, Work,
+    Action, Change, Cursor, KeyId, Log, Owner, Secret, SecretId, SecretName, VersionId,
+    VersionName, Work,
 };
 
 /// What was read.
@@ -25,6 +26,8 @@ pub(super) struct Present {
     pub(super) active_keys: HashSet<KeyId>,
     /// The secrets that the batch names, by ID, of any owner: `apply` compares the owner of each change.
     pub(super) secrets: HashMap<SecretId, Secret>,
+    /// The versions whose values are to be restored, as far as they are there.
+    pub(super) sources: HashSet<(SecretId, VersionName)>,
     /// How many versions each of them has.
     pub(super) versions: HashMap<SecretId, StoredVersions>,
     /// Which of the names that the batch would create are taken.
@@ -128,7 +131,7 @@ pub(super) async fn read(
     for row in looked {
         found.add(FoundRow::from_query_result(row, "")?)?;
     }
-    let queries = vec![names(&changes), owners(&changes)];
+    let queries = vec![names(&changes), owners(&changes), sources(&changes)];
     for row in transaction.read::<FoundRow>(queries).await? {
         found.add(row)?;
     }
@@ -262,6 +265,30 @@ fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
     Bulk::of_some(rows, sql)
 }
 
+/// The versions that are to be restored.
+fn sources<'a>(changes: &[&Change]) -> Bulk<'a> {
+    let wanted: BTreeSet<_> = changes
+        .iter()
+        .filter_map(|change| {
+            let source = change.action.restored_from()?;
+            Some((change.secret_id.get(), source.version))
+        })
+        .collect();
+    let rows = Rows::default()
+        .uuids("id", wanted.iter().map(|(id, _)| *id))
+        .numbers(
+            "version",
+            wanted.iter().map(|(_, version)| signed(*version)),
+        );
+    let sql = "SELECT 'source' AS kind, v.secret_id AS id, v.version_id AS version_id, \
+         CAST(NULL AS TEXT) AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+         CAST(NULL AS TEXT) AS text4, v.version AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, CAST(NULL AS BIGINT) AS number5, \
+         CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN secret_versions v ON v.secret_id = r.id AND v.version = r.version";
+    Bulk::of_some(rows, sql)
+}
+
 fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
     changes.iter().filter_map(|change| match &change.action {
         Action::Create { name, .. } => Some((&change.owner, name)),
@@ -295,6 +322,14 @@ impl Reading {
                 let secret = secret(row)?;
                 self.present.versions.insert(secret.id, stored);
                 self.present.secrets.insert(secret.id, secret);
+            }
+            "source" => {
+                let id = SecretId::new(present(row.id, "secret_versions")?);
+                let source = VersionName {
+                    version: number(row.number1, "secret_versions")?,
+                    version_id: VersionId::new(present(row.version_id, "secret_versions")?),
+                };
+                self.present.sources.insert((id, source));
             }
             "name" => {
                 let name = present(row.text2, "secrets")?;

@@ -15,6 +15,7 @@ use super::{
     secrets::{self, Resolution, Selection},
     service_keys::{self, StoredServiceKey},
     tokens::{self, TokenRow},
+    versions::{self, KeptVersion, Source},
 };
 use crate::{
     crypto::MacKey,
@@ -251,6 +252,35 @@ impl Reader {
     ) -> Result<Resolution, StoreError> {
         let (owner, selection) = (owner.clone(), selection.clone());
         self.read(async move |db| secrets::resolve(&db, &owner, &selection).await)
+            .await
+    }
+
+    /// The versions of one of the owner's secrets, newest first; none when the secret is absent or another owner's.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Disagrees`] when one is not as its event says.
+    pub(crate) async fn versions(
+        &self,
+        owner: &Owner,
+        id: SecretId,
+    ) -> Result<Option<Vec<KeptVersion>>, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| versions::kept(&db, &owner, id).await)
+            .await
+    }
+
+    /// A version of one of the owner's secrets, with its sealed value.
+    ///
+    /// # Errors
+    /// As [`Reader::versions`].
+    pub(crate) async fn version(
+        &self,
+        owner: &Owner,
+        id: SecretId,
+        version: u64,
+    ) -> Result<Source, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| versions::source(&db, (&owner, id), version).await)
             .await
     }
 

@@ -37,4 +37,5 @@ mod support_tests;
 mod tampering;
 mod tls;
 mod tokens;
+mod versions;
 mod workloads;

@@ -316,6 +316,7 @@ impl Importer {
         let sealed = self.sealer.seal(primary, place, value, &mask)?;
         let action = match present {
             Some(_) => Action::Update {
+                restored_from: None,
                 sealed,
                 if_match: None,
             },

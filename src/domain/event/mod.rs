@@ -162,6 +162,8 @@ pub(crate) struct ChangeEvent {
     pub provider: Option<Provider>,
     /// The request that caused it; none for the command line.
     pub request_id: Option<RequestId>,
+    /// The number of the version that had this value before, if the value was restored.
+    pub restored_from: Option<u64>,
     /// The secret.
     pub secret_id: SecretId,
     /// Its place among the secret's changes, from 1.

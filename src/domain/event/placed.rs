@@ -130,7 +130,7 @@ impl Body<'_> {
         to.serialize_field("previous_version", &event.previous_version)?;
         to.serialize_field("provider", &event.provider)?;
         to.serialize_field("request_id", &event.request_id)?;
-        to.serialize_field("restored_from", &())?;
+        to.serialize_field("restored_from", &event.restored_from)?;
         to.serialize_field("secret_id", &event.secret_id)?;
         to.serialize_field("sequence", &event.sequence)?;
         to.serialize_field("server_request_id", &event.origin.server_request_id)?;
@@ -330,6 +330,7 @@ mod tests {
             previous_version: Some(1),
             provider: None,
             request_id: None,
+            restored_from: None,
             secret_id: SecretId::new(Uuid::from_u128(2)),
             sequence: 2,
             version: 2,

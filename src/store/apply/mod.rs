@@ -18,7 +18,7 @@ use super::{
 use crate::domain::{
     Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
     DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
-    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, Work,
+    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, VersionName, Work,
 };
 
 /// What an operator allows.
@@ -46,6 +46,7 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
         living: present.secrets,
         heads: present.heads,
         active_keys: present.active_keys,
+        sources: present.sources,
         names: present.names,
         counts: present.counts,
         touched: BTreeSet::new(),
@@ -91,6 +92,8 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
 struct State<'a> {
     heads: Heads,
     active_keys: HashSet<KeyId>,
+    /// The versions that are to be restored, as far as the database has them.
+    sources: HashSet<(SecretId, VersionName)>,
     living: HashMap<SecretId, Secret>,
     /// The secrets that have a row, and how many versions each has.
     stored: HashMap<SecretId, StoredVersions>,
@@ -177,8 +180,15 @@ impl<'a> State<'a> {
                 let secret = self.new_secret(change, name, provider.as_ref(), sealed)?;
                 Ok(self.create(change, member, secret, sealed))
             }
-            Action::Update { sealed, if_match } => {
+            Action::Update {
+                sealed,
+                restored_from,
+                if_match,
+            } => {
                 let secret = self.find(change, if_match.as_ref())?;
+                if let Some(source) = restored_from {
+                    self.check_kept(secret, *source)?;
+                }
                 self.check_key(sealed)?;
                 let secret = Secret {
                     version: secret.version + 1,
@@ -311,6 +321,16 @@ impl<'a> State<'a> {
         }
     }
 
+    /// Whether a version is still there: the database had it under the lock, and this batch has not pushed it out.
+    fn check_kept(&self, secret: &Secret, source: VersionName) -> Result<(), Refusal> {
+        let stored = self.sources.contains(&(secret.id, source));
+        if stored && secret.version < source.version.saturating_add(self.limits.versions.max(1)) {
+            Ok(())
+        } else {
+            Err(Refusal::VersionGone)
+        }
+    }
+
     fn check_key(&self, sealed: &SealedVersion) -> Result<(), Refusal> {
         if self.active_keys.contains(&sealed.kek_id) {
             Ok(())
@@ -375,6 +395,7 @@ impl<'a> State<'a> {
             previous_version,
             provider: secret.provider.clone(),
             request_id: change.context.request_id.clone(),
+            restored_from: change.action.restored_from().map(|source| source.version),
             secret_id: secret.id,
             sequence: secret.sequence,
             version: secret.version,

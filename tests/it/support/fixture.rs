@@ -102,6 +102,16 @@ impl World {
         self.replica.client(&self.deployment.token(name, &ALL))
     }
 
+    /// An ID as the SQL of its database has it.
+    pub(crate) fn id_literal(&self, id: &str) -> String {
+        if self.deployment.database().starts_with("sqlite:") {
+            let id = uuid::Uuid::parse_str(id).expect("an ID");
+            format!("x'{}'", id.simple())
+        } else {
+            format!("'{id}'")
+        }
+    }
+
     /// Somebody without a token.
     pub(crate) fn anonymous(&self) -> Client {
         Client::anonymous(self.replica.base())

@@ -231,7 +231,23 @@ impl Baseline {
                 other => panic!("{asked}: {other}"),
             }
         }
-        let own = self.own_events(&replica, alice).await;
+        hidden |= self.hidden_from_the_owner(&replica, &mut effects).await;
+        assert!(
+            !hidden || found.is_some(),
+            "something is hidden, and nothing finds it"
+        );
+        effects
+    }
+
+    /// Whether an owner is shown less of her secret's events and versions than there is, without being told.
+    async fn hidden_from_the_owner(
+        &self,
+        replica: &Replica,
+        effects: &mut BTreeSet<String>,
+    ) -> bool {
+        let mut hidden = false;
+        let [alice, ..] = &self.good;
+        let own = self.own_events(replica, alice).await;
         match own.as_deref() {
             Ok([1, 2, 3]) => {}
             // Readers are told, as after retention; the audit copy has the events.
@@ -240,11 +256,27 @@ impl Baseline {
             Err(401) if effects.contains("the token is refused") => {}
             _ => hidden = true,
         }
-        assert!(
-            !hidden || found.is_some(),
-            "something is hidden, and nothing finds it"
-        );
-        effects
+        match self.own_versions(replica, alice).await.as_deref() {
+            Ok([3, 2, 1]) => {}
+            Err(500) => drop(effects.insert("its versions are not shown".to_owned())),
+            Err(401) if effects.contains("the token is refused") => {}
+            _ => hidden = true,
+        }
+        hidden
+    }
+
+    /// The numbers of her secret's versions that the owner gets, or the status in their place.
+    async fn own_versions(&self, replica: &Replica, token: &str) -> Result<Vec<u64>, u16> {
+        let path = format!("/api/v1/user/secrets/{}/versions", self.a);
+        let answer = replica.client(token).fetch(&path).await.unwrap();
+        if answer.status != 200 {
+            return Err(answer.status);
+        }
+        let list = answer.json();
+        let versions = list["versions"].as_array().unwrap().iter();
+        Ok(versions
+            .map(|version| version["version"].as_u64().unwrap())
+            .collect())
     }
 
     /// The sequences of her secret's events that the owner gets, or the status in their place.

@@ -3,7 +3,6 @@
 use crate::support::fixture::World;
 use crate::support::metrics;
 use serde_json::json;
-use uuid::Uuid;
 
 /// The last value of Alice's secret A, which has three, and the only one of her secret B.
 const LAST: &str = "sk-a-3";
@@ -42,21 +41,12 @@ const ATTACKS: [&[&str]; 12] = [
     &["DELETE FROM events WHERE log = 'changes' AND secret_id = {a}"],
 ];
 
-/// An ID as the database's SQL has it.
-fn literal(world: &World, id: &str) -> String {
-    if world.deployment.database().starts_with("sqlite:") {
-        format!("x'{}'", Uuid::parse_str(id).unwrap().simple())
-    } else {
-        format!("'{id}'")
-    }
-}
-
 /// Runs statements with the IDs of A and B in their places.
 fn attack(world: &World, statements: &[&str], a: &str, b: &str) {
     for statement in statements {
         let sql = statement
-            .replace("{a}", &literal(world, a))
-            .replace("{b}", &literal(world, b));
+            .replace("{a}", &world.id_literal(a))
+            .replace("{b}", &world.id_literal(b));
         world.deployment.sql(&sql);
     }
 }

@@ -88,6 +88,7 @@ fn update(secret: u128, version: u128, if_match: Option<IfMatch>) -> Change {
         secret,
         Action::Update {
             sealed: sealed(version),
+            restored_from: None,
             if_match,
         },
     )
@@ -123,6 +124,7 @@ fn given(secrets: Vec<Secret>) -> Present {
             .iter()
             .map(|s| (s.id, StoredVersions::Fewer))
             .collect(),
+        sources: HashSet::new(),
         active_keys: [KeyId::parse("k").unwrap()].into(),
         names: secrets
             .iter()

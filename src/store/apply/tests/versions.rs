@@ -99,3 +99,62 @@ fn a_secret_that_is_deleted_overwrites_nothing() {
     assert_eq!(plan.writes.overwritten, []);
     assert_eq!(plan.writes.deleted, [id(1)]);
 }
+
+fn name(version: u64) -> VersionName {
+    VersionName {
+        version,
+        version_id: VersionId::new(Uuid::from_u128(version.into())),
+    }
+}
+
+fn restore(version: u64, source: VersionName, if_match: Option<IfMatch>) -> Change {
+    let action = Action::Update {
+        sealed: sealed(version.into()),
+        restored_from: Some(source),
+        if_match,
+    };
+    change("alice", 1, action)
+}
+
+#[test]
+fn a_restored_value_is_a_new_version_that_names_its_source() {
+    let present = Present {
+        sources: [(id(1), name(5))].into(),
+        ..given(vec![stored(1, "A", 7)])
+    };
+    let works = singles(vec![restore(20, name(5), None)]);
+    let plan = when(present, &works);
+    assert_eq!(versions_written(&plan), [8]);
+    let event = change_event(&plan.writes.events[0]);
+    assert_eq!((event.version, event.restored_from), (8, Some(5)));
+    assert_eq!(event.kind, EventKind::Updated);
+}
+
+#[test]
+fn a_version_that_is_not_there_any_more_is_not_restored() {
+    let there = || Present {
+        sources: [(id(1), name(5))].into(),
+        ..given(vec![stored(1, "A", 7)])
+    };
+    let gone = Err(Refusal::VersionGone);
+    // Never there, or another one of that number.
+    let other = VersionName {
+        version: 5,
+        ..name(9)
+    };
+    for source in [name(4), other] {
+        let works = singles(vec![restore(20, source, None)]);
+        assert_eq!(single(&when(there(), &works))[0], gone, "{source:?}");
+    }
+    // Pushed out by what comes before it in the batch: three are kept.
+    let works = singles(vec![update(1, 20, None), restore(21, name(5), None)]);
+    let plan = when(there(), &works);
+    assert_eq!(single(&plan)[1], gone);
+    assert_eq!(versions_written(&plan), [8]);
+    let works = singles(vec![delete(1), restore(21, name(5), None)]);
+    assert_eq!(single(&when(there(), &works))[1], Err(Refusal::NotFound));
+    // The precondition comes first.
+    let works = singles(vec![restore(20, name(4), Some(IfMatch::Versions(vec![6])))]);
+    let failed = Err(Refusal::PreconditionFailed { version: 7 });
+    assert_eq!(single(&when(there(), &works))[0], failed);
+}

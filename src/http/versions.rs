@@ -1,0 +1,135 @@
+//! A secret's versions: those that are kept, and one of them restored.
+
+use actix_web::{HttpResponse, http::StatusCode};
+use serde::Serialize;
+
+use super::{
+    envelope::{ItemKind, Location},
+    error::{ApiError, Bug},
+    fields::{Faults, Fields},
+    json,
+    request::{Call, HandlerResult},
+    secrets::show,
+};
+use crate::{
+    actor::RequestedChange,
+    domain::{Applied, IfMatch, Mask, SealedVersion, VersionName},
+    store::{KeptVersion, Source},
+};
+
+/// `GET /api/v1/user/secrets/{secret_id}/versions`
+pub(super) async fn list(call: Call<'_>) -> HandlerResult {
+    let id = call.secret_id()?;
+    let kept = call.state.reader.versions(&call.owner, id).await?;
+    let versions = kept
+        .ok_or(ApiError::NotFound)?
+        .into_iter()
+        .map(|kept| {
+            let mask = call.state.sealer.open_mask(&call.owner, id, &kept.mask);
+            let mask = mask.map_err(|error| ApiError::Internal(error.into()))?;
+            Ok(ShownVersion::new(kept, &mask))
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    let list = VersionList {
+        total: versions.len(),
+        versions,
+        expires_at: None,
+    };
+    json(&mut HttpResponse::Ok(), &list)
+}
+
+/// `POST /api/v1/user/secrets/{secret_id}/restore`
+pub(super) async fn restore(mut call: Call<'_>) -> HandlerResult {
+    let id = call.secret_id()?;
+    call.json_only()?;
+    let if_match = call.if_match()?;
+    let version = version(call.object(&["version"]).await?)?;
+    let reader = &call.state.reader;
+    let sealed = match reader.version(&call.owner, id, version).await? {
+        Source::Kept(sealed) => sealed,
+        missing @ (Source::NoSecret | Source::NotKept { .. }) => {
+            return Err(refusal(&missing, if_match.as_ref()));
+        }
+    };
+    let (value, mask) = {
+        let opened = call.state.sealer.open_value(&call.owner, id, &sealed);
+        let value = opened.map_err(|error| ApiError::Internal(error.into()))?;
+        let mask = Mask::of(&value);
+        (value, mask)
+    };
+    let SealedVersion { version_id, .. } = sealed;
+    let change = RequestedChange::Update {
+        value,
+        mask: mask.clone(),
+        restored_from: Some(VersionName {
+            version,
+            version_id,
+        }),
+        if_match,
+    };
+    match call.submit(id, change).await? {
+        Applied::Updated(secret) => show(StatusCode::OK, secret, &mask),
+        Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
+    }
+}
+
+/// Reads the body of `restore_secret`.
+fn version(mut fields: Fields) -> Result<u64, ApiError> {
+    let mut faults = Faults::default();
+    let version = fields.number("version", &mut faults);
+    version.ok_or_else(|| faults.into())
+}
+
+/// Why a version that is not there can't be restored, in the order of the contract.
+fn refusal(missing: &Source, if_match: Option<&IfMatch>) -> ApiError {
+    match (missing, if_match) {
+        (Source::NotKept { current }, Some(precondition)) if !precondition.holds(*current) => {
+            ApiError::PreconditionFailed { version: *current }
+        }
+        (Source::NotKept { .. }, _) => {
+            let place = [Location::BODY, Location::Name("version")];
+            ApiError::fault(place, ItemKind::NotFound)
+        }
+        (Source::NoSecret | Source::Kept(_), _) => ApiError::NotFound,
+    }
+}
+
+/// A version as it is shown: never its value.
+#[derive(Debug, Serialize)]
+struct ShownVersion {
+    version: u64,
+    masked_value: String,
+    created_at: String,
+    created_by: serde_json::Value,
+    state: &'static str,
+}
+
+impl ShownVersion {
+    fn new(kept: KeptVersion, mask: &Mask) -> Self {
+        let KeptVersion {
+            name,
+            mask: _,
+            created_by,
+            created_at,
+            is_current,
+        } = kept;
+        Self {
+            version: name.version,
+            masked_value: mask.as_str().to_owned(),
+            created_at: created_at.to_string(),
+            created_by,
+            state: if is_current { "current" } else { "previous" },
+        }
+    }
+}
+
+/// The versions of one secret.
+#[derive(Debug, Serialize)]
+struct VersionList {
+    /// Newest first.
+    versions: Vec<ShownVersion>,
+    /// How many there are.
+    total: usize,
+    /// When the secret expires.
+    expires_at: Option<String>,
+}
