@@ -20,15 +20,15 @@ use crate::{
     auth::Authenticator,
     broker::BrokerTarget,
     crypto::{Keyring, KeyringError, Sealer},
-    domain::Log,
+    domain::{KeyId, Log},
     http::{self, AppState, LinkState, Links, ServerTls, TlsError, TlsFiles},
-    keys::{self, KeysError},
+    keys::{self, KeysError, OwnKeys},
     relay::{Relay, RelayHealth, RelayState},
     settings::Settings,
     shares::Amount,
     store::{
-        Committer, CommitterSettings, Home, Limits, LogTail, Missing, QueueLimits, Reader,
-        RetentionPolicy, SchemaError, StoreError, Target, UnsafeDatabase,
+        Committer, CommitterKeys, CommitterSettings, Home, Limits, LogTail, Missing, QueueLimits,
+        Reader, RetentionPolicy, SchemaError, StoreError, Target, UnsafeDatabase,
     },
 };
 
@@ -146,9 +146,7 @@ impl Application {
         let primary = keys::verify_all(&reader, &keyring).await?;
         let sealer = Arc::new(Sealer::new(keyring));
         let own = keys::open(&reader, &sealer).await?;
-        let (committer, committing) =
-            Committer::start(target, committer_settings(&settings), primary)
-                .map_err(StartError::Thread)?;
+        let (committer, committing) = start_committer(target, &settings, (primary, &own))?;
         let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
         let [stop_relay, serving, giving_up] = [false, true, false].map(watch::Sender::new);
         let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
@@ -164,6 +162,7 @@ impl Application {
             reader: reader.clone(),
             sealer,
             signer: Arc::new(own.signer),
+            idempotency: own.idempotency,
             secrets,
             committer: committer.clone(),
             authenticator: Arc::new(Authenticator::new(reader.clone(), own.token_mac)),
@@ -308,6 +307,18 @@ impl Tailing {
         self.stop.send_replace(true);
         drain.step("the tailers", join_all(self.tasks)).await;
     }
+}
+
+/// Starts the committer.
+fn start_committer(
+    target: Target,
+    settings: &Settings,
+    (primary, own): (KeyId, &OwnKeys),
+) -> Result<(Committer, oneshot::Receiver<()>), StartError> {
+    let records = Arc::clone(&own.idempotency);
+    let keys = CommitterKeys { primary, records };
+    let started = Committer::start(target, committer_settings(settings), keys);
+    started.map_err(StartError::Thread)
 }
 
 /// What the settings say of the committer.

@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 use super::secret_actor::SecretActor;
 use crate::{
     domain::{
-        Change, EVENT_BYTES, Failure, IfMatch, Mask, Owner, Provider, RequestContext, SecretId,
-        SecretName, SecretValue, VersionName,
+        Change, EVENT_BYTES, Failure, IfMatch, Mask, Once, Owner, Provider, RequestContext,
+        SecretId, SecretName, SecretValue, VersionName,
     },
     store::{Share, Ticket},
 };
@@ -23,6 +23,8 @@ pub(crate) struct ChangeRequest {
     pub(crate) context: RequestContext,
     /// The change.
     pub(crate) change: RequestedChange,
+    /// That it is made once, if its caller asks for it. (A change of a set has none: the set has it.)
+    pub(crate) once: Option<Once>,
 }
 
 /// What is to be done to a secret.

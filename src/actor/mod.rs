@@ -22,7 +22,7 @@ pub(crate) use messages::{ChangeRequest, RequestedChange};
 
 use crate::{
     crypto::Sealer,
-    domain::{Caller, ChangeSet, ChangeSetId, Failure, Work},
+    domain::{Caller, ChangeSet, ChangeSetId, Failure, Once, Work},
     store::{Committer, Pending},
 };
 use messages::{Destination, Seal};
@@ -89,7 +89,7 @@ impl Secrets {
         &self,
         caller: &Caller,
         requests: Vec<ChangeRequest>,
-        id: ChangeSetId,
+        (id, once): (ChangeSetId, Option<Once>),
     ) -> Result<Pending, Failure> {
         let bytes = requests.iter().map(ChangeRequest::bytes).sum();
         let (ticket, pending) = self.committer.reserve(Some(caller), bytes)?;
@@ -105,7 +105,7 @@ impl Secrets {
             // Closed: its actor panicked.
             changes.push(part.await.unwrap_or(Err(Failure::Internal))?);
         }
-        ticket.commit(Work::Set(ChangeSet { id, changes }));
+        ticket.commit(Work::Set(ChangeSet { id, changes, once }));
         Ok(pending)
     }
 
@@ -170,15 +170,16 @@ mod tests {
         crypto::Keyring,
         domain::{
             Agent, Grantee, KeyId, Mask, Origin, Owner, RequestContext, SecretId, SecretValue,
+            ServiceKeyName,
         },
         shares::Amount,
-        store::{CommitterSettings, Limits, Missing, QueueLimits, Target},
+        store::{CommitterKeys, CommitterSettings, Limits, Missing, QueueLimits, Target},
     };
 
     const BYTES: usize = 1 << 20;
 
     /// A committer that nothing gets to.
-    fn committer() -> Committer {
+    fn committer(sealer: &Sealer) -> Committer {
         let target = Target {
             url: "sqlite:///nowhere".to_owned().into(),
             sqlite_path: Some("/nowhere".into()),
@@ -206,7 +207,14 @@ mod tests {
             watchdog: Duration::from_secs(1),
         };
         let primary = KeyId::parse("a").unwrap();
-        Committer::start(target, settings, primary).unwrap().0
+        let name = ServiceKeyName::Idempotency;
+        let bytes = sealer.generate_service_key(&primary, name).unwrap();
+        let records = sealer.mac_key(&primary, name, &bytes).unwrap();
+        let keys = CommitterKeys {
+            primary,
+            records: Arc::new(records),
+        };
+        Committer::start(target, settings, keys).unwrap().0
     }
 
     fn update(number: u128) -> ChangeRequest {
@@ -226,6 +234,7 @@ mod tests {
                 restored_from: None,
                 if_match: None,
             },
+            once: None,
         }
     }
 
@@ -243,8 +252,8 @@ mod tests {
         System::with_tokio_rt(runtime).block_on(async {
             let key = format!("a:{}", STANDARD.encode([1; 32]));
             let keyring = Keyring::from_list([key.as_str()]).unwrap();
-            let committer = committer();
             let sealer = Arc::new(Sealer::new(keyring));
+            let committer = committer(&sealer);
             let (secrets, arbiters) = Secrets::start(1, &sealer, &committer);
             // The actors' only thread is held.
             let (release, held) = mpsc::channel::<()>();
@@ -254,7 +263,7 @@ mod tests {
             let id = ChangeSetId::new(Uuid::from_u128(9));
             let updates = (0..10).map(update).collect();
             let caller = Caller::from(&Grantee::Owner(Owner::parse("alice").unwrap()));
-            let mut set = Box::pin(secrets.submit_set(&caller, updates, id));
+            let mut set = Box::pin(secrets.submit_set(&caller, updates, (id, None)));
             let polled = set.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(matches!(polled, Poll::Pending));
             drop(set);

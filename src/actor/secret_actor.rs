@@ -83,6 +83,7 @@ impl SecretActor {
             secret_id,
             context,
             change,
+            once,
         } = request;
         let action = self.action(&owner, secret_id, change).map_err(|error| {
             tracing::error!(
@@ -99,6 +100,7 @@ impl SecretActor {
             action,
             event_id: EventId::new(Uuid::now_v7()),
             context,
+            once,
         })
     }
 }

@@ -38,6 +38,14 @@ pub(super) enum KeysCommand {
                       Example:\n  rekey keys new-token-key"
     )]
     NewTokenKey,
+    /// Make another key for requests with an idempotency key, where its row is missing.
+    #[command(
+        after_help = "The key was lost or taken away: restore its row in the table service_keys from a backup if you can.\n\
+                      The answers that were kept for idempotency keys are forgotten: a request that is sent again is made\n\
+                      again. An event in the log activity records it.\n\n\
+                      Example:\n  rekey keys new-idempotency-key"
+    )]
+    NewIdempotencyKey,
 }
 
 pub(super) async fn run(
@@ -50,6 +58,7 @@ pub(super) async fn run(
         KeysCommand::List => list(settings, as_json).await,
         KeysCommand::NewSigningKey => make_anew(settings, ServiceKeyName::CheckpointSigning).await,
         KeysCommand::NewTokenKey => make_anew(settings, ServiceKeyName::TokenMac).await,
+        KeysCommand::NewIdempotencyKey => make_anew(settings, ServiceKeyName::Idempotency).await,
     }
 }
 

@@ -159,12 +159,17 @@ impl Sealer {
         CheckpointSigner::from_seed(&seed).ok_or(OpenError::Content)
     }
 
-    /// The key of the tokens' MACs, from the sealed service key of that name.
+    /// A key of MACs, from the sealed service key of that name.
     ///
     /// # Errors
     /// [`OpenError`] when it was damaged or moved, or the key is not in the keyring.
-    pub(crate) fn token_mac(&self, kek_id: &KeyId, sealed: &[u8]) -> Result<MacKey, OpenError> {
-        let bytes = self.service_key(kek_id, ServiceKeyName::TokenMac, sealed)?;
+    pub(crate) fn mac_key(
+        &self,
+        kek_id: &KeyId,
+        name: ServiceKeyName,
+        sealed: &[u8],
+    ) -> Result<MacKey, OpenError> {
+        let bytes = self.service_key(kek_id, name, sealed)?;
         MacKey::from_bytes(&bytes).ok_or(OpenError::Content)
     }
 
@@ -322,7 +327,9 @@ mod tests {
             OpenError::Refused
         );
         assert_eq!(
-            sealer.token_mac(&a, &bytes).unwrap_err(),
+            sealer
+                .mac_key(&a, ServiceKeyName::TokenMac, &bytes)
+                .unwrap_err(),
             OpenError::Refused
         );
     }

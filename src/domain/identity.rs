@@ -124,10 +124,6 @@ impl fmt::Display for KeyId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ServiceKeyName {
     /// The MAC of requests that carry an idempotency key.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "its key is made with the first such request")
-    )]
     Idempotency,
     /// The signature of checkpoints.
     CheckpointSigning,

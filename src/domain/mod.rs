@@ -9,6 +9,7 @@ mod error_chain;
 mod event;
 mod grant;
 mod host;
+mod idempotency;
 mod identity;
 mod mask;
 mod name;
@@ -26,6 +27,7 @@ pub(crate) use event::{
 };
 pub(crate) use grant::{ActsFor, Grant, Grantee, Networks, Scope};
 pub(crate) use host::is_loopback;
+pub(crate) use idempotency::{ANSWER_KEPT, Answer, IdempotencyKey, Once, OnceName};
 pub(crate) use identity::{
     Agent, AgentKind, ChangeSetId, Cursor, EventId, KeyId, Owner, RequestId, SecretId,
     ServiceKeyName, TraceParent, VersionId,

@@ -34,6 +34,13 @@ impl Timestamp {
         Self(self.0.saturating_add(1))
     }
 
+    /// The instant so much later.
+    #[must_use]
+    pub(crate) fn plus(self, time: Duration) -> Self {
+        let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
     /// How far two instants are apart, whichever is earlier.
     #[must_use]
     pub(crate) const fn apart(self, other: Self) -> Duration {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    Agent, ChangeSetId, EventId, KeyId, Log, Owner, Provider, RequestId, SealedVersion, SecretId,
-    SecretName, Timestamp, TraceParent, VersionId,
+    Agent, Answer, ChangeSetId, EventId, KeyId, Log, Once, Owner, Provider, RequestId,
+    SealedVersion, SecretId, SecretName, Timestamp, TraceParent, VersionId,
 };
 
 /// Where a request came from, as the service knows it itself. Neither is the caller's to choose.
@@ -79,6 +79,16 @@ impl Work {
         }
     }
 
+    /// That it is made once, if its caller asks for it.
+    #[must_use]
+    pub(crate) fn once(&self) -> Option<&Once> {
+        match self {
+            Self::Change(change) => change.once.as_ref(),
+            Self::Set(set) => set.once.as_ref(),
+            Self::Accesses(_) | Self::Denials(_) => None,
+        }
+    }
+
     /// The changes of secrets in it, in order.
     #[must_use]
     pub(crate) fn changes(&self) -> &[Change] {
@@ -100,6 +110,8 @@ pub(crate) struct ChangeSet {
     pub id: ChangeSetId,
     /// The changes, in order; at least one.
     pub changes: Vec<Change>,
+    /// That it is made once, if its caller asks for it.
+    pub once: Option<Once>,
 }
 
 impl ChangeSet {
@@ -170,6 +182,8 @@ pub(crate) struct Change {
     pub event_id: EventId,
     /// Who asked.
     pub context: RequestContext,
+    /// That it is made once, if its caller asks for it. (A change of a set has none: the set has it.)
+    pub once: Option<Once>,
 }
 
 impl Change {
@@ -300,6 +314,12 @@ pub(crate) enum Refusal {
     /// The owner has as many secrets as it may have.
     #[error("the owner's limit of secrets is reached")]
     LimitReached,
+    /// Another request was made by that idempotency key.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The record of that idempotency key is not one that rekey wrote.
+    #[error("the record of an idempotency key was not written by rekey, or was changed")]
+    RecordAltered,
     /// The version whose value was to be restored is no longer kept.
     #[error("the version is no longer kept")]
     VersionGone,
@@ -323,9 +343,11 @@ pub(crate) enum Outcome {
     /// The change was made.
     Changed(Applied),
     /// All changes of the set were made, in order.
-    Set(Vec<Applied>),
+    Set(ChangeSetId, Vec<Applied>),
     /// The accesses are recorded.
     Recorded,
+    /// Nothing was done: the same request was made before, and answered this.
+    Replayed(Answer),
 }
 
 /// The change that was refused, and with it all the others of its set.

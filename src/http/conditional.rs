@@ -1,6 +1,6 @@
 //! Entity tags: a secret's version as `ETag`, and the versions that an `If-Match` names.
 
-use actix_web::http::header::{HeaderMap, IF_MATCH};
+use actix_web::http::header::{HeaderMap, HeaderName, IF_MATCH};
 
 use super::error::MalformedRequest;
 use crate::domain::IfMatch;
@@ -16,18 +16,23 @@ pub(super) fn etag(version: u64) -> String {
 /// [`MalformedRequest::IfMatch`] when the header is there and is neither `*` nor a list of at least one entity
 /// tag.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, MalformedRequest> {
-    let mut lines = headers.get_all(IF_MATCH).peekable();
-    if lines.peek().is_none() {
+    if !headers.contains_key(IF_MATCH) {
         return Ok(None);
     }
+    let list = joined(headers, &IF_MATCH);
+    parse(&list).map(Some).ok_or(MalformedRequest::IfMatch)
+}
+
+/// All field lines of a name as one list; empty when there is none.
+pub(super) fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
     let mut list = Vec::new();
-    for line in lines {
+    for line in headers.get_all(name) {
         if !list.is_empty() {
             list.push(b',');
         }
         list.extend_from_slice(line.as_bytes());
     }
-    parse(&list).map(Some).ok_or(MalformedRequest::IfMatch)
+    list
 }
 
 fn parse(list: &[u8]) -> Option<IfMatch> {

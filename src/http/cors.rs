@@ -11,9 +11,9 @@ use actix_web::{
 use crate::settings::HttpSettings;
 
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
-const REQUEST_HEADERS: &str = "Authorization, X-API-Key, Content-Type, If-Match, X-Request-Id";
-const RESPONSE_HEADERS: &str =
-    "ETag, Location, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, Upgrade";
+const REQUEST_HEADERS: &str =
+    "Authorization, X-API-Key, Content-Type, If-Match, Idempotency-Key, X-Request-Id";
+const RESPONSE_HEADERS: &str = "ETag, Location, Idempotent-Replayed, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, Upgrade";
 
 /// The answer to a preflight of a listed origin. A browser sends it without the credential, so it is
 /// given before that is asked for, and it says nothing of the path.

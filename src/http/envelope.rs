@@ -87,6 +87,8 @@ pub(super) enum ItemKind {
     LimitReached,
     /// Absent, deleted, or not the caller's.
     NotFound,
+    /// The idempotency key was used for another request.
+    IdempotencyKeyReused,
 }
 
 impl ItemKind {
@@ -103,6 +105,7 @@ impl ItemKind {
             Self::ValueError => "Input is not allowed",
             Self::LimitReached => "The limit is reached",
             Self::NotFound => "Not found",
+            Self::IdempotencyKeyReused => "The key was used for another request",
         }
     }
 }

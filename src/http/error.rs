@@ -101,6 +101,8 @@ pub(super) enum MalformedRequest {
     Incomplete,
     /// `If-Match` is not a list of entity tags.
     IfMatch,
+    /// `Idempotency-Key` is there more than once, or is not 1–255 visible ASCII characters.
+    IdempotencyKey,
 }
 
 impl MalformedRequest {
@@ -113,6 +115,7 @@ impl MalformedRequest {
             Self::RepeatedKey => "The body holds a key more than once",
             Self::Incomplete => "The body did not arrive in full within the time limit",
             Self::IfMatch => "The If-Match header is malformed",
+            Self::IdempotencyKey => "The Idempotency-Key header is malformed",
         }
     }
 }
@@ -358,6 +361,11 @@ impl From<Refusal> for ApiError {
             }
             Refusal::LimitReached => Self::fault([Location::BODY], ItemKind::LimitReached),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
+            Refusal::KeyReused => {
+                let place = [Location::HEADER, Location::Name("Idempotency-Key")];
+                Self::fault(place, ItemKind::IdempotencyKeyReused)
+            }
+            refusal @ Refusal::RecordAltered => Self::Internal(refusal.into()),
             refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),
         }
     }

@@ -22,6 +22,7 @@ mod events;
 mod fields;
 mod guard;
 mod health;
+mod idempotency;
 mod large;
 mod limit;
 mod media;
@@ -63,7 +64,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     actor::Secrets,
     auth::Authenticator,
-    crypto::{CheckpointSigner, Sealer},
+    crypto::{CheckpointSigner, MacKey, Sealer},
     domain::Log,
     settings::Settings,
     store::{Check, Committer, LogTail, Reader},
@@ -91,6 +92,8 @@ pub(crate) struct AppState {
     pub sealer: Arc<Sealer>,
     /// Signs checkpoints.
     pub signer: Arc<CheckpointSigner>,
+    /// Makes the codes of requests that are made once.
+    pub idempotency: Arc<MacKey>,
     /// Takes changes.
     pub secrets: Secrets,
     /// Takes what is to be recorded.

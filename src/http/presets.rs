@@ -35,6 +35,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
 /// `POST /api/v1/user/secrets/preset`
 pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
+    call.idempotency_key()?;
     let fields = call.object(&["provider", "value"]).await?;
     let presets = &call.state.settings.presets;
     let ((provider, name), value) = new_secret(fields, presets)?;

@@ -13,7 +13,7 @@ use super::{
     envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Fields, parse_object},
-    media,
+    idempotency, media,
     serve::{Edge, RequestState},
     single_line,
 };
@@ -21,8 +21,8 @@ use crate::{
     actor::{ChangeRequest, RequestedChange},
     auth::Principal,
     domain::{
-        Applied, Caller, ChangeSetId, Failure, IfMatch, Origin, Outcome, Owner, Refusal, Refused,
-        RequestContext, Scope, SecretId, TraceParent,
+        Answer, Applied, Caller, ChangeSetId, Failure, IfMatch, Origin, Outcome, Owner, Refusal,
+        Refused, RequestContext, Scope, SecretId, TraceParent,
     },
     faults,
     shares::Amount,
@@ -42,7 +42,7 @@ pub(super) type Answering<'a> = LocalBoxFuture<'a, HandlerResult>;
 /// A call that its caller may make: of an owner, or (`Call<()>`) of any principal.
 ///
 /// A handler reads it in the order of the contract: [`Call::secret_id`], [`Call::json_only`],
-/// [`Call::if_match`], [`Call::object`].
+/// [`Call::if_match`], [`Call::idempotency_key`], [`Call::object`].
 pub(super) struct Call<'a, W = Owner> {
     /// The rooms below.
     pub(super) state: &'a AppState,
@@ -124,6 +124,7 @@ impl<W> Call<'_, W> {
         if declared.is_none() {
             self.charge_more(body.bytes().len() / BYTES_PER_TOKEN)?;
         }
+        self.note_request(body.bytes());
         Ok(parse_object(body.bytes(), known)?)
     }
 
@@ -226,11 +227,16 @@ impl Call<'_> {
         let pending = self.state.secrets.submit(&self.caller, request)?;
         match self.settle(pending).await? {
             Outcome::Changed(applied) => Ok(applied),
-            Outcome::Set(_) | Outcome::Recorded => Err(Bug::WrongOutcome.into()),
+            Outcome::Replayed(answer) => {
+                self.progress.replayed.set(true);
+                idempotency::only(answer).ok_or_else(|| Bug::WrongOutcome.into())
+            }
+            Outcome::Set(..) | Outcome::Recorded => Err(Bug::WrongOutcome.into()),
         }
     }
 
-    /// Hands a change set in and waits for what comes of it.
+    /// Hands a change set in and waits for what comes of it: the set's ID, which is another one when it was made
+    /// before, and what was made of each change.
     ///
     /// # Errors
     /// As [`Call::submit`]; the refusal of one change names its index.
@@ -241,18 +247,31 @@ impl Call<'_> {
         &self,
         changes: Vec<(SecretId, RequestedChange)>,
         id: ChangeSetId,
-    ) -> Result<Vec<Applied>, ApiError> {
+    ) -> Result<(ChangeSetId, Vec<Applied>), ApiError> {
         let requests = changes
             .into_iter()
-            .map(|(secret_id, change)| self.change_request(secret_id, change));
+            .map(|(secret_id, change)| ChangeRequest {
+                once: None,
+                ..self.change_request(secret_id, change)
+            });
+        let once = self.progress.once.get().cloned();
         let pending = self
             .state
             .secrets
-            .submit_set(&self.caller, requests.collect(), id)
+            .submit_set(&self.caller, requests.collect(), (id, once))
             .await?;
         match self.settle(pending).await {
-            Ok(Outcome::Set(applied)) => Ok(applied),
-            Ok(Outcome::Changed(_) | Outcome::Recorded) => Err(Bug::WrongOutcome.into()),
+            Ok(Outcome::Set(id, applied)) => Ok((id, applied)),
+            Ok(Outcome::Replayed(Answer {
+                change_set: Some(id),
+                applied,
+            })) => {
+                self.progress.replayed.set(true);
+                Ok((id, applied))
+            }
+            Ok(Outcome::Changed(_) | Outcome::Recorded | Outcome::Replayed(_)) => {
+                Err(Bug::WrongOutcome.into())
+            }
             Err(Failure::Refused(Refused {
                 index,
                 refusal: Refusal::NotFound,
@@ -267,6 +286,7 @@ impl Call<'_> {
             secret_id,
             context: self.context(),
             change,
+            once: self.progress.once.get().cloned(),
         }
     }
 }

@@ -122,7 +122,9 @@ async fn record(call: &Call<'_, ()>, secrets: &[SealedSecret]) -> Result<(), Api
     ticket.commit(work);
     match call.settle(pending).await? {
         Outcome::Recorded => Ok(()),
-        Outcome::Changed(_) | Outcome::Set(_) => Err(Bug::WrongOutcome.into()),
+        Outcome::Changed(_) | Outcome::Set(..) | Outcome::Replayed(_) => {
+            Err(Bug::WrongOutcome.into())
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn get(call: Call<'_>) -> HandlerResult {
 /// `POST /api/v1/user/secrets`
 pub(super) async fn create(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
+    call.idempotency_key()?;
     let fields = call.object(&["name", "value", "provider"]).await?;
     let reserved = &call.state.settings.limits.reserved_names;
     let (name, provider, value) = new_secret(fields, reserved)?;
@@ -70,7 +71,10 @@ pub(super) async fn create_as(
         mask: mask.clone(),
     };
     match call.submit(id, change).await? {
-        Applied::Created(secret) => show(StatusCode::CREATED, secret, &mask),
+        Applied::Created(secret) => {
+            let mask = call.shown_mask(&secret, &mask).await?;
+            show(StatusCode::CREATED, secret, &mask)
+        }
         Applied::Updated(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
     }
 }
@@ -80,6 +84,7 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     call.json_only()?;
     let if_match = call.if_match()?;
+    call.idempotency_key()?;
     let value = new_value(call.object(&["value"]).await?)?;
     let mask = Mask::of(&value);
     let change = RequestedChange::Update {
@@ -89,7 +94,10 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
         if_match,
     };
     match call.submit(id, change).await? {
-        Applied::Updated(secret) => show(StatusCode::OK, secret, &mask),
+        Applied::Updated(secret) => {
+            let mask = call.shown_mask(&secret, &mask).await?;
+            show(StatusCode::OK, secret, &mask)
+        }
         Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
     }
 }
@@ -98,6 +106,8 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
 pub(super) async fn delete(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     let if_match = call.if_match()?;
+    call.idempotency_key()?;
+    call.note_request(&[]);
     match call
         .submit(id, RequestedChange::Delete { if_match })
         .await?

@@ -37,12 +37,13 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    domain::{Caller, ErrorChain, Owner, RequestId},
+    domain::{Caller, ErrorChain, IdempotencyKey, Once, Owner, RequestId},
     shares::{Amount, Stock},
     store::Reader,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
@@ -118,6 +119,12 @@ pub(super) struct RequestState {
     pub(super) paid: Cell<usize>,
     /// The bucket that it was counted in.
     pub(super) level: Cell<Option<Level>>,
+    /// The client's name for it, if it is to be made once.
+    pub(super) idempotency_key: OnceCell<IdempotencyKey>,
+    /// The same with the code of what was asked for.
+    pub(super) once: OnceCell<Once>,
+    /// It was made before, and is answered again.
+    pub(super) replayed: Cell<bool>,
     /// A change was handed in, and no refusal came back: it may stand.
     pub(super) may_stand: Cell<bool>,
 }
@@ -149,6 +156,9 @@ pub(super) async fn entry(
         shown: OnceCell::new(),
         paid: Cell::new(1),
         level: Cell::new(None),
+        idempotency_key: OnceCell::new(),
+        once: OnceCell::new(),
+        replayed: Cell::new(false),
         may_stand: Cell::new(false),
     };
     let mut incoming = Incoming::new(&request, payload.into_inner());
@@ -166,6 +176,10 @@ pub(super) async fn entry(
         denials::note(&edge, &request, &progress, &error);
         error.into_response()
     });
+    if progress.replayed.get() && response.status().is_success() {
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
+    }
     finish(&edge, &request, &progress, response.headers_mut());
     measure(&request, &progress, (response.status(), began));
     // actix-http times the first head of a connection alone: a later one that never ends holds its

@@ -25,6 +25,7 @@ const BODY_BYTES: usize = 4 << 20;
 /// `POST /api/v1/user/secrets/batch`
 pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
     call.json_only()?;
+    call.idempotency_key()?;
     let fields = call.object_within(BODY_BYTES, &["updates", "id", "value"]);
     let updates = new_values(fields.await?)?;
     call.charge(updates.len())?;
@@ -39,15 +40,15 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
         };
         (id, change)
     });
-    let applied = call.submit_set(changes.collect(), id).await?;
-    let secrets = applied
-        .into_iter()
-        .zip(&masks)
-        .map(|(applied, mask)| match applied {
-            Applied::Updated(secret) => Ok(UserSecret::new(secret, mask)),
-            Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
-        })
-        .collect::<Result<Vec<_>, ApiError>>()?;
+    let (id, applied) = call.submit_set(changes.collect(), id).await?;
+    let mut secrets = Vec::with_capacity(applied.len());
+    for (applied, own) in applied.into_iter().zip(&masks) {
+        let Applied::Updated(secret) = applied else {
+            return Err(Bug::WrongOutcome.into());
+        };
+        let mask = call.shown_mask(&secret, own).await?;
+        secrets.push(UserSecret::new(secret, &mask));
+    }
     let answer = BatchAnswer {
         total: secrets.len(),
         secrets,

@@ -7,13 +7,14 @@ use super::{
     envelope::{ItemKind, Location},
     error::{ApiError, Bug},
     fields::{Faults, Fields},
+    idempotency::only,
     json,
     request::{Call, HandlerResult},
     secrets::show,
 };
 use crate::{
     actor::RequestedChange,
-    domain::{Applied, IfMatch, Mask, SealedVersion, VersionName},
+    domain::{Applied, IfMatch, Mask, VersionName},
     store::{KeptVersion, Source},
 };
 
@@ -43,34 +44,41 @@ pub(super) async fn restore(mut call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     call.json_only()?;
     let if_match = call.if_match()?;
+    call.idempotency_key()?;
     let version = version(call.object(&["version"]).await?)?;
     let reader = &call.state.reader;
     let sealed = match reader.version(&call.owner, id, version).await? {
         Source::Kept(sealed) => sealed,
         missing @ (Source::NoSecret | Source::NotKept { .. }) => {
-            return Err(refusal(&missing, if_match.as_ref()));
+            // The restore itself may have pushed it out, or come before a deletion.
+            return match call.answered().await?.and_then(only) {
+                Some(applied) => answer(&call, applied, &Mask::hidden()).await,
+                None => Err(refusal(&missing, if_match.as_ref())),
+            };
         }
     };
-    let (value, mask) = {
-        let opened = call.state.sealer.open_value(&call.owner, id, &sealed);
-        let value = opened.map_err(|error| ApiError::Internal(error.into()))?;
-        let mask = Mask::of(&value);
-        (value, mask)
-    };
-    let SealedVersion { version_id, .. } = sealed;
+    let opened = call.state.sealer.open_value(&call.owner, id, &sealed);
+    let value = opened.map_err(|error| ApiError::Internal(error.into()))?;
+    let mask = Mask::of(&value);
     let change = RequestedChange::Update {
         value,
         mask: mask.clone(),
         restored_from: Some(VersionName {
             version,
-            version_id,
+            version_id: sealed.version_id,
         }),
         if_match,
     };
-    match call.submit(id, change).await? {
-        Applied::Updated(secret) => show(StatusCode::OK, secret, &mask),
-        Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
-    }
+    let applied = call.submit(id, change).await?;
+    answer(&call, applied, &mask).await
+}
+
+async fn answer(call: &Call<'_>, applied: Applied, mask: &Mask) -> HandlerResult {
+    let Applied::Updated(secret) = applied else {
+        return Err(Bug::WrongOutcome.into());
+    };
+    let mask = call.shown_mask(&secret, mask).await?;
+    show(StatusCode::OK, secret, &mask)
 }
 
 /// Reads the body of `restore_secret`.

@@ -56,12 +56,17 @@ pub(crate) enum KeysError {
 const fn remedy(name: ServiceKeyName) -> &'static str {
     match name {
         ServiceKeyName::TokenMac => "new-token-key",
-        ServiceKeyName::CheckpointSigning | ServiceKeyName::Idempotency => "new-signing-key",
+        ServiceKeyName::CheckpointSigning => "new-signing-key",
+        ServiceKeyName::Idempotency => "new-idempotency-key",
     }
 }
 
 /// The keys that the service can't do without.
-const OWN: [ServiceKeyName; 2] = [ServiceKeyName::CheckpointSigning, ServiceKeyName::TokenMac];
+const OWN: [ServiceKeyName; 3] = [
+    ServiceKeyName::CheckpointSigning,
+    ServiceKeyName::TokenMac,
+    ServiceKeyName::Idempotency,
+];
 
 /// The service's own keys, opened.
 #[derive(Debug)]
@@ -70,6 +75,8 @@ pub(crate) struct OwnKeys {
     pub signer: CheckpointSigner,
     /// Makes and checks the codes of the tokens' rows.
     pub token_mac: Arc<MacKey>,
+    /// Makes and checks the codes of requests that are made once, and of their records.
+    pub idempotency: Arc<MacKey>,
 }
 
 /// How old the database is that gets its own keys.
@@ -134,7 +141,7 @@ pub(crate) async fn make(
         let missing = match (provenance, name) {
             (Provenance::Present, _) => MissingKey::First,
             (Provenance::Older, ServiceKeyName::TokenMac) => {
-                MissingKey::Older(Some(Arc::new(open_mac(&sealer, &primary, &bytes)?)))
+                MissingKey::Older(Some(Arc::new(open_mac(&sealer, (&primary, name), &bytes)?)))
             }
             (Provenance::Older, _) => MissingKey::Older(None),
         };
@@ -195,6 +202,7 @@ pub(crate) async fn open(reader: &Reader, sealer: &Sealer) -> Result<OwnKeys, Ke
     Ok(OwnKeys {
         signer: signer.ok_or(KeysError::Gone(ServiceKeyName::CheckpointSigning))?,
         token_mac: open_token_mac(sealer, &rows)?,
+        idempotency: open_mac_key(sealer, &rows, ServiceKeyName::Idempotency)?,
     })
 }
 
@@ -221,14 +229,25 @@ pub(crate) fn open_token_mac(
     sealer: &Sealer,
     known: &[StoredServiceKey],
 ) -> Result<Arc<MacKey>, KeysError> {
-    let name = ServiceKeyName::TokenMac;
-    let key = find(known, name).ok_or(KeysError::Gone(name))?;
-    open_mac(sealer, &key.kek_id, &key.sealed).map(Arc::new)
+    open_mac_key(sealer, known, ServiceKeyName::TokenMac)
 }
 
-fn open_mac(sealer: &Sealer, kek_id: &KeyId, bytes: &[u8]) -> Result<MacKey, KeysError> {
-    let opened = sealer.token_mac(kek_id, bytes);
-    opened.map_err(|error| KeysError::ServiceKey(ServiceKeyName::TokenMac, error))
+fn open_mac_key(
+    sealer: &Sealer,
+    known: &[StoredServiceKey],
+    name: ServiceKeyName,
+) -> Result<Arc<MacKey>, KeysError> {
+    let key = find(known, name).ok_or(KeysError::Gone(name))?;
+    open_mac(sealer, (&key.kek_id, name), &key.sealed).map(Arc::new)
+}
+
+fn open_mac(
+    sealer: &Sealer,
+    (kek_id, name): (&KeyId, ServiceKeyName),
+    bytes: &[u8],
+) -> Result<MacKey, KeysError> {
+    let opened = sealer.mac_key(kek_id, name, bytes);
+    opened.map_err(|error| KeysError::ServiceKey(name, error))
 }
 
 fn find(known: &[StoredServiceKey], name: ServiceKeyName) -> Option<&StoredServiceKey> {

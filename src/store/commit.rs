@@ -24,6 +24,7 @@ use super::{
     writer::{Begun, Opener, Writer},
 };
 use crate::{
+    crypto::MacKey,
     domain::{EventId, KeyId, Log, Outcome, PlacedEvent, Refused, Timestamp, Work},
     faults,
 };
@@ -45,6 +46,8 @@ pub(super) struct Batch {
     /// The last heads that this process saw under the lock.
     pub(super) seen: Heads,
     pub(super) limits: Limits,
+    /// The key of the codes of the requests that are made once.
+    pub(super) records: Arc<MacKey>,
     pub(super) now: Timestamp,
     /// Either COMMIT may have been sent, or it never will be.
     pub(super) gate: Gate,
@@ -69,6 +72,7 @@ impl Batch {
             only: Some(index),
             seen,
             limits: self.limits,
+            records: Arc::clone(&self.records),
             now: self.now,
             gate: Gate::default(),
             decided: Mutex::default(),
@@ -185,7 +189,7 @@ pub(super) async fn commit(
     let (present, primary) = read(
         transaction,
         looked.iter().flatten(),
-        batch.works(),
+        (batch.works(), &batch.records),
         batch.seen,
     )
     .await?;
@@ -196,7 +200,7 @@ pub(super) async fn commit(
         heads,
     } = apply(present, batch.works(), batch.limits, batch.now);
     faults::point("before-rows").await;
-    write(transaction, &writes).await?;
+    write(transaction, &writes, &batch.records).await?;
     faults::point("after-rows").await;
     let decided = Decided {
         outcomes,

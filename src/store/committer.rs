@@ -26,10 +26,11 @@ use super::{
     cursor::{CursorState, CursorStep},
     log::LoggedEvent,
     reader::Check,
-    retention::Retention,
+    retention::Removal,
     tail::LogTail,
     worker::Worker,
 };
+use crate::crypto::MacKey;
 use crate::domain::{Caller, Denial, Failure, KeyId, Log};
 
 /// How much the committer takes, and how long it waits.
@@ -45,6 +46,15 @@ pub(crate) struct CommitterSettings {
     pub watchdog: Duration,
 }
 
+/// What the committer needs of the keys.
+#[derive(Debug)]
+pub(crate) struct CommitterKeys {
+    /// The key-encryption key that the database names.
+    pub primary: KeyId,
+    /// The key of the codes of requests that are made once.
+    pub records: Arc<MacKey>,
+}
+
 /// The metric that counts refused requests without an event.
 pub(crate) const DENIALS_LEFT_OUT: &str = "rekey_refusals_left_out_total";
 
@@ -55,10 +65,10 @@ pub(super) struct CursorItem {
     pub(super) answer: oneshot::Sender<Result<CursorState, Failure>>,
 }
 
-/// A batch of old events to remove, and the channel for their number.
+/// A batch of old rows to remove, and the channel for their number.
 #[derive(Debug)]
 pub(super) struct RetentionItem {
-    pub(super) retention: Retention,
+    pub(super) removal: Removal,
     pub(super) answer: oneshot::Sender<Result<u64, Failure>>,
 }
 
@@ -159,14 +169,14 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Starts the committer on a thread of its own: a batch passes from one step to the next without waking
-    /// another thread. `primary` is the key that the database names. The receiver hears of its end.
+    /// another thread. The receiver hears of its end.
     ///
     /// # Errors
     /// When the thread can't be started.
     pub(crate) fn start(
         target: Target,
         settings: CommitterSettings,
-        primary: KeyId,
+        keys: CommitterKeys,
     ) -> io::Result<(Self, oneshot::Receiver<()>)> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (admission, queue) = Admission::new(settings.queue);
@@ -174,13 +184,13 @@ impl Committer {
             slots: Mutex::default(),
             slots_filled: Notify::new(),
             committed: Log::ALL.map(|_| watch::Sender::new(0)),
-            primary: watch::Sender::new(primary),
+            primary: watch::Sender::new(keys.primary),
             denials_left_out: AtomicU64::new(0),
             log_broken: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
             tails: OnceLock::new(),
         });
-        let worker = Worker::new(Arc::clone(&shared), queue, target, settings);
+        let worker = Worker::new(Arc::clone(&shared), queue, target, (settings, keys.records));
         let (ended, end) = oneshot::channel();
         thread::Builder::new()
             .name("committer".to_owned())
@@ -228,16 +238,16 @@ impl Committer {
         receiver.await.unwrap_or(Err(Failure::Internal))
     }
 
-    /// Removes a batch of old events, in a slot of its own, and returns how many it removed.
+    /// Removes a batch of what is kept no longer, in a slot of its own, and returns how many rows it removed.
     ///
     /// # Errors
     /// [`Failure`] when the transaction failed; the next batch begins where this one would have.
     ///
     /// # Cancel safety
     /// A batch that was dropped may still be removed.
-    pub(crate) async fn retain(&self, retention: Retention) -> Result<u64, Failure> {
+    pub(crate) async fn remove(&self, removal: Removal) -> Result<u64, Failure> {
         let (answer, receiver) = oneshot::channel();
-        let item = RetentionItem { retention, answer };
+        let item = RetentionItem { removal, answer };
         self.shared.fill(|slots| slots.retention = Some(item));
         // As for a cursor.
         receiver.await.unwrap_or(Err(Failure::Internal))

@@ -9,11 +9,13 @@ use super::{
     apply::{Limits, StoredVersions},
     chain::{Head, Heads},
     dialect::{Bulk, Rows},
+    idempotency::{self, RECORDS, Records},
     rows::{SecretRow, corrupt, signed, unsigned},
     transaction::Transaction,
 };
+use crate::crypto::MacKey;
 use crate::domain::{
-    Action, Change, Cursor, KeyId, Log, Owner, Secret, SecretId, SecretName, VersionId,
+    Action, Change, Cursor, KeyId, Log, OnceName, Owner, Secret, SecretId, SecretName, VersionId,
     VersionName, Work,
 };
 
@@ -32,6 +34,8 @@ pub(super) struct Present {
     pub(super) versions: HashMap<SecretId, StoredVersions>,
     /// Which of the names that the batch would create are taken.
     pub(super) names: HashSet<(Owner, SecretName)>,
+    /// The records of the requests that are made once.
+    pub(super) records: Records,
     /// How many secrets the owners who create something have.
     pub(super) counts: HashMap<Owner, u64>,
 }
@@ -63,16 +67,18 @@ pub(super) fn prepare_looks() -> String {
     let with = |sql: &str, rows| sql.replace("{rows}", rows);
     format!(
         "PREPARE look_changes(BIGINT, BIGINT, UUID[]) AS {} UNION ALL {} UNION ALL {}; \
-         PREPARE look_activity(BIGINT) AS {}",
+         PREPARE look_activity(BIGINT) AS {}; \
+         PREPARE look_records(TEXT[], TEXT[], TEXT[]) AS {}",
         with(CHANGES_HEAD, seen),
         with(KEYS, keys),
         with(SECRETS, secrets),
         with(ACTIVITY_HEAD, seen),
+        with(RECORDS, "unnest($1, $2, $3) AS r(owner, principal, key)"),
     )
 }
 
 /// The statements of a writing connection of PostgreSQL that look at what a batch is about: they go with BEGIN.
-/// No value in them is a text.
+/// Texts in them are written in hexadecimal digits: none is a part of the statement.
 pub(super) fn look_postgres(works: &[Work], limits: Limits, seen: Heads) -> Vec<String> {
     let mut looks = Vec::new();
     let changes: Vec<&Change> = changes(works).collect();
@@ -85,6 +91,22 @@ pub(super) fn look_postgres(works: &[Work], limits: Limits, seen: Heads) -> Vec<
             ids.join(",")
         ));
     }
+    let names: BTreeSet<_> = once(works).collect();
+    if !names.is_empty() {
+        let column = |of: fn(&OnceName) -> &str| {
+            let texts = names.iter().map(|name| {
+                let digits = hex::encode(of(name));
+                format!("convert_from(decode('{digits}', 'hex'), 'UTF8')")
+            });
+            format!("ARRAY[{}]", texts.collect::<Vec<_>>().join(","))
+        };
+        looks.push(format!(
+            "EXECUTE look_records({}, {}, {})",
+            column(|name| name.owner.as_str()),
+            column(|name| &name.principal),
+            column(|name| name.key.as_str()),
+        ));
+    }
     if has_activity(works) {
         let position = position(seen.activity);
         looks.push(format!("EXECUTE look_activity({position})"));
@@ -93,7 +115,7 @@ pub(super) fn look_postgres(works: &[Work], limits: Limits, seen: Heads) -> Vec<
 }
 
 /// The same for SQLite.
-pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<Bulk<'static>> {
+pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<Bulk<'_>> {
     let mut looks = Vec::new();
     let changes: Vec<&Change> = changes(works).collect();
     let seen = |head| Rows::default().numbers("seen", [position(head)].into_iter());
@@ -105,6 +127,15 @@ pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<B
             secrets(&changes, limits),
         ]);
     }
+    let names: BTreeSet<_> = once(works).collect();
+    let records = Rows::default()
+        .texts("owner", names.iter().map(|name| name.owner.as_str()))
+        .texts(
+            "principal",
+            names.iter().map(|name| name.principal.as_str()),
+        )
+        .texts("key", names.iter().map(|name| name.key.as_str()));
+    looks.push(Bulk::of_some(records, RECORDS));
     if has_activity(works) {
         looks.push(Bulk::of_some(seen(heads.activity), ACTIVITY_HEAD));
     }
@@ -119,12 +150,13 @@ pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<B
 pub(super) async fn read(
     transaction: &Transaction,
     looked: impl Iterator<Item = &QueryResult>,
-    works: &[Work],
+    (works, records): (&[Work], &MacKey),
     seen: Heads,
 ) -> Result<(Present, Option<KeyId>), StoreError> {
     let changes: Vec<&Change> = changes(works).collect();
     let mut found = Reading {
         seen,
+        records,
         primary: None,
         present: Present::default(),
     };
@@ -146,6 +178,11 @@ pub(super) async fn read(
 
 fn changes(works: &[Work]) -> impl Iterator<Item = &Change> {
     works.iter().flat_map(Work::changes)
+}
+
+/// What the requests that are made once are called.
+fn once(works: &[Work]) -> impl Iterator<Item = &OnceName> {
+    works.iter().filter_map(|work| Some(&work.once()?.name))
 }
 
 fn has_activity(works: &[Work]) -> bool {
@@ -297,13 +334,15 @@ fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a S
 }
 
 /// What was read so far.
-struct Reading {
+struct Reading<'a> {
     seen: Heads,
+    /// The key of the records' codes.
+    records: &'a MacKey,
     primary: Option<KeyId>,
     present: Present,
 }
 
-impl Reading {
+impl Reading<'_> {
     fn add(&mut self, row: FoundRow) -> Result<(), StoreError> {
         match &*row.kind {
             "changes" => {
@@ -322,6 +361,13 @@ impl Reading {
                 let secret = secret(row)?;
                 self.present.versions.insert(secret.id, stored);
                 self.present.secrets.insert(secret.id, secret);
+            }
+            "record" => {
+                let texts = [row.text1, row.text2, row.text3, row.text4];
+                let numbers = [row.number1, row.number2, row.number3];
+                let (name, record) =
+                    idempotency::found(texts, numbers, row.bytes1)?.read(self.records)?;
+                self.present.records.insert(name, record);
             }
             "source" => {
                 let id = SecretId::new(present(row.id, "secret_versions")?);

@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::Utc;
+
 use super::{
     StoreError, Target, UnsafeDatabase,
     chain::Head,
     connection,
     error::ReadError,
+    idempotency,
     keys::{self, StoredKey},
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
     pool::{Home, Patience, ReplaceablePool},
@@ -19,7 +22,10 @@ use super::{
 };
 use crate::{
     crypto::MacKey,
-    domain::{Cursor, Log, Owner, SealedMask, Secret, SecretId, SecretName},
+    domain::{
+        Answer, Cursor, Log, Once, Owner, Refusal, SealedMask, Secret, SecretId, SecretName,
+        Timestamp, VersionId,
+    },
 };
 use migration::Migrator;
 
@@ -282,6 +288,37 @@ impl Reader {
         let owner = owner.clone();
         self.read(async move |db| versions::source(&db, (&owner, id), version).await)
             .await
+    }
+
+    /// The mask of a version of one of the owner's secrets; none when either is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn mask(
+        &self,
+        owner: &Owner,
+        version: (SecretId, VersionId),
+    ) -> Result<Option<SealedMask>, StoreError> {
+        let owner = owner.clone();
+        self.read(async move |db| versions::mask(&db, &owner, version).await)
+            .await
+    }
+
+    /// What a request that was made before has answered; nothing when it is to be made now.
+    ///
+    /// # Errors
+    /// [`StoreError`]; and as the commit's, [`Refusal::KeyReused`] and [`Refusal::RecordAltered`].
+    pub(crate) async fn answered(
+        &self,
+        once: &Once,
+        key: &Arc<MacKey>,
+    ) -> Result<Result<Option<Answer>, Refusal>, StoreError> {
+        let (name, key) = (once.name.clone(), Arc::clone(key));
+        let record = self
+            .read(async move |db| idempotency::find(&db, &name, &key).await)
+            .await?;
+        let now = Timestamp::from(Utc::now());
+        Ok(idempotency::answered(once, record.as_ref(), now))
     }
 
     /// The API token of that ID.

@@ -14,6 +14,7 @@ use super::{
     commit::{lock_statements, locks},
     committer::Committer,
     dialect::clock,
+    idempotency,
     rows::unsigned,
     transaction::Transaction,
     writer::{Opener, Writer},
@@ -53,13 +54,28 @@ impl RetentionPolicy {
                     exchange: self.exchange.clone(),
                 };
                 // A batch that failed is logged by the committer, and tried again the next time.
-                while matches!(committer.retain(retention.clone()).await, Ok(1..)) {
+                while matches!(
+                    committer.remove(Removal::Events(retention.clone())).await,
+                    Ok(1..)
+                ) {
                     sleep(BETWEEN_BATCHES).await;
                 }
+            }
+            while matches!(committer.remove(Removal::Records).await, Ok(1..)) {
+                sleep(BETWEEN_BATCHES).await;
             }
             sleep(EVERY).await;
         }
     }
+}
+
+/// What a batch removes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Old events of a log.
+    Events(Retention),
+    /// The records of requests whose answers are kept no longer.
+    Records,
 }
 
 /// What is to be removed.
@@ -90,9 +106,27 @@ struct LookRow {
     relayed: Option<i64>,
 }
 
-/// Removes one batch in a transaction of its own, and returns how many events it removed. It takes three round
-/// trips: changes wait meanwhile.
+/// Removes one batch in a transaction of its own, and returns how many rows it removed.
 pub(super) async fn run(
+    held: Option<Writer>,
+    opener: Opener,
+    removal: Removal,
+) -> Result<(Writer, u64), StoreError> {
+    match removal {
+        Removal::Events(retention) => remove_events(held, opener, retention).await,
+        Removal::Records => {
+            let logs = [Log::Changes];
+            let first = lock_statements(locks(&opener, &logs));
+            let begun = opener.begin(held, first.into()).await?;
+            let removed = idempotency::remove_expired(&begun.transaction).await?;
+            Ok((begun.commit().await?, removed))
+        }
+    }
+}
+
+/// Removes one batch of events, and returns how many. It takes three round
+/// trips: changes wait meanwhile.
+async fn remove_events(
     held: Option<Writer>,
     opener: Opener,
     retention: Retention,

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, EntityTrait, IntoActiveModel, QueryOrder};
 use super::{
     StoreError, commit,
     entity::{keys, service_keys},
-    log,
+    idempotency, log,
     rows::corrupt,
     tokens,
     transaction::Transaction,
@@ -113,6 +113,9 @@ pub(super) async fn insert(
         MissingKey::First if rests(transaction, key.name).await? => {
             return Ok(ServiceKeyOutcome::Gone);
         }
+        MissingKey::Anew if key.name == ServiceKeyName::Idempotency => {
+            idempotency::remove_all(transaction).await?;
+        }
         MissingKey::Older(Some(mac)) => coded = tokens::give_codes(transaction, &mac).await?,
         MissingKey::First | MissingKey::Older(None) | MissingKey::Anew => {}
     }
@@ -140,7 +143,6 @@ async fn rests(transaction: &Transaction, name: ServiceKeyName) -> Result<bool, 
             }
             Ok(false)
         }
-        // Its records expire within a day, and without one a retry is a new request.
-        ServiceKeyName::Idempotency => Ok(false),
+        ServiceKeyName::Idempotency => idempotency::exist(transaction).await,
     }
 }

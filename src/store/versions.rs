@@ -9,7 +9,7 @@ use super::{
     rows::{MaskRow, corrupt, statement, unsigned},
 };
 use crate::domain::{
-    EventKind, Log, Owner, SealedMask, SealedVersion, SecretId, Timestamp, VersionName,
+    EventKind, Log, Owner, SealedMask, SealedVersion, SecretId, Timestamp, VersionId, VersionName,
 };
 
 /// A version that is kept, as it may be shown.
@@ -152,6 +152,26 @@ pub(super) async fn kept(
         .collect::<Result<Vec<_>, StoreError>>()?;
     // A living secret has at least its current version.
     Ok((!kept.is_empty()).then_some(kept))
+}
+
+/// The mask of a version of an owner's secret; none when either is gone.
+pub(super) async fn mask(
+    db: &impl ConnectionTrait,
+    owner: &Owner,
+    (id, version_id): (SecretId, VersionId),
+) -> Result<Option<SealedMask>, StoreError> {
+    let sql = "SELECT v.version_id, v.kek_id, v.wrapped_key, v.sealed_mask FROM secrets s \
+               JOIN secret_versions v ON v.secret_id = s.id \
+               WHERE s.owner = $1 AND s.id = $2 AND v.version_id = $3";
+    let values = [
+        owner.as_str().into(),
+        id.get().into(),
+        version_id.get().into(),
+    ];
+    let row = MaskRow::find_by_statement(statement(db, sql, values))
+        .one(db)
+        .await?;
+    row.map(SealedMask::try_from).transpose()
 }
 
 /// A version of an owner's secret with its sealed value.

@@ -28,6 +28,7 @@ use super::{
     retention, wal,
     writer::{Opener, Writer},
 };
+use crate::crypto::MacKey;
 use crate::domain::{Denial, ErrorChain, Failure, Log, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     next: Option<Submission>,
     opener: Opener,
     settings: CommitterSettings,
+    /// The key of the codes of the requests that are made once.
+    records: Arc<MacKey>,
     /// The writing connection, while nothing runs on it.
     writer: Option<Writer>,
     /// The last heads that were seen under the lock.
@@ -66,7 +69,7 @@ impl Worker {
         shared: Arc<Shared>,
         queue: mpsc::UnboundedReceiver<Submission>,
         target: Target,
-        settings: CommitterSettings,
+        (settings, records): (CommitterSettings, Arc<MacKey>),
     ) -> Self {
         Self {
             shared,
@@ -74,6 +77,7 @@ impl Worker {
             next: None,
             opener: Opener::new(target),
             settings,
+            records,
             writer: None,
             seen: Heads::default(),
             others_write: false,
@@ -187,10 +191,10 @@ impl Worker {
                 .send(state.map_err(|error| Failure::from(&error)));
         }
         if let Some(item) = slots.retention {
-            let work = retention::run(self.writer.take(), self.opener.clone(), item.retention);
+            let work = retention::run(self.writer.take(), self.opener.clone(), item.removal);
             let task = tokio::spawn(work);
             let removed = self.alone(task).await.map_err(|error| {
-                tracing::warn!(error = %ErrorChain(&error), "old events could not be removed");
+                tracing::warn!(error = %ErrorChain(&error), "old events or records could not be removed");
                 Failure::from(&error)
             });
             let _ = item.answer.send(removed);
@@ -227,6 +231,7 @@ impl Worker {
             only: None,
             seen: self.seen,
             limits: self.settings.limits,
+            records: Arc::clone(&self.records),
             now: Timestamp::from(Utc::now()),
             gate: Gate::default(),
             decided: Mutex::default(),

@@ -4,20 +4,22 @@ use super::{
     StoreError,
     apply::{NewVersion, Writes},
     dialect::{Bulk, Rows},
-    log,
+    idempotency, log,
     rows::signed,
     transaction::Transaction,
 };
-use crate::domain::Secret;
+use crate::{crypto::MacKey, domain::Secret};
 
-/// Writes what the plan says, deletions and updates before inserts.
+/// Writes what the plan says, with codes under this key for its records: deletions and updates before inserts.
 ///
 /// # Errors
 /// [`StoreError`].
 pub(super) async fn write(
     transaction: &Transaction,
     writes: &Writes<'_>,
+    records: &MacKey,
 ) -> Result<(), StoreError> {
+    let records = idempotency::rows(&writes.records, records);
     transaction
         .write(vec![
             delete_all_versions(writes),
@@ -29,6 +31,7 @@ pub(super) async fn write(
             insert_secrets(writes),
             insert_versions(writes),
             log::insert(&writes.events),
+            idempotency::insert(&records),
         ])
         .await
 }

@@ -19,6 +19,7 @@ mod delivery;
 mod events;
 mod fairness;
 mod faults;
+mod idempotency;
 mod import;
 mod lockdown;
 mod logs;

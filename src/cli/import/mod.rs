@@ -31,7 +31,7 @@ use crate::{
     },
     keys,
     settings::Settings,
-    store::{Committer, Home, Missing, Reader, SealedSecret, Selection},
+    store::{Committer, CommitterKeys, Home, Missing, Reader, SealedSecret, Selection},
 };
 
 /// How long the import is tried again when the database is busy.
@@ -177,12 +177,15 @@ impl Importer {
         let reader = Reader::open(target.clone(), Home::Runtime(Handle::current())).await?;
         reader.refuse_old_schema().await?;
         let primary = keys::verify_all(&reader, &keyring).await?;
+        let sealer = Arc::new(Sealer::new(keyring));
+        let records = keys::open(&reader, &sealer).await?.idempotency;
         let limits = app::committer_settings(&settings);
-        let (committer, committing) = Committer::start(target, limits, primary)?;
+        let keys = CommitterKeys { primary, records };
+        let (committer, committing) = Committer::start(target, limits, keys)?;
         let importer = Self {
             reader,
             committer,
-            sealer: Arc::new(Sealer::new(keyring)),
+            sealer,
         };
         Ok((importer, committing))
     }
@@ -213,7 +216,11 @@ impl Importer {
         }
         let changes = self.changes(&options.owner, &plan)?;
         let id = ChangeSetId::new(Uuid::now_v7());
-        let set = ChangeSet { id, changes };
+        let set = ChangeSet {
+            id,
+            changes,
+            once: None,
+        };
         // There is no other work under way.
         let (ticket, pending) =
             self.committer
@@ -223,8 +230,8 @@ impl Importer {
                 })?;
         ticket.commit(Work::Set(set));
         match pending.outcome().await {
-            Ok(Outcome::Set(_)) => Ok(plan),
-            Ok(Outcome::Changed(_) | Outcome::Recorded) => {
+            Ok(Outcome::Set(..)) => Ok(plan),
+            Ok(Outcome::Changed(_) | Outcome::Recorded | Outcome::Replayed(_)) => {
                 Err(AttemptError::Failed(Failure::Internal))
             }
             Err(Failure::Refused(Refused {
@@ -337,6 +344,7 @@ impl Importer {
                 request_id: None,
                 traceparent: None,
             },
+            once: None,
         })
     }
 }

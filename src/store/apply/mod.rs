@@ -13,12 +13,14 @@ use self::set::{Before, Undo};
 pub(super) use self::writes::{NewVersion, StoredVersions, Writes};
 use super::{
     chain::{Heads, LogEntry},
+    idempotency::{NewRecord, Record, Records, StoredRecord, answered},
     present::Present,
 };
 use crate::domain::{
-    Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
-    DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
-    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, VersionName, Work,
+    ANSWER_KEPT, Access, AccessEvent, Action, Answer, Applied, Change, ChangeEvent,
+    ChangeSetMember, Denial, DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Once, Outcome,
+    Owner, Provider, Refusal, Refused, SealedVersion, Secret, SecretId, SecretName, Timestamp,
+    TraceParent, VersionName, Work,
 };
 
 /// What an operator allows.
@@ -48,6 +50,8 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
         active_keys: present.active_keys,
         sources: present.sources,
         names: present.names,
+        records: present.records,
+        new_records: Vec::new(),
         counts: present.counts,
         touched: BTreeSet::new(),
         versions: BTreeMap::new(),
@@ -65,15 +69,14 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
                 }
                 Ok(Outcome::Recorded)
             }
-            work if state.is_locked_down(work.log()) => Err(Refused {
-                index: 0,
-                refusal: Refusal::LockedDown,
+            work if state.is_locked_down(work.log()) => Err(refused(Refusal::LockedDown)),
+            Work::Change(change) => state.once(change.once.as_ref(), |state| {
+                let step = state.apply(change, None).map_err(refused)?;
+                Ok(Outcome::Changed(step.applied))
             }),
-            Work::Change(change) => state
-                .apply(change, None)
-                .map(|step| Outcome::Changed(step.applied))
-                .map_err(|refusal| Refused { index: 0, refusal }),
-            Work::Set(set) => state.set(set).map(Outcome::Set),
+            Work::Set(set) => state.once(set.once.as_ref(), |state| {
+                state.set(set).map(|applied| Outcome::Set(set.id, applied))
+            }),
             Work::Accesses(accesses) => {
                 for access in accesses {
                     state.access(access);
@@ -89,6 +92,11 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
     }
 }
 
+/// The refusal of work that is no set.
+fn refused(refusal: Refusal) -> Refused {
+    Refused { index: 0, refusal }
+}
+
 struct State<'a> {
     heads: Heads,
     active_keys: HashSet<KeyId>,
@@ -98,6 +106,9 @@ struct State<'a> {
     /// The secrets that have a row, and how many versions each has.
     stored: HashMap<SecretId, StoredVersions>,
     names: HashSet<(Owner, SecretName)>,
+    /// What became of requests that were made before, those of this batch included.
+    records: Records,
+    new_records: Vec<NewRecord<'a>>,
     counts: HashMap<Owner, u64>,
     /// The secrets that changed, in the order of their IDs.
     touched: BTreeSet<SecretId>,
@@ -116,6 +127,48 @@ struct Step<'a> {
 impl<'a> State<'a> {
     fn is_locked_down(&self, log: Log) -> bool {
         self.heads.of(log).is_some_and(|head| head.locked_down)
+    }
+
+    /// Does what was not done before under its name, and notes its answer; else answers again.
+    fn once(
+        &mut self,
+        once: Option<&'a Once>,
+        make: impl FnOnce(&mut Self) -> Result<Outcome, Refused>,
+    ) -> Result<Outcome, Refused> {
+        let Some(once) = once else {
+            return make(self);
+        };
+        let before = answered(once, self.records.get(&once.name), self.now);
+        if let Some(answer) = before.map_err(refused)? {
+            return Ok(Outcome::Replayed(answer));
+        }
+        let outcome = make(self)?;
+        let answer = match &outcome {
+            Outcome::Changed(applied) => Answer {
+                change_set: None,
+                applied: vec![applied.clone()],
+            },
+            Outcome::Set(id, applied) => Answer {
+                change_set: Some(*id),
+                applied: applied.clone(),
+            },
+            Outcome::Recorded | Outcome::Replayed(_) => return Ok(outcome),
+        };
+        let expires_at = self.now.plus(ANSWER_KEPT);
+        let record = Record {
+            request: once.request,
+            answer: answer.clone(),
+            expires_at,
+        };
+        self.records
+            .insert(once.name.clone(), StoredRecord::Good(record));
+        self.new_records.push(NewRecord {
+            once,
+            answer,
+            created_at: self.now,
+            expires_at,
+        });
+        Ok(outcome)
     }
 
     /// Frees a name of an owner.

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{LogEntry, State};
+use super::{LogEntry, NewRecord, State};
 use crate::domain::{Agent, KeyId, SealedVersion, Secret, SecretId, Timestamp};
 
 /// A version that is to be written. Its sealed parts stay where the batch holds them.
@@ -71,12 +71,15 @@ pub(in crate::store) struct Writes<'a> {
     pub(in crate::store) versions: Vec<NewVersion<'a>>,
     /// The events of everything that was applied, in order.
     pub(in crate::store) events: Vec<LogEntry>,
+    /// The answers of requests that are made once.
+    pub(in crate::store) records: Vec<NewRecord<'a>>,
 }
 
 impl<'a> From<State<'a>> for Writes<'a> {
     fn from(state: State<'a>) -> Self {
         let mut writes = Self {
             events: state.events,
+            records: state.new_records,
             ..Self::default()
         };
         for id in state.touched {

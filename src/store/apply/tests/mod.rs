@@ -1,5 +1,6 @@
 //! Given a present state, when changes are applied, then these outcomes and rows follow.
 
+mod once;
 mod sets;
 mod versions;
 
@@ -54,6 +55,7 @@ fn change(owner_name: &str, secret: u128, action: Action) -> Change {
         action,
         event_id: EventId::new(Uuid::from_u128(secret)),
         context: context(),
+        once: None,
     }
 }
 
@@ -125,6 +127,7 @@ fn given(secrets: Vec<Secret>) -> Present {
             .map(|s| (s.id, StoredVersions::Fewer))
             .collect(),
         sources: HashSet::new(),
+        records: Records::new(),
         active_keys: [KeyId::parse("k").unwrap()].into(),
         names: secrets
             .iter()
@@ -162,7 +165,11 @@ fn when(present: Present, works: &[Work]) -> Plan<'_> {
 
 fn set(number: u128, changes: Vec<Change>) -> Work {
     let id = ChangeSetId::new(Uuid::from_u128(number));
-    Work::Set(ChangeSet { id, changes })
+    Work::Set(ChangeSet {
+        id,
+        changes,
+        once: None,
+    })
 }
 
 fn change_event(entry: &LogEntry) -> &ChangeEvent {

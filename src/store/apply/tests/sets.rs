@@ -7,7 +7,7 @@ fn a_change_set_is_applied_whole_and_its_events_say_so() {
     let given = given(vec![stored(1, "A", 1), stored(2, "B", 4)]);
     let works = [set(77, vec![update(2, 8, None), update(1, 9, None)])];
     let plan = apply(given, &works, LIMITS, NOW);
-    let Ok(Outcome::Set(applied)) = &plan.outcomes[0] else {
+    let Ok(Outcome::Set(_, applied)) = &plan.outcomes[0] else {
         panic!("{plan:?}");
     };
     assert!(
