@@ -16,7 +16,7 @@ use crate::{
     auth::AuthError,
     domain::{Failure, Refusal},
     shares::Full,
-    store::{CursorError, Gone, StoreError},
+    store::{AnsweredError, CursorError, Gone, StoreError},
 };
 use actix_web::{
     HttpResponse,
@@ -396,6 +396,15 @@ impl From<StoreError> for ApiError {
             | StoreError::Disagrees(_)
             | StoreError::Altered(_, _)
             | StoreError::Lost => Self::Internal(error.into()),
+        }
+    }
+}
+
+impl From<AnsweredError> for ApiError {
+    fn from(error: AnsweredError) -> Self {
+        match error {
+            AnsweredError::Refused(refusal) => refusal.into(),
+            AnsweredError::Store(error) => error.into(),
         }
     }
 }

@@ -54,7 +54,7 @@ impl Call<'_> {
             return Ok(None);
         };
         let key = &self.state.idempotency;
-        let answer = self.state.reader.answered(once, key).await??;
+        let answer = self.state.reader.answered(once, key).await?;
         self.progress.replayed.set(answer.is_some());
         Ok(answer)
     }

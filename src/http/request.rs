@@ -157,7 +157,9 @@ impl<W> Call<'_, W> {
     pub(super) async fn settle(&self, pending: Pending) -> Result<Outcome, Failure> {
         self.progress.may_stand.set(true);
         let outcome = pending.outcome().await;
-        self.progress.may_stand.set(outcome.is_ok());
+        // What is answered again was made by another attempt.
+        let made = outcome.is_ok() && !matches!(outcome, Ok(Outcome::Replayed(_)));
+        self.progress.may_stand.set(made);
         faults::point("render").await;
         outcome
     }

@@ -1,7 +1,7 @@
 //! The records of requests that are made once. Each carries, beside the code of its request, a code over its whole
 //! row: a row that rekey did not write answers nobody.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Value, prelude::Uuid};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,38 @@ pub(super) const RECORDS: &str = "SELECT 'record' AS kind, CAST(NULL AS UUID) AS
      i.status AS number1, i.created_at AS number2, i.expires_at AS number3, CAST(NULL AS BIGINT) AS number4, \
      CAST(NULL AS BIGINT) AS number5, i.mac AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
      FROM {rows} JOIN idempotency_keys i ON i.owner = r.owner AND i.principal = r.principal AND i.key = r.key";
+
+/// The look at the records of these requests on a writing connection of PostgreSQL, if there are any. Texts are written
+/// in hexadecimal digits: none is a part of the statement.
+pub(super) fn look_postgres(names: &BTreeSet<&OnceName>) -> Option<String> {
+    let column = |of: fn(&OnceName) -> &str| {
+        let texts = names.iter().map(|name| {
+            let digits = hex::encode(of(name));
+            format!("convert_from(decode('{digits}', 'hex'), 'UTF8')")
+        });
+        format!("ARRAY[{}]", texts.collect::<Vec<_>>().join(","))
+    };
+    (!names.is_empty()).then(|| {
+        format!(
+            "EXECUTE look_records({}, {}, {})",
+            column(|name| name.owner.as_str()),
+            column(|name| &name.principal),
+            column(|name| name.key.as_str()),
+        )
+    })
+}
+
+/// The same for SQLite.
+pub(super) fn look_sqlite<'a>(names: &BTreeSet<&'a OnceName>) -> Bulk<'a> {
+    let rows = Rows::default()
+        .texts("owner", names.iter().map(|name| name.owner.as_str()))
+        .texts(
+            "principal",
+            names.iter().map(|name| name.principal.as_str()),
+        )
+        .texts("key", names.iter().map(|name| name.key.as_str()));
+    Bulk::of_some(rows, RECORDS)
+}
 
 /// A row of `idempotency_keys`.
 #[derive(Debug, Clone, FromQueryResult)]
@@ -65,6 +97,17 @@ pub(super) enum StoredRecord {
 
 /// The records that a batch is about.
 pub(super) type Records = HashMap<OnceName, StoredRecord>;
+
+/// Why it is not known what a request has answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnsweredError {
+    /// It was another request, or the record can't be trusted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database can't be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// What a request gets that may have been made before: its answer, or nothing when it is to be made now.
 ///

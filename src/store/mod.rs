@@ -45,6 +45,7 @@ pub(crate) use committer::{Committer, CommitterKeys, CommitterSettings, DENIALS_
 pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
+pub(crate) use idempotency::AnsweredError;
 pub(crate) use keys::StoredKey;
 pub(crate) use lockdown::Lockdown;
 pub(crate) use log::{CursorError, Filter, Gone, LoggedEvent};

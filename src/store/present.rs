@@ -91,22 +91,7 @@ pub(super) fn look_postgres(works: &[Work], limits: Limits, seen: Heads) -> Vec<
             ids.join(",")
         ));
     }
-    let names: BTreeSet<_> = once(works).collect();
-    if !names.is_empty() {
-        let column = |of: fn(&OnceName) -> &str| {
-            let texts = names.iter().map(|name| {
-                let digits = hex::encode(of(name));
-                format!("convert_from(decode('{digits}', 'hex'), 'UTF8')")
-            });
-            format!("ARRAY[{}]", texts.collect::<Vec<_>>().join(","))
-        };
-        looks.push(format!(
-            "EXECUTE look_records({}, {}, {})",
-            column(|name| name.owner.as_str()),
-            column(|name| &name.principal),
-            column(|name| name.key.as_str()),
-        ));
-    }
+    looks.extend(idempotency::look_postgres(&once(works)));
     if has_activity(works) {
         let position = position(seen.activity);
         looks.push(format!("EXECUTE look_activity({position})"));
@@ -127,15 +112,7 @@ pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<B
             secrets(&changes, limits),
         ]);
     }
-    let names: BTreeSet<_> = once(works).collect();
-    let records = Rows::default()
-        .texts("owner", names.iter().map(|name| name.owner.as_str()))
-        .texts(
-            "principal",
-            names.iter().map(|name| name.principal.as_str()),
-        )
-        .texts("key", names.iter().map(|name| name.key.as_str()));
-    looks.push(Bulk::of_some(records, RECORDS));
+    looks.push(idempotency::look_sqlite(&once(works)));
     if has_activity(works) {
         looks.push(Bulk::of_some(seen(heads.activity), ACTIVITY_HEAD));
     }
@@ -181,8 +158,9 @@ fn changes(works: &[Work]) -> impl Iterator<Item = &Change> {
 }
 
 /// What the requests that are made once are called.
-fn once(works: &[Work]) -> impl Iterator<Item = &OnceName> {
-    works.iter().filter_map(|work| Some(&work.once()?.name))
+fn once(works: &[Work]) -> BTreeSet<&OnceName> {
+    let names = works.iter().filter_map(|work| Some(&work.once()?.name));
+    names.collect()
 }
 
 fn has_activity(works: &[Work]) -> bool {

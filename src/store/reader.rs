@@ -9,7 +9,7 @@ use super::{
     chain::Head,
     connection,
     error::ReadError,
-    idempotency,
+    idempotency::{self, AnsweredError},
     keys::{self, StoredKey},
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
     pool::{Home, Patience, ReplaceablePool},
@@ -23,8 +23,8 @@ use super::{
 use crate::{
     crypto::MacKey,
     domain::{
-        Answer, Cursor, Log, Once, Owner, Refusal, SealedMask, Secret, SecretId, SecretName,
-        Timestamp, VersionId,
+        Answer, Cursor, Log, Once, Owner, SealedMask, Secret, SecretId, SecretName, Timestamp,
+        VersionId,
     },
 };
 use migration::Migrator;
@@ -307,18 +307,19 @@ impl Reader {
     /// What a request that was made before has answered; nothing when it is to be made now.
     ///
     /// # Errors
-    /// [`StoreError`]; and as the commit's, [`Refusal::KeyReused`] and [`Refusal::RecordAltered`].
+    /// [`AnsweredError`]; what is refused is refused as by the commit.
     pub(crate) async fn answered(
         &self,
         once: &Once,
         key: &Arc<MacKey>,
-    ) -> Result<Result<Option<Answer>, Refusal>, StoreError> {
+    ) -> Result<Option<Answer>, AnsweredError> {
         let (name, key) = (once.name.clone(), Arc::clone(key));
         let record = self
             .read(async move |db| idempotency::find(&db, &name, &key).await)
-            .await?;
+            .await
+            .map_err(AnsweredError::Store)?;
         let now = Timestamp::from(Utc::now());
-        Ok(idempotency::answered(once, record.as_ref(), now))
+        Ok(idempotency::answered(once, record.as_ref(), now)?)
     }
 
     /// The API token of that ID.

@@ -4,6 +4,7 @@
 //! together or not at all. What a batch creates and deletes again is never written, but the events of all
 //! changes are. The caller holds the lock of the log's head, so no other writer can come in between.
 
+mod once;
 mod set;
 mod writes;
 
@@ -13,14 +14,13 @@ use self::set::{Before, Undo};
 pub(super) use self::writes::{NewVersion, StoredVersions, Writes};
 use super::{
     chain::{Heads, LogEntry},
-    idempotency::{NewRecord, Record, Records, StoredRecord, answered},
+    idempotency::{NewRecord, Records},
     present::Present,
 };
 use crate::domain::{
-    ANSWER_KEPT, Access, AccessEvent, Action, Answer, Applied, Change, ChangeEvent,
-    ChangeSetMember, Denial, DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Once, Outcome,
-    Owner, Provider, Refusal, Refused, SealedVersion, Secret, SecretId, SecretName, Timestamp,
-    TraceParent, VersionName, Work,
+    Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
+    DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
+    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, VersionName, Work,
 };
 
 /// What an operator allows.
@@ -127,48 +127,6 @@ struct Step<'a> {
 impl<'a> State<'a> {
     fn is_locked_down(&self, log: Log) -> bool {
         self.heads.of(log).is_some_and(|head| head.locked_down)
-    }
-
-    /// Does what was not done before under its name, and notes its answer; else answers again.
-    fn once(
-        &mut self,
-        once: Option<&'a Once>,
-        make: impl FnOnce(&mut Self) -> Result<Outcome, Refused>,
-    ) -> Result<Outcome, Refused> {
-        let Some(once) = once else {
-            return make(self);
-        };
-        let before = answered(once, self.records.get(&once.name), self.now);
-        if let Some(answer) = before.map_err(refused)? {
-            return Ok(Outcome::Replayed(answer));
-        }
-        let outcome = make(self)?;
-        let answer = match &outcome {
-            Outcome::Changed(applied) => Answer {
-                change_set: None,
-                applied: vec![applied.clone()],
-            },
-            Outcome::Set(id, applied) => Answer {
-                change_set: Some(*id),
-                applied: applied.clone(),
-            },
-            Outcome::Recorded | Outcome::Replayed(_) => return Ok(outcome),
-        };
-        let expires_at = self.now.plus(ANSWER_KEPT);
-        let record = Record {
-            request: once.request,
-            answer: answer.clone(),
-            expires_at,
-        };
-        self.records
-            .insert(once.name.clone(), StoredRecord::Good(record));
-        self.new_records.push(NewRecord {
-            once,
-            answer,
-            created_at: self.now,
-            expires_at,
-        });
-        Ok(outcome)
     }
 
     /// Frees a name of an owner.

@@ -87,6 +87,19 @@ async fn a_lone_change_takes_three_round_trips_and_a_batch_no_more() {
         client.create(name, "sk-first").await.unwrap().expect(201);
     }
     assert_eq!(proxy.turns() - before, 4 * 4);
+    // One that is made once takes no more, and neither does its repeat, which writes nothing.
+    for number in 0..4 {
+        let key = format!("it's \"{number}\" \\ é");
+        let once = client.with("idempotency-key", &key.replace([' ', 'é'], "_"));
+        for turns in [3, 2] {
+            let before = proxy.turns();
+            let answer = once.put(&secrets[0], "sk-next").await.unwrap();
+            answer.expect(200);
+            if number > 0 {
+                assert_eq!(proxy.turns() - before, turns);
+            }
+        }
+    }
     let (before, batches) = (proxy.turns(), commits(&replica).await);
     let clients = (0..16).map(|_| replica.client(&token)).collect();
     let attempts = Load::start(clients, &secrets, 20).end().await;

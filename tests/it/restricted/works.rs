@@ -25,6 +25,11 @@ async fn everything(client: &Client) -> Vec<String> {
     for secret in &secrets {
         client.put(secret, "sk-next").await.unwrap().expect(200);
     }
+    // Twice: the second is answered from its record.
+    let once = client.with("idempotency-key", "the-key");
+    for _ in 0..2 {
+        once.put(&secrets[1], "sk-once").await.unwrap().expect(200);
+    }
     assert_eq!(
         batch(client, &[(&secrets[0], "sk-set".to_owned())]).await,
         200

@@ -33,7 +33,19 @@ const TABLES: [(&str, &str); 10] = [
     ("instances", "1 = 1"),
     ("service_keys", "name = 'token-mac'"),
     ("api_tokens", "id = '{alice}'"),
-    ("idempotency_keys", "1 = 1"),
+    ("idempotency_keys", "key = 'once-a'"),
+];
+
+/// Makes a token that is good for a second.
+const EXPIRED: [&str; 8] = [
+    "token",
+    "create",
+    "--owner",
+    "alice",
+    "--scope",
+    "secrets:resolve",
+    "--expires-in",
+    "1s",
 ];
 
 const BEGIN: &str = "<!-- begin: printed by tampering::columns -->\n";
@@ -73,15 +85,7 @@ impl Baseline {
             deployment.service_token("audit", &["*"], &["events:read", "secrets:resolve"]);
         let revoked = deployment.token("alice", &ALL);
         deployment.run(&["token", "revoke", revoked.get(6..22).unwrap()]);
-        let create = [
-            "token",
-            "create",
-            "--owner",
-            "alice",
-            "--scope",
-            "secrets:resolve",
-        ];
-        let expired = deployment.run(&[&create[..], &["--expires-in", "1s"]].concat());
+        let expired = deployment.run(&EXPIRED);
         let mut replica = deployment.serve();
         let (owner, other) = (replica.client(&alice), replica.client(&bob));
         let a = owner.create("A", "sk-a-1").await.unwrap().expect(201).id();
@@ -93,14 +97,22 @@ impl Baseline {
             .expect(201)
             .id();
         owner.delete(&gone).await.unwrap().expect(204);
-        other.create("A", "sk-bob-1").await.unwrap().expect(201);
+        let bobs_a = other
+            .create("A", "sk-bob-0")
+            .await
+            .unwrap()
+            .expect(201)
+            .id();
         owner
             .resolve(&json!({"names": ["A"]}))
             .await
             .unwrap()
             .expect(200);
         owner.put(&a, "sk-a-2").await.unwrap().expect(200);
-        owner.put(&a, "sk-a-3").await.unwrap().expect(200);
+        let once = owner.with("idempotency-key", "once-a");
+        once.put(&a, "sk-a-3").await.unwrap().expect(200);
+        let once = other.with("idempotency-key", "once-b");
+        once.put(&bobs_a, "sk-bob-1").await.unwrap().expect(200);
         let this = Self {
             a,
             good: [alice, bob, service],
@@ -232,11 +244,29 @@ impl Baseline {
             }
         }
         hidden |= self.hidden_from_the_owner(&replica, &mut effects).await;
+        self.ask_again(&replica, &mut effects).await;
         assert!(
             !hidden || found.is_some(),
             "something is hidden, and nothing finds it"
         );
         effects
+    }
+
+    /// Sends a request again that was made once under a key.
+    async fn ask_again(&self, replica: &Replica, effects: &mut BTreeSet<String>) {
+        let [alice, ..] = &self.good;
+        let once = replica.client(alice).with("idempotency-key", "once-a");
+        let again = once.put(&self.a, "sk-a-3").await.unwrap();
+        let replayed = again.header("idempotent-replayed") == Some("true");
+        match again.status {
+            200 if replayed => assert_eq!(again.json()["id"], self.a.as_str()),
+            // The secret's own value, again: the log shows both.
+            200 => drop(effects.insert("a request that is sent again is made again".to_owned())),
+            500 => drop(effects.insert("a request that is sent again is refused".to_owned())),
+            401 if effects.contains("the token is refused") => {}
+            403 | 502 => {}
+            other => panic!("asked again: {other}"),
+        }
     }
 
     /// Whether an owner is shown less of her secret's events and versions than there is, without being told.

@@ -1,6 +1,6 @@
 //! The service's own keys: a missing one is never made anew in silence.
 
-use crate::support::fixture;
+use crate::support::fixture::{self, World};
 use crate::support::service::Deployment;
 use serde_json::Value;
 
@@ -20,9 +20,14 @@ async fn a_missing_key_stops_the_start_and_names_the_remedy() {
     for (name, command) in [
         ("checkpoint-signing", "new-signing-key"),
         ("token-mac", "new-token-key"),
+        ("idempotency", "new-idempotency-key"),
     ] {
         for deployment in fixture::both() {
-            deployment.token("alice", &["events:read"]);
+            let alice = deployment.token("alice", &["secrets:write"]);
+            let replica = deployment.serve();
+            let once = replica.client(&alice).with("idempotency-key", "k");
+            once.create("A", "sk-a").await.unwrap().expect(201);
+            drop(replica);
             let before = public_key(&deployment);
             deployment.sql(&format!("DELETE FROM service_keys WHERE name = '{name}'"));
             for arguments in [&["serve"][..], &["migrate", "up"]] {
@@ -33,7 +38,7 @@ async fn a_missing_key_stops_the_start_and_names_the_remedy() {
             let talk = refused(&deployment, &["keys", command]);
             assert!(talk.contains("is there"), "{talk}");
             let after = public_key(&deployment);
-            assert_eq!(after == before, name == "token-mac");
+            assert_eq!(after == before, name != "checkpoint-signing");
             let replica = deployment.serve();
             let token = deployment.service_token("audit", &["*"], &["events:read"]);
             let auditor = replica.client(&token);
@@ -43,6 +48,26 @@ async fn a_missing_key_stops_the_start_and_names_the_remedy() {
             assert_eq!(events["events"].as_array().unwrap().len(), 1);
         }
     }
+}
+
+#[tokio::test]
+async fn a_new_key_of_requests_forgets_the_answers_that_were_kept() {
+    let world = World::sqlite();
+    let once = world.alice.with("idempotency-key", "k");
+    once.create("A", "sk-a").await.unwrap().expect(201);
+    let World {
+        replica,
+        deployment,
+        token,
+        ..
+    } = world;
+    drop(replica);
+    deployment.sql("DELETE FROM service_keys WHERE name = 'idempotency'");
+    deployment.run(&["keys", "new-idempotency-key"]);
+    let replica = deployment.serve();
+    let once = replica.client(&token).with("idempotency-key", "k");
+    once.create("A", "sk-a").await.unwrap().expect(409);
+    once.create("B", "sk-b").await.unwrap().expect(201);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{Answer, IdempotencyKey, OnceName};
+use crate::domain::{Answer, IdempotencyKey, Once, OnceName};
+use crate::store::idempotency::{Record, StoredRecord};
 
 fn once(key: &str, request: u8) -> Once {
     let key = IdempotencyKey::parse(key).unwrap();
