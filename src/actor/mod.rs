@@ -169,7 +169,8 @@ mod tests {
     use crate::{
         crypto::Keyring,
         domain::{
-            Agent, Grantee, KeyId, Mask, Origin, Owner, RequestContext, SecretId, SecretValue,
+            Agent, Grantee, KeyId, Mask, NamedSecrets, Origin, Owner, RequestContext, SecretId,
+            SecretValue,
         },
         shares::Amount,
         store::{CommitterSettings, Limits, Missing, QueueLimits, Target},
@@ -216,6 +217,7 @@ mod tests {
             secret_id: SecretId::new(Uuid::from_u128(number)),
             context: RequestContext {
                 agent: Agent::OPERATOR,
+                secrets: NamedSecrets::ALL,
                 origin: Origin::default(),
                 request_id: None,
                 traceparent: None,

@@ -11,7 +11,9 @@ use chrono::Utc;
 use super::token::Token;
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Networks, Owner, Scope, Timestamp},
+    domain::{
+        Agent, AgentKind, Grantee, HASH_BYTES, NamedSecrets, Networks, Owner, Scope, Timestamp,
+    },
     store::{Reader, StoreError, StoredToken, TokenRow},
 };
 
@@ -33,6 +35,8 @@ pub(crate) struct Principal {
     pub scopes: Vec<Scope>,
     /// Where the credential may be used from. Whoever knows the caller's address compares it.
     pub networks: Networks,
+    /// The secrets that it may read, resolve and change.
+    pub secrets: NamedSecrets,
 }
 
 /// There is no principal.
@@ -188,6 +192,7 @@ impl From<StoredToken> for Principal {
             grantee: token.grant.grantee,
             scopes: token.grant.scopes,
             networks: token.grant.networks,
+            secrets: token.grant.secrets,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{CommandError, database};
 use crate::{
     auth::{Token, issue},
     crypto::Keyring,
-    domain::{Agent, Grant, Grantee, Networks, Owner, Scope, Timestamp},
+    domain::{Agent, Grant, Grantee, NamedSecrets, Networks, Owner, Scope, Timestamp},
     files::{Replacement, create_folder, open_no_link, refuse_shared},
     settings::Settings,
     store::Missing,
@@ -62,6 +62,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
             created_at: Timestamp::from(Utc::now()),
             expires_at: None,
             networks: Networks::default(),
+            secrets: NamedSecrets::ALL,
         };
         let token = issue(&token, grant);
         admin.add_token(token, &key, Agent::SYSTEM).await?;

@@ -5,7 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::{Owner, ParseError, Timestamp};
+use super::{NamedSecrets, Owner, ParseError, Timestamp};
 
 /// What stands for all owners.
 const ALL: &str = "*";
@@ -219,6 +219,8 @@ pub(crate) struct Grant {
     pub expires_at: Option<Timestamp>,
     /// Where it may be used from.
     pub networks: Networks,
+    /// The secrets that it is narrowed to.
+    pub secrets: NamedSecrets,
 }
 
 #[cfg(test)]

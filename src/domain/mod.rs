@@ -12,6 +12,7 @@ mod host;
 mod identity;
 mod mask;
 mod name;
+mod named_secrets;
 mod sealed;
 mod time;
 mod value;
@@ -32,6 +33,7 @@ pub(crate) use identity::{
 };
 pub(crate) use mask::Mask;
 pub(crate) use name::{Provider, SecretName};
+pub(crate) use named_secrets::NamedSecrets;
 pub(crate) use sealed::{KeyState, MOST_VERSIONS, SealedMask, SealedVersion};
 pub(crate) use time::Timestamp;
 pub use value::SecretValue;

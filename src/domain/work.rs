@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    Agent, ChangeSetId, EventId, KeyId, Log, Owner, Provider, RequestId, SealedVersion, SecretId,
-    SecretName, Timestamp, TraceParent, VersionId,
+    Agent, ChangeSetId, EventId, KeyId, Log, NamedSecrets, Owner, Provider, RequestId,
+    SealedVersion, SecretId, SecretName, Timestamp, TraceParent, VersionId,
 };
 
 /// Where a request came from, as the service knows it itself. Neither is the caller's to choose.
@@ -23,6 +23,8 @@ pub(crate) struct Origin {
 pub(crate) struct RequestContext {
     /// The caller.
     pub agent: Agent,
+    /// The secrets that the caller may change: any other counts as absent.
+    pub secrets: NamedSecrets,
     /// Where it came from.
     pub origin: Origin,
     /// The request; none for the command line.

@@ -9,7 +9,7 @@ use sea_orm::{
 use super::{StoreError, entity::api_tokens};
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{ActsFor, Grant, Grantee, Networks, Owner, Scope, Timestamp},
+    domain::{ActsFor, Grant, Grantee, NamedSecrets, Networks, Owner, Scope, Timestamp},
 };
 
 /// A token, as `api_tokens` keeps it.
@@ -79,6 +79,7 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
         revoked_at,
         mac: _,
         networks,
+        secrets,
     } = row;
     let time = |time: &Option<i64>| time.map_or_else(Vec::new, |time| time.to_be_bytes().to_vec());
     let created_at = created_at.to_be_bytes();
@@ -97,6 +98,9 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
     ];
     if !networks.is_empty() {
         fields.extend([b"networks".as_slice(), networks.as_bytes()]);
+    }
+    if !secrets.is_empty() {
+        fields.extend([b"secrets".as_slice(), secrets.as_bytes()]);
     }
     key.code(&fields).to_vec()
 }
@@ -136,6 +140,12 @@ fn networks(text: &str) -> Result<Networks, StoreError> {
     Ok(Networks::new(list.collect::<Result<_, _>>()?))
 }
 
+fn secrets(text: &str) -> Result<NamedSecrets, StoreError> {
+    let list: Vec<&str> = text.split(' ').filter(|name| !name.is_empty()).collect();
+    // As for scopes.
+    NamedSecrets::parse(&list).or(Err(CORRUPT))
+}
+
 impl TryFrom<api_tokens::Model> for StoredToken {
     type Error = StoreError;
 
@@ -153,6 +163,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             revoked_at,
             mac: _,
             networks: network_list,
+            secrets: secret_list,
         } = row;
         let grant = Grant {
             grantee: grantee(&kind, name, &acts_for)?,
@@ -161,6 +172,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             created_at: Timestamp::from_micros(created_at),
             expires_at: expires_at.map(Timestamp::from_micros),
             networks: networks(&network_list)?,
+            secrets: secrets(&secret_list)?,
         };
         Ok(Self {
             id,
@@ -186,6 +198,7 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         created_at,
         expires_at,
         networks,
+        secrets,
     } = grant;
     let acts_for = grantee.acts_for().map(ActsFor::to_list);
     let scopes: Vec<_> = scopes.into_iter().map(Scope::as_str).collect();
@@ -203,6 +216,7 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         revoked_at: revoked_at.map(Timestamp::micros),
         mac: Vec::new(),
         networks: networks.to_list().join(" "),
+        secrets: secrets.to_list().join(" "),
     };
     row.mac = code(&row, key);
     row

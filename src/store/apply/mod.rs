@@ -202,6 +202,10 @@ impl<'a> State<'a> {
         provider: Option<&Provider>,
         sealed: &SealedVersion,
     ) -> Result<Secret, Refusal> {
+        // It would be absent as soon as it was there.
+        if !change.context.secrets.covers(name) {
+            return Err(Refusal::NotFound);
+        }
         self.check_key(sealed)?;
         if self.names.contains(&(change.owner.clone(), name.clone())) {
             return Err(Refusal::NameTaken);
@@ -300,6 +304,7 @@ impl<'a> State<'a> {
             .living
             .get(&change.secret_id)
             .filter(|secret| secret.owner == change.owner)
+            .filter(|secret| change.context.secrets.covers(&secret.name))
             .ok_or(Refusal::NotFound)?;
         match if_match {
             Some(precondition) if !precondition.holds(secret.version) => {

@@ -1,5 +1,6 @@
 //! API tokens. `name` is the owner's or the service's. `scopes` are separated by spaces, `acts_for` by line
-//! feeds (see `store::tokens`: an owner may contain spaces), `networks` by spaces. `mac` covers the other columns.
+//! feeds (see `store::tokens`: an owner may contain spaces), `networks` and `secrets`
+//! by spaces. `mac` covers the other columns.
 
 use sea_orm::entity::prelude::*;
 
@@ -19,6 +20,7 @@ pub struct Model {
     pub revoked_at: Option<i64>,
     pub mac: Vec<u8>,
     pub networks: String,
+    pub secrets: String,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

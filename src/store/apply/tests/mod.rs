@@ -10,8 +10,8 @@ use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log, Origin,
-        RequestContext, RequestId, VersionId,
+        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log,
+        NamedSecrets, Origin, RequestContext, RequestId, VersionId,
     },
 };
 
@@ -63,6 +63,7 @@ fn context() -> RequestContext {
             id: Some("t".to_owned()),
             kind: AgentKind::Token,
         },
+        secrets: NamedSecrets::ALL,
         origin: Origin::default(),
         request_id: Some(RequestId::parse("r").unwrap()),
         traceparent: None,

@@ -1,0 +1,24 @@
+//! `api_tokens.secrets`: the names and prefixes that a token is narrowed to, separated by spaces; all secrets where it
+//! is empty.
+
+use sea_orm_migration::prelude::*;
+
+use crate::dialect::run;
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        run(
+            manager,
+            &["ALTER TABLE api_tokens ADD COLUMN secrets TEXT NOT NULL DEFAULT ''"],
+        )
+        .await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        run(manager, &["ALTER TABLE api_tokens DROP COLUMN secrets"]).await
+    }
+}

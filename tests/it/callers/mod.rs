@@ -1,0 +1,3 @@
+//! Who may call, and what of an owner's each caller sees.
+
+mod narrowed;
