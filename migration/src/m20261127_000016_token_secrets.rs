@@ -1,5 +1,5 @@
 //! `api_tokens.secrets`: the names and prefixes that a token is narrowed to, separated by spaces; all secrets where it
-//! is empty.
+//! is empty. An owner lists its own tokens by `name`.
 
 use sea_orm_migration::prelude::*;
 
@@ -13,12 +13,22 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         run(
             manager,
-            &["ALTER TABLE api_tokens ADD COLUMN secrets TEXT NOT NULL DEFAULT ''"],
+            &[
+                "ALTER TABLE api_tokens ADD COLUMN secrets TEXT NOT NULL DEFAULT ''",
+                "CREATE INDEX api_tokens_name ON api_tokens (name)",
+            ],
         )
         .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, &["ALTER TABLE api_tokens DROP COLUMN secrets"]).await
+        run(
+            manager,
+            &[
+                "DROP INDEX api_tokens_name",
+                "ALTER TABLE api_tokens DROP COLUMN secrets",
+            ],
+        )
+        .await
     }
 }

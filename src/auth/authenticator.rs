@@ -37,6 +37,8 @@ pub(crate) struct Principal {
     pub networks: Networks,
     /// The secrets that it may read, resolve and change.
     pub secrets: NamedSecrets,
+    /// When the credential expires.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// There is no principal.
@@ -56,8 +58,8 @@ pub(crate) enum AuthError {
 /// Looks tokens up, and remembers valid ones for a moment.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
-    reader: Reader,
-    key: Arc<MacKey>,
+    pub(super) reader: Reader,
+    pub(super) key: Arc<MacKey>,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
 }
 
@@ -140,11 +142,11 @@ impl Authenticator {
             .map_or(&[0; HASH_BYTES][..], |found| found.digest.as_slice());
         let same = same_bytes(stored, &digest);
         let Some(row) = found.filter(|_| same) else {
-            self.forget(&digest);
+            self.forget(digest.as_slice());
             return Err(AuthError::Refused { owner: None });
         };
         if row.revoked_at.is_some() || has_passed(row.grant.expires_at) {
-            self.forget(&digest);
+            self.forget(digest.as_slice());
             let owner = row.grant.grantee.owner().cloned();
             return Err(AuthError::Refused { owner });
         }
@@ -159,7 +161,7 @@ impl Authenticator {
         Ok(principal)
     }
 
-    fn forget(&self, digest: &[u8; HASH_BYTES]) {
+    pub(super) fn forget(&self, digest: &[u8]) {
         let mut valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
         valid.remove(digest);
     }
@@ -193,6 +195,7 @@ impl From<StoredToken> for Principal {
             scopes: token.grant.scopes,
             networks: token.grant.networks,
             secrets: token.grant.secrets,
+            expires_at: token.grant.expires_at,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are stored as digests and compared in constant time.
 
 mod authenticator;
+mod own_tokens;
 mod token;
 
 pub(crate) use authenticator::{AuthError, Authenticator, Memory, Principal};

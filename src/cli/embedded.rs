@@ -25,6 +25,14 @@ use crate::{
 /// The name of the first token's file.
 const TOKEN: &str = "token";
 
+/// What the first token may do.
+const FIRST_SCOPES: [Scope; 4] = [
+    Scope::SecretsRead,
+    Scope::SecretsWrite,
+    Scope::SecretsResolve,
+    Scope::EventsRead,
+];
+
 /// Creates what is absent and returns the absolute path of the folder.
 pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError> {
     let keyring = &settings.keyring.path;
@@ -57,7 +65,7 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
         };
         let grant = Grant {
             grantee: Grantee::Owner(Owner::parse("me")?),
-            scopes: Scope::ALL.to_vec(),
+            scopes: FIRST_SCOPES.to_vec(),
             label: "first start".to_owned(),
             created_at: Timestamp::from(Utc::now()),
             expires_at: None,

@@ -65,7 +65,7 @@ pub(super) struct CreateOptions {
     /// An owner that the service may act for, or `*` for all; repeat it for more.
     #[arg(long, value_name = "OWNER", conflicts_with = "owner")]
     act_for: Vec<String>,
-    /// A scope: secrets:read, secrets:write, secrets:resolve or events:read; repeat it for more.
+    /// A scope: secrets:read, secrets:write, secrets:resolve, tokens:write or events:read; repeat it for more.
     #[arg(long, required = true, value_name = "SCOPE")]
     scope: Vec<Scope>,
     /// How long the token is valid: a number with s, m, h or d, or `never` for one that does not expire.

@@ -157,21 +157,24 @@ pub(crate) enum Scope {
     SecretsWrite,
     /// Read values.
     SecretsResolve,
+    /// Create, list and revoke the owner's tokens.
+    TokensWrite,
     /// Read events.
     EventsRead,
 }
 
 /// No scope has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be secrets:read, secrets:write, secrets:resolve or events:read")]
+#[error("must be secrets:read, secrets:write, secrets:resolve, tokens:write or events:read")]
 pub(crate) struct UnknownScope;
 
 impl Scope {
     /// All scopes.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::SecretsRead,
         Self::SecretsWrite,
         Self::SecretsResolve,
+        Self::TokensWrite,
         Self::EventsRead,
     ];
 
@@ -182,6 +185,7 @@ impl Scope {
             Self::SecretsRead => "secrets:read",
             Self::SecretsWrite => "secrets:write",
             Self::SecretsResolve => "secrets:resolve",
+            Self::TokensWrite => "tokens:write",
             Self::EventsRead => "events:read",
         }
     }

@@ -74,6 +74,15 @@ impl NamedSecrets {
         Ok(Self((!patterns.is_empty()).then_some(patterns)))
     }
 
+    /// What any of several lists covers.
+    #[must_use]
+    pub(crate) fn union(lists: &[Self]) -> Self {
+        let all = lists.iter().any(Self::is_all);
+        let patterns = lists.iter().filter_map(|list| list.0.as_deref());
+        let patterns = patterns.flatten().cloned().collect();
+        Self((!all).then_some(patterns))
+    }
+
     /// Whether it is all secrets.
     #[must_use]
     pub(crate) const fn is_all(&self) -> bool {
@@ -95,10 +104,6 @@ impl NamedSecrets {
 
     /// Whether all of `others` are among them. Of each entry there, one entry here must cover it whole.
     #[must_use]
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a token that makes another compares with it")
-    )]
     pub(crate) fn include(&self, others: &Self) -> bool {
         match (&self.0, &others.0) {
             (None, _) => true,

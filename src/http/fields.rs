@@ -29,8 +29,21 @@ pub(super) enum Field {
     List(Vec<Field>),
     /// The top-level object, or one in a list with its strings; nothing when it holds a key more than once.
     Object(Option<Fields>),
+    /// A whole number from 0.
+    Number(u64),
     /// Anything else.
     Other,
+}
+
+/// A whole number that may be left out, or be `null` on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenNumber {
+    /// It is not there.
+    Absent,
+    /// `null`
+    Null,
+    /// The number.
+    Number(u64),
 }
 
 /// So many entries of a list are kept: one more than any call takes.
@@ -96,6 +109,20 @@ impl Fields {
         }
         // A fault of one entry leaves a hole, and stands in `faults`.
         Some(Some(values))
+    }
+
+    /// Takes a whole number, in the three ways in which it may be given; `None` only when it is at fault.
+    pub(super) fn number(
+        &mut self,
+        name: &'static str,
+        faults: &mut Faults,
+    ) -> Option<GivenNumber> {
+        match self.0.remove(name) {
+            None => Some(GivenNumber::Absent),
+            Some(Field::Null) => Some(GivenNumber::Null),
+            Some(Field::Number(number)) => Some(GivenNumber::Number(number)),
+            Some(_) => faults.note(name, Err(ItemKind::IntType)),
+        }
     }
 
     /// Takes a string that may be absent or `null`, and reads it; `None` only when it is at fault.
@@ -205,7 +232,9 @@ pub(super) fn parse_object(
     match top {
         Field::Object(Some(fields)) => Ok(fields),
         Field::Object(None) => Err(MalformedRequest::RepeatedKey),
-        Field::Null | Field::Text(_) | Field::List(_) | Field::Other => Err(MalformedRequest::Body),
+        Field::Null | Field::Text(_) | Field::List(_) | Field::Number(_) | Field::Other => {
+            Err(MalformedRequest::Body)
+        }
     }
 }
 
@@ -360,8 +389,11 @@ impl<'de> Visitor<'de> for Reading<'_> {
         Ok(Field::Other)
     }
 
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Field, E> {
-        Ok(Field::Other)
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Field, E> {
+        Ok(match self.depth {
+            Depth::Field => Field::Number(number),
+            Depth::Top | Depth::ListEntry | Depth::EntryField | Depth::Dropped => Field::Other,
+        })
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<Field, E> {

@@ -36,6 +36,7 @@ mod serve;
 mod sets;
 mod stream;
 mod tls;
+mod tokens;
 
 use std::{
     io,

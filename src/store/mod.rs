@@ -29,6 +29,7 @@ mod schema;
 mod secrets;
 mod service_keys;
 mod tail;
+mod token_changes;
 mod tokens;
 mod transaction;
 mod wal;
@@ -55,5 +56,6 @@ pub(crate) use schema::{
 pub(crate) use secrets::{SealedSecret, Selection};
 pub(crate) use service_keys::{MissingKey, NewServiceKey, ServiceKeyOutcome, StoredServiceKey};
 pub(crate) use tail::LogTail;
+pub(crate) use token_changes::{adding, revoking};
 pub(crate) use tokens::{Revocation, RevokedTokens, StoredToken, TokenRow, TokenRows, Whose};
 pub(crate) use transaction::Transaction;

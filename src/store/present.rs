@@ -13,7 +13,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::domain::{
-    Action, Change, Cursor, KeyId, Log, Owner, Secret, SecretId, SecretName, Work,
+    Action, Change, Cursor, KeyId, Log, Owner, Secret, SecretId, SecretName, TokenAction, Work,
 };
 
 /// What was read.
@@ -31,6 +31,8 @@ pub(super) struct Present {
     pub(super) names: HashSet<(Owner, SecretName)>,
     /// How many secrets the owners who create something have.
     pub(super) counts: HashMap<Owner, u64>,
+    /// The codes of the tokens that the batch would revoke and that are not revoked yet, by ID.
+    pub(super) tokens: HashMap<String, Vec<u8>>,
 }
 
 /// A row of that read. What its columns hold depends on its kind.
@@ -128,7 +130,7 @@ pub(super) async fn read(
     for row in looked {
         found.add(FoundRow::from_query_result(row, "")?)?;
     }
-    let queries = vec![names(&changes), owners(&changes)];
+    let queries = vec![names(&changes), owners(&changes), tokens(works)];
     for row in transaction.read::<FoundRow>(queries).await? {
         found.add(row)?;
     }
@@ -262,6 +264,29 @@ fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
     Bulk::of_some(rows, sql)
 }
 
+/// Which of the tokens that are to be revoked are not revoked yet.
+fn tokens(works: &[Work]) -> Bulk<'_> {
+    let wanted: BTreeSet<_> = works.iter().filter_map(revoked).collect();
+    let rows = Rows::default().texts("id", wanted.into_iter());
+    let sql = "SELECT 'token' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+         t.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+         CAST(NULL AS TEXT) AS text4, CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
+         CAST(NULL AS BIGINT) AS number5, t.mac AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN api_tokens t ON t.id = r.id WHERE t.revoked_at IS NULL";
+    Bulk::of_some(rows, sql)
+}
+
+fn revoked(work: &Work) -> Option<&str> {
+    match work {
+        Work::Token(change) => match change.action {
+            TokenAction::Revoke { .. } => Some(change.token_id.as_str()),
+            TokenAction::Add { .. } => None,
+        },
+        Work::Change(_) | Work::Set(_) | Work::Accesses(_) | Work::Denials(_) => None,
+    }
+}
+
 fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
     changes.iter().filter_map(|change| match &change.action {
         Action::Create { name, .. } => Some((&change.owner, name)),
@@ -300,6 +325,11 @@ impl Reading {
                 let name = present(row.text2, "secrets")?;
                 let name = SecretName::parse(&name).map_err(corrupt("secrets"))?;
                 self.present.names.insert((owner(row.text1)?, name));
+            }
+            "token" => {
+                let id = present(row.text1, "api_tokens")?;
+                let code = present(row.bytes1, "api_tokens")?;
+                self.present.tokens.insert(id, code);
             }
             // What is left: "owner".
             _ => {

@@ -57,7 +57,7 @@ pub(crate) enum Revocation {
 const CORRUPT: StoreError = StoreError::Corrupt("api_tokens");
 
 /// Owners can't be separated by spaces (they may hold some), but no owner holds a control character.
-const SEPARATOR: &str = "\n";
+pub(super) const SEPARATOR: &str = "\n";
 
 /// The code of a row: over every other column, in the table's order. A time is a big-endian i64 in microseconds
 /// since 1970, and an absent one is empty.
@@ -184,7 +184,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
 }
 
 /// A token's row, written anew with its code.
-fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
+pub(super) fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
     let StoredToken {
         id,
         digest,
@@ -220,6 +220,29 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
     };
     row.mac = code(&row, key);
     row
+}
+
+/// An owner's tokens that are not revoked, oldest first. Rows that rekey did not write are none.
+pub(super) async fn of_owner(
+    db: &impl ConnectionTrait,
+    owner: &Owner,
+    key: &MacKey,
+) -> Result<Vec<StoredToken>, StoreError> {
+    let rows = api_tokens::Entity::find()
+        .filter(api_tokens::Column::Name.eq(owner.as_str()))
+        .filter(api_tokens::Column::Kind.eq("owner"))
+        .filter(api_tokens::Column::RevokedAt.is_null())
+        .order_by_asc(api_tokens::Column::CreatedAt)
+        .order_by_asc(api_tokens::Column::Id)
+        .all(db)
+        .await?;
+    let mut tokens = Vec::new();
+    for row in rows {
+        if let TokenRow::Good(token) = read(row, key)? {
+            tokens.push(*token);
+        }
+    }
+    Ok(tokens)
 }
 
 pub(super) async fn find(

@@ -6,6 +6,7 @@ use super::{
     dialect::{Bulk, Rows},
     log,
     rows::signed,
+    token_changes,
     transaction::Transaction,
 };
 use crate::domain::Secret;
@@ -29,6 +30,8 @@ pub(super) async fn write(
             insert_secrets(writes),
             insert_versions(writes),
             log::insert(&writes.events),
+            token_changes::revoke_rows(&writes.tokens),
+            token_changes::insert_rows(&writes.tokens),
         ])
         .await
 }

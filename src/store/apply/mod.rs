@@ -5,6 +5,7 @@
 //! changes are. The caller holds the lock of the log's head, so no other writer can come in between.
 
 mod set;
+mod tokens;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -18,7 +19,8 @@ use super::{
 use crate::domain::{
     Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
     DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
-    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, Work,
+    SealedVersion, Secret, SecretId, SecretName, Timestamp, TokenAction, TokenChange, TraceParent,
+    Work,
 };
 
 /// What an operator allows.
@@ -51,6 +53,8 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
         touched: BTreeSet::new(),
         versions: BTreeMap::new(),
         events: Vec::new(),
+        tokens: present.tokens,
+        token_changes: Vec::new(),
         limits,
         now,
     };
@@ -64,6 +68,10 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
                 }
                 Ok(Outcome::Recorded)
             }
+            // A revocation takes, and gives nothing.
+            Work::Token(change) if matches!(change.action, TokenAction::Revoke { .. }) => {
+                state.token(change)
+            }
             work if state.is_locked_down(work.log()) => Err(Refused {
                 index: 0,
                 refusal: Refusal::LockedDown,
@@ -73,6 +81,7 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
                 .map(|step| Outcome::Changed(step.applied))
                 .map_err(|refusal| Refused { index: 0, refusal }),
             Work::Set(set) => state.set(set).map(Outcome::Set),
+            Work::Token(change) => state.token(change),
             Work::Accesses(accesses) => {
                 for access in accesses {
                     state.access(access);
@@ -100,6 +109,9 @@ struct State<'a> {
     touched: BTreeSet<SecretId>,
     versions: BTreeMap<SecretId, Vec<NewVersion<'a>>>,
     events: Vec<LogEntry>,
+    /// The codes of the tokens that the batch would revoke.
+    tokens: HashMap<String, Vec<u8>>,
+    token_changes: Vec<&'a TokenChange>,
     limits: Limits,
     now: Timestamp,
 }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{LogEntry, State};
-use crate::domain::{Agent, KeyId, SealedVersion, Secret, SecretId, Timestamp};
+use crate::domain::{Agent, KeyId, SealedVersion, Secret, SecretId, Timestamp, TokenChange};
 
 /// A version that is to be written. Its sealed parts stay where the batch holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +71,15 @@ pub(in crate::store) struct Writes<'a> {
     pub(in crate::store) versions: Vec<NewVersion<'a>>,
     /// The events of everything that was applied, in order.
     pub(in crate::store) events: Vec<LogEntry>,
+    /// Tokens that are made or revoked.
+    pub(in crate::store) tokens: Vec<&'a TokenChange>,
 }
 
 impl<'a> From<State<'a>> for Writes<'a> {
     fn from(state: State<'a>) -> Self {
         let mut writes = Self {
             events: state.events,
+            tokens: state.token_changes,
             ..Self::default()
         };
         for id in state.touched {

@@ -1,3 +1,4 @@
 //! Who may call, and what of an owner's each caller sees.
 
 mod narrowed;
+mod own_tokens;

@@ -134,6 +134,7 @@ fn given(secrets: Vec<Secret>) -> Present {
             .into_iter()
             .map(|secret| (secret.id, secret))
             .collect(),
+        tokens: HashMap::new(),
     }
 }
 
