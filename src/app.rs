@@ -1,5 +1,7 @@
 //! Builds the rooms from the settings, runs them, and drains them in order.
 
+mod jwt;
+
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -17,7 +19,7 @@ use tokio::{
 
 use crate::{
     actor::{Arbiters, Secrets},
-    auth::Authenticator,
+    auth::JwksError,
     broker::BrokerTarget,
     crypto::{Keyring, KeyringError, Sealer},
     domain::Log,
@@ -59,6 +61,9 @@ pub(crate) enum StartError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys of JSON Web Tokens can't be used.
+    #[error("auth.jwks_path can't be used")]
+    Jwks(#[from] JwksError),
     /// The files of TLS can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -166,7 +171,7 @@ impl Application {
             signer: Arc::new(own.signer),
             secrets,
             committer: committer.clone(),
-            authenticator: Arc::new(Authenticator::new(reader.clone(), own.token_mac)),
+            authenticator: jwt::authenticator(&settings, &reader, own.token_mac).await?,
             links: links(relays),
             tails,
             metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),

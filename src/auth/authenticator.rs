@@ -8,7 +8,10 @@ use std::{
 
 use chrono::Utc;
 
-use super::token::Token;
+use super::{
+    jwt::{JwtVerifier, has_the_form_of_a_jwt},
+    token::Token,
+};
 use crate::{
     crypto::{MacKey, same_bytes},
     domain::{
@@ -60,6 +63,7 @@ pub(crate) enum AuthError {
 pub(crate) struct Authenticator {
     pub(super) reader: Reader,
     pub(super) key: Arc<MacKey>,
+    jwt: Option<Arc<JwtVerifier>>,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
 }
 
@@ -82,12 +86,14 @@ struct Remembered {
 }
 
 impl Authenticator {
-    /// An authenticator over the table of tokens, whose rows carry codes under this key.
+    /// An authenticator over the table of tokens, whose rows carry codes under this key, and over the JSON Web Tokens
+    /// of an issuer, if there is one.
     #[must_use]
-    pub(crate) fn new(reader: Reader, key: Arc<MacKey>) -> Self {
+    pub(crate) fn new(reader: Reader, key: Arc<MacKey>, jwt: Option<Arc<JwtVerifier>>) -> Self {
         Self {
             reader,
             key,
+            jwt,
             valid: Mutex::new(HashMap::new()),
         }
     }
@@ -97,11 +103,34 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
     pub(crate) async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
+        if self.takes_jwt(text) {
+            return self.verify_jwt(text).await;
+        }
         let token = Token::parse(text).ok_or(AuthError::Refused { owner: None })?;
         match self.recall(&token) {
             Memory::Fresh(principal) => Ok(principal),
             Memory::Stale | Memory::Unknown => self.look_up(&token).await,
         }
+    }
+
+    /// Whether a text has the form of a JSON Web Token, and there is an issuer of them.
+    #[must_use]
+    pub(crate) fn takes_jwt(&self, text: &str) -> bool {
+        self.jwt.is_some() && has_the_form_of_a_jwt(text)
+    }
+
+    /// The principal that a JSON Web Token stands for.
+    ///
+    /// # Errors
+    /// [`AuthError::Refused`] for every kind of bad one.
+    pub(crate) async fn verify_jwt(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
+        let verified = match &self.jwt {
+            Some(jwt) => jwt.verify(text).await,
+            None => None,
+        };
+        verified
+            .map(Arc::new)
+            .ok_or(AuthError::Refused { owner: None })
     }
 
     /// What is remembered of a token; it costs no look-up.

@@ -1,4 +1,6 @@
 //! Who may call, and what of an owner's each caller sees.
 
+mod issuer;
+mod jwt;
 mod narrowed;
 mod own_tokens;

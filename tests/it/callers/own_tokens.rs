@@ -44,10 +44,7 @@ async fn an_owner_makes_lists_and_revokes_tokens_of_its_own() {
         let client = world.replica.client(&first);
         let body = json!({"label": "ci", "scopes": ["secrets:read"], "secrets": ["a", "CI_*"], "expires_in": 3600});
         let answer = made(&client, &body).await.expect(201).json();
-        assert_eq!(
-            (&answer["label"], &answer["scopes"]),
-            (&json!("ci"), &json!(["secrets:read"]))
-        );
+        assert_eq!(answer["label"], "ci");
         assert_eq!(answer["secrets"], json!(["A", "CI_*"]));
         let (id, token) = (
             answer["id"].as_str().unwrap(),
