@@ -27,7 +27,7 @@ fn world(issuer: &Issuer, more: &[(&str, &str)]) -> (World, PathBuf) {
     (World::with(&settings), file)
 }
 
-async fn status(world: &World, token: &str) -> u16 {
+pub(super) async fn status(world: &World, token: &str) -> u16 {
     world.replica.client(token).list().await.unwrap().status
 }
 

@@ -2,5 +2,6 @@
 
 mod issuer;
 mod jwt;
+mod key_address;
 mod narrowed;
 mod own_tokens;
