@@ -161,8 +161,7 @@ impl Application {
         let (relaying, relays) = start_relays(&settings, &reader, &tails, &committer, &stop_relay);
         let (listener, address) = listen(&settings, settings.server.port)?;
         let url = format!("{}://{address}", settings.server.scheme());
-        let metrics_listener = settings.metrics.port.map(|port| listen(&settings, port));
-        let metrics_listener = metrics_listener.transpose()?;
+        let metrics_listener = metrics_listener(&settings)?;
         let drain_delay = settings.server.drain_delay;
         let state = AppState {
             tls,
@@ -171,7 +170,8 @@ impl Application {
             signer: Arc::new(own.signer),
             secrets,
             committer: committer.clone(),
-            authenticator: jwt::authenticator(&settings, &reader, own.token_mac).await?,
+            authenticator: jwt::authenticator(&settings, &reader, own.token_mac, &committer)
+                .await?,
             links: links(relays),
             tails,
             metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),
@@ -360,6 +360,12 @@ fn serve_metrics(
     tokio::task::spawn_local(server);
     tracing::info!(metrics.address = %address, "metrics are served");
     Ok(handle)
+}
+
+/// The listener of metrics, where they have one of their own.
+fn metrics_listener(settings: &Settings) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    let port = settings.metrics.port;
+    port.map(|port| listen(settings, port)).transpose()
 }
 
 fn listen(settings: &Settings, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -6,7 +6,7 @@ use crate::{
     auth::{Authenticator, ClaimRule, JwksError, JwksSource, JwtRules, JwtVerifier},
     crypto::MacKey,
     settings::Settings,
-    store::Reader,
+    store::{Committer, Reader},
 };
 
 /// Who knows callers.
@@ -17,9 +17,12 @@ pub(super) async fn authenticator(
     settings: &Settings,
     reader: &Reader,
     token_mac: Arc<MacKey>,
+    committer: &Committer,
 ) -> Result<Arc<Authenticator>, JwksError> {
     let jwt = verifier(settings).await?;
-    Ok(Arc::new(Authenticator::new(reader.clone(), token_mac, jwt)))
+    let authenticator = Arc::new(Authenticator::new(reader.clone(), token_mac, jwt));
+    tokio::spawn(Arc::clone(&authenticator).tell_uses(committer.clone()));
+    Ok(authenticator)
 }
 
 /// Who verifies JSON Web Tokens, if the settings name an issuer, kept up with its keys.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use chrono::Utc;
+use tokio::time::sleep;
 
 use super::{
     jwt::{JwtVerifier, has_the_form_of_a_jwt},
@@ -17,12 +18,15 @@ use crate::{
     domain::{
         Agent, AgentKind, Grantee, HASH_BYTES, NamedSecrets, Networks, Owner, Scope, Timestamp,
     },
-    store::{Reader, StoreError, StoredToken, TokenRow},
+    store::{Committer, Reader, StoreError, StoredToken, TokenRow},
 };
 
 /// How long a valid token is accepted without another look-up: revocation must take effect within 5 s on
 /// every replica.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// How often it is handed in when tokens were used.
+const TELL: Duration = Duration::from_secs(5);
 
 /// The most tokens that are remembered; beyond it all are forgotten and looked up again.
 const REMEMBERED: usize = 10_000;
@@ -65,6 +69,8 @@ pub(crate) struct Authenticator {
     pub(super) key: Arc<MacKey>,
     jwt: Option<Arc<JwtVerifier>>,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
+    /// When tokens were used that are not noted yet, by ID.
+    uses: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// What is remembered of a token.
@@ -95,6 +101,7 @@ impl Authenticator {
             key,
             jwt,
             valid: Mutex::new(HashMap::new()),
+            uses: Mutex::default(),
         }
     }
 
@@ -179,6 +186,7 @@ impl Authenticator {
             let owner = row.grant.grantee.owner().cloned();
             return Err(AuthError::Refused { owner });
         }
+        self.note_use(token.id());
         let expires_at = row.grant.expires_at;
         let principal = Arc::new(Principal::from(row));
         let remembered = Remembered {
@@ -188,6 +196,26 @@ impl Authenticator {
         };
         self.remember(digest, remembered);
         Ok(principal)
+    }
+
+    /// A token that is used is looked up every few seconds: that is often enough to know when it was used.
+    fn note_use(&self, id: &str) {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.len() < REMEMBERED {
+            uses.insert(id.to_owned(), Timestamp::from(Utc::now()));
+        }
+    }
+
+    /// Hands in when tokens were used, every few seconds, for as long as the process runs.
+    pub(crate) async fn tell_uses(self: Arc<Self>, committer: Committer) {
+        loop {
+            sleep(TELL).await;
+            let uses =
+                std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+            if !uses.is_empty() {
+                committer.record_token_uses(uses);
+            }
+        }
     }
 
     pub(super) fn forget(&self, digest: &[u8]) {

@@ -265,6 +265,7 @@ fn to_json(token: &StoredToken) -> serde_json::Value {
         digest: _,
         grant,
         revoked_at,
+        last_used_at,
     } = token;
     let acts_for = grant.grantee.acts_for().map(ActsFor::to_list);
     json!({
@@ -274,6 +275,7 @@ fn to_json(token: &StoredToken) -> serde_json::Value {
         "scopes": grant.scopes, "label": grant.label, "created_at": grant.created_at,
         "expires_at": grant.expires_at, "revoked_at": revoked_at, "cidr": grant.networks.to_list(),
         "secrets": grant.secrets.to_list(),
+        "last_used_at": last_used_at,
     })
 }
 

@@ -35,7 +35,10 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let tokens: Vec<_> = tokens
         .iter()
         .filter(|token| shows(&call, token))
-        .map(|token| TokenAnswer::new(&token.id, &token.grant))
+        .map(|token| ListedToken {
+            shown: TokenAnswer::new(&token.id, &token.grant),
+            last_used_at: token.last_used_at,
+        })
         .collect();
     let total = tokens.len();
     json(&mut HttpResponse::Ok(), &TokenList { tokens, total })
@@ -241,9 +244,18 @@ struct NewToken<'a> {
     shown: TokenAnswer<'a>,
 }
 
+/// A token in the list.
+#[derive(Debug, Serialize)]
+struct ListedToken<'a> {
+    #[serde(flatten)]
+    shown: TokenAnswer<'a>,
+    /// To a minute; none if it was never used.
+    last_used_at: Option<Timestamp>,
+}
+
 /// An owner's tokens.
 #[derive(Debug, Serialize)]
 struct TokenList<'a> {
-    tokens: Vec<TokenAnswer<'a>>,
+    tokens: Vec<ListedToken<'a>>,
     total: usize,
 }

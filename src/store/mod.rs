@@ -30,6 +30,7 @@ mod secrets;
 mod service_keys;
 mod tail;
 mod token_changes;
+mod token_uses;
 mod tokens;
 mod transaction;
 mod wal;

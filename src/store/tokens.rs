@@ -23,6 +23,8 @@ pub(crate) struct StoredToken {
     pub grant: Grant,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to a minute. No code covers that.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What a row of `api_tokens` turned out to be.
@@ -59,7 +61,7 @@ const CORRUPT: StoreError = StoreError::Corrupt("api_tokens");
 /// Owners can't be separated by spaces (they may hold some), but no owner holds a control character.
 pub(super) const SEPARATOR: &str = "\n";
 
-/// The code of a row: over every other column, in the table's order. A time is a big-endian i64 in microseconds
+/// The code of a row: over every other column but `last_used_at`, in the table's order. A time is a big-endian i64 in microseconds
 /// since 1970, and an absent one is empty.
 ///
 /// A column that the table was given later is covered where it is not empty, by two further fields: its name and what
@@ -80,6 +82,7 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
         mac: _,
         networks,
         secrets,
+        last_used_at: _,
     } = row;
     let time = |time: &Option<i64>| time.map_or_else(Vec::new, |time| time.to_be_bytes().to_vec());
     let created_at = created_at.to_be_bytes();
@@ -164,6 +167,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             mac: _,
             networks: network_list,
             secrets: secret_list,
+            last_used_at,
         } = row;
         let grant = Grant {
             grantee: grantee(&kind, name, &acts_for)?,
@@ -179,6 +183,7 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             digest,
             grant,
             revoked_at: revoked_at.map(Timestamp::from_micros),
+            last_used_at: last_used_at.map(Timestamp::from_micros),
         })
     }
 }
@@ -190,6 +195,7 @@ pub(super) fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         digest,
         grant,
         revoked_at,
+        last_used_at,
     } = token;
     let Grant {
         grantee,
@@ -217,6 +223,7 @@ pub(super) fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         mac: Vec::new(),
         networks: networks.to_list().join(" "),
         secrets: secrets.to_list().join(" "),
+        last_used_at: last_used_at.map(Timestamp::micros),
     };
     row.mac = code(&row, key);
     row

@@ -227,3 +227,36 @@ async fn a_lockdown_makes_no_token_and_revokes_them_all_the_same() {
         assert_eq!(revoke(&client, answer["id"].as_str().unwrap()).await, 204);
     }
 }
+
+#[tokio::test]
+async fn the_list_tells_when_a_token_was_last_used_at_most_once_a_minute() {
+    for world in World::both() {
+        let client = world.replica.client(&maker(&world, &[]));
+        let body = json!({"scopes": ["secrets:read"]});
+        let answer = made(&client, &body).await.expect(201).json();
+        let id = answer["id"].as_str().unwrap();
+        let used = async || {
+            let list = client.fetch(TOKENS).await.unwrap().expect(200).json();
+            let tokens = list["tokens"].as_array().unwrap().clone();
+            let token = tokens.into_iter().find(|one| one["id"] == id).unwrap();
+            token["last_used_at"].clone()
+        };
+        assert_eq!(used().await, Value::Null);
+        let token = answer["token"].as_str().unwrap();
+        let client_of_it = world.replica.client(token);
+        client_of_it.list().await.unwrap().expect(200);
+        let since = Instant::now();
+        while used().await.is_null() {
+            assert!(since.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        // It is used again, and looked up again: that is noted in the next minute.
+        let first = used().await;
+        let until = Instant::now() + Duration::from_secs(12);
+        while Instant::now() < until {
+            client_of_it.list().await.unwrap().expect(200);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(used().await, first);
+    }
+}
