@@ -1,6 +1,7 @@
 //! Given a present state, when changes are applied, then these outcomes and rows follow.
 
 mod sets;
+mod tokens;
 mod versions;
 
 use uuid::Uuid;
