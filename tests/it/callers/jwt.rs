@@ -5,16 +5,15 @@ use crate::support::events::all;
 use crate::support::fixture::World;
 use crate::support::service::Deployment;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A service that takes this issuer's tokens, and where its key set is.
-fn world(issuer: &Issuer, more: &[(&str, &str)]) -> (World, PathBuf) {
-    let folder = std::env::temp_dir().join(format!("rekey-jwks-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("jwks.json");
+/// A service that takes this issuer's tokens, and the folder of its key set, `jwks.json`.
+fn world(issuer: &Issuer, more: &[(&str, &str)]) -> (World, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("jwks.json");
     std::fs::write(&file, issuer.key_set().to_string()).unwrap();
     let path = file.to_str().unwrap();
     let mut settings = vec![
@@ -24,7 +23,7 @@ fn world(issuer: &Issuer, more: &[(&str, &str)]) -> (World, PathBuf) {
         ("LIMITS__FAILED_PER_MINUTE", "100000"),
     ];
     settings.extend(more);
-    (World::with(&settings), file)
+    (World::with(&settings), folder)
 }
 
 pub(super) async fn status(world: &World, token: &str) -> u16 {
@@ -43,7 +42,7 @@ async fn becomes(world: &World, token: &str, expected: u16) {
 #[tokio::test]
 async fn a_good_token_is_its_subjects_with_its_scopes() {
     let issuer = Issuer::new();
-    let (world, _) = world(&issuer, &[]);
+    let (world, _folder) = world(&issuer, &[]);
     for (algorithm, kid) in [("RS256", "rsa"), ("ES256", "p256"), ("EdDSA", "ed")] {
         let header = json!({"alg": algorithm, "kid": kid});
         let token = issuer.sign(algorithm, &header.to_string(), &claims().to_string());
@@ -257,7 +256,7 @@ fn wrong_forms(issuer: &Issuer) -> Vec<(String, String)> {
 #[tokio::test]
 async fn no_forged_token_is_taken() {
     let issuer = Issuer::new();
-    let (world, _) = world(&issuer, &[]);
+    let (world, _folder) = world(&issuer, &[]);
     let control = issuer.token(&claims());
     let forged = [
         wrong_claims(&issuer),
@@ -282,7 +281,8 @@ async fn no_forged_token_is_taken() {
 #[tokio::test]
 async fn the_file_of_keys_is_read_again_when_it_changes() {
     let (first, second) = (Issuer::new(), Issuer::new());
-    let (world, file) = world(&first, &[]);
+    let (world, folder) = world(&first, &[]);
+    let file = folder.path().join("jwks.json");
     let (old, new) = (first.token(&claims()), second.token(&claims()));
     assert_eq!(
         (status(&world, &old).await, status(&world, &new).await),
@@ -305,7 +305,7 @@ async fn a_claim_says_who_a_token_is_and_what_it_may_do() {
         "sub={account} -> alice secrets:read,repository=org/app -> bob secrets:read secrets:write,\
          sub=repo:org/* -> carol events:read"
     );
-    let (world, _) = world(&issuer, &[("AUTH__CLAIMS", &rules)]);
+    let (world, _folder) = world(&issuer, &[("AUTH__CLAIMS", &rules)]);
     let answer = async |claims: Value| {
         let client = world.replica.client(&issuer.token(&with(claims)));
         client.create("A", "v").await.unwrap().status
@@ -339,7 +339,7 @@ async fn a_claim_says_who_a_token_is_and_what_it_may_do() {
 #[tokio::test]
 async fn a_token_makes_none_that_outlives_it() {
     let issuer = Issuer::new();
-    let (world, _) = world(&issuer, &[]);
+    let (world, _folder) = world(&issuer, &[]);
     let token = issuer.token(&with(json!({"scope": "tokens:write secrets:read"})));
     let client = world.replica.client(&token);
     let made = |more: Value| {
