@@ -1,5 +1,7 @@
 //! Builds the rooms from the settings, runs them, and drains them in order.
 
+mod jwt;
+
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -17,7 +19,7 @@ use tokio::{
 
 use crate::{
     actor::{Arbiters, Secrets},
-    auth::Authenticator,
+    auth::JwksError,
     broker::BrokerTarget,
     crypto::{Keyring, KeyringError, Sealer},
     domain::{KeyId, Log},
@@ -59,6 +61,9 @@ pub(crate) enum StartError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys of JSON Web Tokens can't be used.
+    #[error("auth.jwks_path can't be used")]
+    Jwks(#[from] JwksError),
     /// The files of TLS can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -154,8 +159,7 @@ impl Application {
         let (relaying, relays) = start_relays(&settings, &reader, &tails, &committer, &stop_relay);
         let (listener, address) = listen(&settings, settings.server.port)?;
         let url = format!("{}://{address}", settings.server.scheme());
-        let metrics_listener = settings.metrics.port.map(|port| listen(&settings, port));
-        let metrics_listener = metrics_listener.transpose()?;
+        let metrics_listener = metrics_listener(&settings)?;
         let drain_delay = settings.server.drain_delay;
         let state = AppState {
             tls,
@@ -165,7 +169,8 @@ impl Application {
             idempotency: own.idempotency,
             secrets,
             committer: committer.clone(),
-            authenticator: Arc::new(Authenticator::new(reader.clone(), own.token_mac)),
+            authenticator: jwt::authenticator(&settings, &reader, own.token_mac, &committer)
+                .await?,
             links: links(relays),
             tails,
             metrics_here: metrics_listener.is_none() && address.ip().is_loopback(),
@@ -366,6 +371,12 @@ fn serve_metrics(
     tokio::task::spawn_local(server);
     tracing::info!(metrics.address = %address, "metrics are served");
     Ok(handle)
+}
+
+/// The listener of metrics, where they have one of their own.
+fn metrics_listener(settings: &Settings) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    let port = settings.metrics.port;
+    port.map(|port| listen(settings, port)).transpose()
 }
 
 fn listen(settings: &Settings, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -20,6 +20,7 @@ mod m20261126_000011_index_what_is_there;
 mod m20261127_000012_token_mac;
 mod m20261127_000014_token_networks;
 mod m20261127_000015_lockdown;
+mod m20261127_000016_token_secrets;
 
 /// The migration after which the database can hold key-encryption keys.
 pub const KEYS: &str = "m20261124_000006_create_keys";
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000012_token_mac::Migration),
             Box::new(m20261127_000014_token_networks::Migration),
             Box::new(m20261127_000015_lockdown::Migration),
+            Box::new(m20261127_000016_token_secrets::Migration),
         ]
     }
 }

@@ -169,8 +169,8 @@ mod tests {
     use crate::{
         crypto::Keyring,
         domain::{
-            Agent, Grantee, KeyId, Mask, Origin, Owner, RequestContext, SecretId, SecretValue,
-            ServiceKeyName,
+            Agent, Grantee, KeyId, Mask, NamedSecrets, Origin, Owner, RequestContext, SecretId,
+            SecretValue, ServiceKeyName,
         },
         shares::Amount,
         store::{CommitterKeys, CommitterSettings, Limits, Missing, QueueLimits, Target},
@@ -224,6 +224,7 @@ mod tests {
             secret_id: SecretId::new(Uuid::from_u128(number)),
             context: RequestContext {
                 agent: Agent::OPERATOR,
+                secrets: NamedSecrets::ALL,
                 origin: Origin::default(),
                 request_id: None,
                 traceparent: None,

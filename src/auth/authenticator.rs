@@ -7,17 +7,26 @@ use std::{
 };
 
 use chrono::Utc;
+use tokio::time::sleep;
 
-use super::token::Token;
+use super::{
+    jwt::{JwtVerifier, has_the_form_of_a_jwt},
+    token::Token,
+};
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{Agent, AgentKind, Grantee, HASH_BYTES, Networks, Owner, Scope, Timestamp},
-    store::{Reader, StoreError, StoredToken, TokenRow},
+    domain::{
+        Agent, AgentKind, Grantee, HASH_BYTES, NamedSecrets, Networks, Owner, Scope, Timestamp,
+    },
+    store::{Committer, Reader, StoreError, StoredToken, TokenRow},
 };
 
 /// How long a valid token is accepted without another look-up: revocation must take effect within 5 s on
 /// every replica.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// How often it is handed in when tokens were used.
+const TELL: Duration = Duration::from_secs(5);
 
 /// The most tokens that are remembered; beyond it all are forgotten and looked up again.
 const REMEMBERED: usize = 10_000;
@@ -33,6 +42,10 @@ pub(crate) struct Principal {
     pub scopes: Vec<Scope>,
     /// Where the credential may be used from. Whoever knows the caller's address compares it.
     pub networks: Networks,
+    /// The secrets that it may read, resolve and change.
+    pub secrets: NamedSecrets,
+    /// When the credential expires.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// There is no principal.
@@ -52,9 +65,12 @@ pub(crate) enum AuthError {
 /// Looks tokens up, and remembers valid ones for a moment.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
-    reader: Reader,
-    key: Arc<MacKey>,
+    pub(super) reader: Reader,
+    pub(super) key: Arc<MacKey>,
+    jwt: Option<Arc<JwtVerifier>>,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
+    /// When tokens were used that are not noted yet, by ID.
+    uses: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// What is remembered of a token.
@@ -76,13 +92,16 @@ struct Remembered {
 }
 
 impl Authenticator {
-    /// An authenticator over the table of tokens, whose rows carry codes under this key.
+    /// An authenticator over the table of tokens, whose rows carry codes under this key, and over the JSON Web Tokens
+    /// of an issuer, if there is one.
     #[must_use]
-    pub(crate) fn new(reader: Reader, key: Arc<MacKey>) -> Self {
+    pub(crate) fn new(reader: Reader, key: Arc<MacKey>, jwt: Option<Arc<JwtVerifier>>) -> Self {
         Self {
             reader,
             key,
+            jwt,
             valid: Mutex::new(HashMap::new()),
+            uses: Mutex::default(),
         }
     }
 
@@ -91,11 +110,34 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::Refused`] for every kind of bad credential, [`AuthError::Store`].
     pub(crate) async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
+        if self.takes_jwt(text) {
+            return self.verify_jwt(text).await;
+        }
         let token = Token::parse(text).ok_or(AuthError::Refused { owner: None })?;
         match self.recall(&token) {
             Memory::Fresh(principal) => Ok(principal),
             Memory::Stale | Memory::Unknown => self.look_up(&token).await,
         }
+    }
+
+    /// Whether a text has the form of a JSON Web Token, and there is an issuer of them.
+    #[must_use]
+    pub(crate) fn takes_jwt(&self, text: &str) -> bool {
+        self.jwt.is_some() && has_the_form_of_a_jwt(text)
+    }
+
+    /// The principal that a JSON Web Token stands for.
+    ///
+    /// # Errors
+    /// [`AuthError::Refused`] for every kind of bad one.
+    pub(crate) async fn verify_jwt(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
+        let verified = match &self.jwt {
+            Some(jwt) => jwt.verify(text).await,
+            None => None,
+        };
+        verified
+            .map(Arc::new)
+            .ok_or(AuthError::Refused { owner: None })
     }
 
     /// What is remembered of a token; it costs no look-up.
@@ -136,14 +178,15 @@ impl Authenticator {
             .map_or(&[0; HASH_BYTES][..], |found| found.digest.as_slice());
         let same = same_bytes(stored, &digest);
         let Some(row) = found.filter(|_| same) else {
-            self.forget(&digest);
+            self.forget(digest.as_slice());
             return Err(AuthError::Refused { owner: None });
         };
         if row.revoked_at.is_some() || has_passed(row.grant.expires_at) {
-            self.forget(&digest);
+            self.forget(digest.as_slice());
             let owner = row.grant.grantee.owner().cloned();
             return Err(AuthError::Refused { owner });
         }
+        self.note_use(token.id());
         let expires_at = row.grant.expires_at;
         let principal = Arc::new(Principal::from(row));
         let remembered = Remembered {
@@ -155,7 +198,27 @@ impl Authenticator {
         Ok(principal)
     }
 
-    fn forget(&self, digest: &[u8; HASH_BYTES]) {
+    /// A token that is used is looked up every few seconds: that is often enough to know when it was used.
+    fn note_use(&self, id: &str) {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.len() < REMEMBERED {
+            uses.insert(id.to_owned(), Timestamp::from(Utc::now()));
+        }
+    }
+
+    /// Hands in when tokens were used, every few seconds, for as long as the process runs.
+    pub(crate) async fn tell_uses(self: Arc<Self>, committer: Committer) {
+        loop {
+            sleep(TELL).await;
+            let uses =
+                std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+            if !uses.is_empty() {
+                committer.record_token_uses(uses);
+            }
+        }
+    }
+
+    pub(super) fn forget(&self, digest: &[u8]) {
         let mut valid = self.valid.lock().unwrap_or_else(PoisonError::into_inner);
         valid.remove(digest);
     }
@@ -188,6 +251,8 @@ impl From<StoredToken> for Principal {
             grantee: token.grant.grantee,
             scopes: token.grant.scopes,
             networks: token.grant.networks,
+            secrets: token.grant.secrets,
+            expires_at: token.grant.expires_at,
         }
     }
 }

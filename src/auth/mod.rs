@@ -4,7 +4,10 @@
 //! are stored as digests and compared in constant time.
 
 mod authenticator;
+mod jwt;
+mod own_tokens;
 mod token;
 
 pub(crate) use authenticator::{AuthError, Authenticator, Memory, Principal};
+pub(crate) use jwt::{ClaimRule, JwksError, JwksSource, JwtRules, JwtVerifier};
 pub(crate) use token::{Token, issue};

@@ -93,6 +93,7 @@ pub(crate) fn issue(token: &Token, grant: Grant) -> StoredToken {
         digest: token.digest().to_vec(),
         grant,
         revoked_at: None,
+        last_used_at: None,
     }
 }
 

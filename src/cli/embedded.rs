@@ -16,7 +16,7 @@ use super::{CommandError, database};
 use crate::{
     auth::{Token, issue},
     crypto::Keyring,
-    domain::{Agent, Grant, Grantee, Networks, Owner, Scope, Timestamp},
+    domain::{Agent, Grant, Grantee, NamedSecrets, Networks, Owner, Scope, Timestamp},
     files::{Replacement, create_folder, open_no_link, refuse_shared},
     settings::Settings,
     store::Missing,
@@ -24,6 +24,14 @@ use crate::{
 
 /// The name of the first token's file.
 const TOKEN: &str = "token";
+
+/// What the first token may do.
+const FIRST_SCOPES: [Scope; 4] = [
+    Scope::SecretsRead,
+    Scope::SecretsWrite,
+    Scope::SecretsResolve,
+    Scope::EventsRead,
+];
 
 /// Creates what is absent and returns the absolute path of the folder.
 pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError> {
@@ -57,11 +65,12 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
         };
         let grant = Grant {
             grantee: Grantee::Owner(Owner::parse("me")?),
-            scopes: Scope::ALL.to_vec(),
+            scopes: FIRST_SCOPES.to_vec(),
             label: "first start".to_owned(),
             created_at: Timestamp::from(Utc::now()),
             expires_at: None,
             networks: Networks::default(),
+            secrets: NamedSecrets::ALL,
         };
         let token = issue(&token, grant);
         admin.add_token(token, &key, Agent::SYSTEM).await?;

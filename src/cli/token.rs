@@ -14,7 +14,9 @@ use super::{
 use crate::{
     auth::{Token, issue},
     crypto::MacKey,
-    domain::{ActsFor, Agent, Grant, Grantee, Networks, Owner, ParseError, Scope, Timestamp},
+    domain::{
+        ActsFor, Agent, Grant, Grantee, NamedSecrets, Networks, Owner, ParseError, Scope, Timestamp,
+    },
     settings::Settings,
     store::{Admin, Missing, Revocation, RevokedTokens, StoredToken, TokenRows, Whose},
 };
@@ -63,7 +65,7 @@ pub(super) struct CreateOptions {
     /// An owner that the service may act for, or `*` for all; repeat it for more.
     #[arg(long, value_name = "OWNER", conflicts_with = "owner")]
     act_for: Vec<String>,
-    /// A scope: secrets:read, secrets:write, secrets:resolve or events:read; repeat it for more.
+    /// A scope: secrets:read, secrets:write, secrets:resolve, tokens:write or events:read; repeat it for more.
     #[arg(long, required = true, value_name = "SCOPE")]
     scope: Vec<Scope>,
     /// How long the token is valid: a number with s, m, h or d, or `never` for one that does not expire.
@@ -73,6 +75,10 @@ pub(super) struct CreateOptions {
     /// anywhere unless given.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     cidr: Vec<IpNet>,
+    /// The name of a secret, or a prefix of names with `*` at its end, that the token may read, resolve and change;
+    /// repeat it for more. All of the owner's unless given.
+    #[arg(long, value_name = "NAME", value_parser = secret_name)]
+    secret: Vec<String>,
     /// A label, to recognise the token later.
     #[arg(long, default_value = "")]
     label: String,
@@ -104,6 +110,14 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
     Networks::parse_one(text).map_err(|_less: ParseError| {
         "must be a network, such as 10.0.0.0/8 or 2001:db8::/32, without bits beyond its prefix, or an address"
     })
+}
+
+fn secret_name(text: &str) -> Result<String, &'static str> {
+    // As for a network.
+    let one = NamedSecrets::parse(&[text]).map_err(|_less: ParseError| {
+        "must be the name of a secret, such as OPENAI_API_KEY, or a prefix of names, such as 'OPENAI_*'"
+    })?;
+    Ok(one.to_list().concat())
 }
 
 pub(super) async fn run(
@@ -198,6 +212,8 @@ impl CreateOptions {
             created_at: Timestamp::from(now),
             expires_at,
             networks: Networks::new(self.cidr),
+            secrets: NamedSecrets::parse(&self.secret)
+                .map_err(|error| format!("--secret: {error}"))?,
         };
         Ok(issue(token, grant))
     }
@@ -229,8 +245,14 @@ fn list(tokens: &[StoredToken], as_json: bool) -> Result<(), CommandError> {
         } else {
             format!("  from {}", networks.join(", "))
         };
+        let secrets = grant.secrets.to_list();
+        let only = if secrets.is_empty() {
+            String::new()
+        } else {
+            format!("  only {}", secrets.join(", "))
+        };
         print(format!(
-            "{}  {whose}  [{scopes}]  {end}{from}  {}",
+            "{}  {whose}  [{scopes}]  {end}{from}{only}  {}",
             token.id, grant.label
         ))?;
     }
@@ -243,6 +265,7 @@ fn to_json(token: &StoredToken) -> serde_json::Value {
         digest: _,
         grant,
         revoked_at,
+        last_used_at,
     } = token;
     let acts_for = grant.grantee.acts_for().map(ActsFor::to_list);
     json!({
@@ -251,6 +274,8 @@ fn to_json(token: &StoredToken) -> serde_json::Value {
         "acts_for": acts_for.unwrap_or_default(),
         "scopes": grant.scopes, "label": grant.label, "created_at": grant.created_at,
         "expires_at": grant.expires_at, "revoked_at": revoked_at, "cidr": grant.networks.to_list(),
+        "secrets": grant.secrets.to_list(),
+        "last_used_at": last_used_at,
     })
 }
 

@@ -8,6 +8,7 @@
 
 mod answer;
 mod credential;
+mod document;
 mod error;
 mod follower;
 mod sse;
@@ -29,6 +30,7 @@ use credential::Credential;
 use crate::domain::{Checkpoint, Cursor, Log, Owner, SecretName, is_loopback};
 
 pub(crate) use answer::{EventPage, ResolvedValue, ResolvedValues};
+pub(crate) use document::{DocumentError, fetch_document};
 pub(crate) use error::ClientError;
 pub(crate) use follower::{LONGEST_PAUSE, LogFollower};
 pub(crate) use stream::{EventStream, StreamItem};

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod digest;
 mod envelope;
+mod jws;
 mod keyring;
 mod mac;
 mod random;
@@ -17,6 +18,7 @@ pub(crate) use checkpoint::{CheckpointKey, CheckpointSigner};
 pub use digest::blake2b_256;
 pub(crate) use digest::same_bytes;
 pub(crate) use envelope::{OpenError, SealError};
+pub(crate) use jws::JwsKey;
 pub(crate) use keyring::{Keyring, KeyringError};
 pub(crate) use mac::MacKey;
 pub(crate) use random::{RandomError, base62_digit, random_base62};

@@ -5,7 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::{Owner, ParseError, Timestamp};
+use super::{NamedSecrets, Owner, ParseError, Timestamp};
 
 /// What stands for all owners.
 const ALL: &str = "*";
@@ -157,21 +157,24 @@ pub(crate) enum Scope {
     SecretsWrite,
     /// Read values.
     SecretsResolve,
+    /// Create, list and revoke the owner's tokens.
+    TokensWrite,
     /// Read events.
     EventsRead,
 }
 
 /// No scope has that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be secrets:read, secrets:write, secrets:resolve or events:read")]
+#[error("must be secrets:read, secrets:write, secrets:resolve, tokens:write or events:read")]
 pub(crate) struct UnknownScope;
 
 impl Scope {
     /// All scopes.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::SecretsRead,
         Self::SecretsWrite,
         Self::SecretsResolve,
+        Self::TokensWrite,
         Self::EventsRead,
     ];
 
@@ -182,6 +185,7 @@ impl Scope {
             Self::SecretsRead => "secrets:read",
             Self::SecretsWrite => "secrets:write",
             Self::SecretsResolve => "secrets:resolve",
+            Self::TokensWrite => "tokens:write",
             Self::EventsRead => "events:read",
         }
     }
@@ -219,6 +223,8 @@ pub(crate) struct Grant {
     pub expires_at: Option<Timestamp>,
     /// Where it may be used from.
     pub networks: Networks,
+    /// The secrets that it is narrowed to.
+    pub secrets: NamedSecrets,
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ impl OnceName {
         let kind = match agent.kind {
             AgentKind::Token => "token",
             AgentKind::Service => "service",
+            AgentKind::Jwt => "jwt",
             AgentKind::Operator => "operator",
             AgentKind::System => "system",
         };

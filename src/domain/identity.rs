@@ -216,6 +216,8 @@ pub(crate) enum AgentKind {
     Token,
     /// A service's API token; the ID is the token's.
     Service,
+    /// A JSON Web Token; the ID is its subject.
+    Jwt,
     /// The command line; without an ID.
     Operator,
     /// rekey itself (the first start); without an ID.
@@ -226,7 +228,7 @@ pub(crate) enum AgentKind {
 /// (Its fields stand in sorted order, because it is a part of the event's canonical form.)
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct Agent {
-    /// The token's ID, or nothing for the kinds that have none.
+    /// The token's ID, the subject of a JSON Web Token, or nothing for the kinds that have none.
     pub id: Option<String>,
     /// The kind of caller.
     pub kind: AgentKind,

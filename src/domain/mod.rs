@@ -13,8 +13,10 @@ mod idempotency;
 mod identity;
 mod mask;
 mod name;
+mod named_secrets;
 mod sealed;
 mod time;
+mod token_change;
 mod value;
 mod work;
 
@@ -34,8 +36,10 @@ pub(crate) use identity::{
 };
 pub(crate) use mask::Mask;
 pub(crate) use name::{Provider, SecretName};
+pub(crate) use named_secrets::{MOST_NAMED, NamedSecrets};
 pub(crate) use sealed::{KeyState, MOST_VERSIONS, SealedMask, SealedVersion};
 pub(crate) use time::Timestamp;
+pub(crate) use token_change::{TokenAction, TokenChange};
 pub use value::SecretValue;
 pub(crate) use work::{
     Access, Action, Applied, Change, ChangeSet, Denial, EVENT_BYTES, Failure, IfMatch, Origin,

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    Agent, Answer, ChangeSetId, EventId, KeyId, Log, Once, Owner, Provider, RequestId,
-    SealedVersion, SecretId, SecretName, Timestamp, TraceParent, VersionId,
+    Agent, Answer, ChangeSetId, EventId, KeyId, Log, NamedSecrets, Once, Owner, Provider,
+    RequestId, SealedVersion, SecretId, SecretName, Timestamp, TokenChange, TraceParent, VersionId,
 };
 
 /// Where a request came from, as the service knows it itself. Neither is the caller's to choose.
@@ -23,6 +23,8 @@ pub(crate) struct Origin {
 pub(crate) struct RequestContext {
     /// The caller.
     pub agent: Agent,
+    /// The secrets that the caller may change: any other counts as absent.
+    pub secrets: NamedSecrets,
     /// Where it came from.
     pub origin: Origin,
     /// The request; none for the command line.
@@ -46,6 +48,8 @@ pub(crate) enum Work {
     Accesses(Vec<Access>),
     /// Requests that were refused.
     Denials(Vec<Denial>),
+    /// A token that is made or revoked.
+    Token(Box<TokenChange>),
 }
 
 impl Work {
@@ -53,7 +57,7 @@ impl Work {
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         match self {
-            Self::Change(_) => 1,
+            Self::Change(_) | Self::Token(_) => 1,
             Self::Set(set) => set.changes.len(),
             Self::Accesses(accesses) => accesses.len(),
             Self::Denials(denials) => denials.len(),
@@ -65,7 +69,7 @@ impl Work {
     pub(crate) fn log(&self) -> Log {
         match self {
             Self::Change(_) | Self::Set(_) => Log::Changes,
-            Self::Accesses(_) | Self::Denials(_) => Log::Activity,
+            Self::Accesses(_) | Self::Denials(_) | Self::Token(_) => Log::Activity,
         }
     }
 
@@ -75,7 +79,7 @@ impl Work {
         match self {
             Self::Change(change) => change.bytes(),
             Self::Set(set) => set.bytes(),
-            Self::Accesses(_) | Self::Denials(_) => self.count() * EVENT_BYTES,
+            Self::Accesses(_) | Self::Denials(_) | Self::Token(_) => self.count() * EVENT_BYTES,
         }
     }
 
@@ -85,7 +89,7 @@ impl Work {
         match self {
             Self::Change(change) => change.once.as_ref(),
             Self::Set(set) => set.once.as_ref(),
-            Self::Accesses(_) | Self::Denials(_) => None,
+            Self::Token(_) | Self::Accesses(_) | Self::Denials(_) => None,
         }
     }
 
@@ -95,7 +99,7 @@ impl Work {
         match self {
             Self::Change(change) => std::slice::from_ref(change),
             Self::Set(set) => &set.changes,
-            Self::Accesses(_) | Self::Denials(_) => &[],
+            Self::Accesses(_) | Self::Denials(_) | Self::Token(_) => &[],
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
     serve::{Edge, RequestState},
 };
 use crate::{
-    domain::{Denial, EventId, Origin},
+    domain::{AgentKind, Denial, EventId, Origin},
     store::DENIALS_LEFT_OUT,
 };
 
@@ -141,7 +141,12 @@ pub(super) fn note(edge: &Edge, request: &HttpRequest, progress: &RequestState, 
     };
     let shown = progress.shown.get();
     let (owner, token_id) = match caller {
-        Some(caller) => (caller.grantee.owner(), caller.agent.id.clone()),
+        Some(caller) => {
+            let id = caller.agent.id.clone();
+            // A subject is no token's ID.
+            let id = id.filter(|_| caller.agent.kind != AgentKind::Jwt);
+            (caller.grantee.owner(), id)
+        }
         None => (
             shown.and_then(|shown| shown.owner.as_ref()),
             shown.map(|shown| shown.id.clone()),

@@ -43,6 +43,7 @@ pub(super) async fn list(call: Call<'_, ()>) -> HandlerResult {
         owners: owners(&call),
         // A type that is named again adds nothing.
         kinds: kinds.into_iter().collect(),
+        secrets: call.principal.secrets.clone(),
     };
     if wants_stream(call.request.headers()) {
         return follow(&call, log, filter, resumed?.or(after)).await;
@@ -59,7 +60,14 @@ pub(super) async fn history(call: Call<'_>) -> HandlerResult {
     let mut query = Query::parse(call.request.query_string());
     let (before, limit) = (query.cursor("before"), query.limit());
     query.finish()?;
-    let history = call.state.reader.history(&call.owner, id, before, limit);
+    let reader = &call.state.reader;
+    // Only for a token that is narrowed it matters what the secret is called.
+    if !call.principal.secrets.is_all() {
+        let row = reader.get(&call.owner, id).await?;
+        row.filter(|(secret, _)| call.covers(&secret.name))
+            .ok_or(ApiError::NotFound)?;
+    }
+    let history = reader.history(&call.owner, id, before, limit);
     let history = history.await?.ok_or(ApiError::NotFound)?;
     let events = history.events.iter().map(Vec::as_slice);
     serve(&call, page_body(events, history.next))

@@ -35,6 +35,17 @@ pub(super) enum Field {
     Other,
 }
 
+/// A whole number that may be left out, or be `null` on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenNumber {
+    /// It is not there.
+    Absent,
+    /// `null`
+    Null,
+    /// The number.
+    Number(u64),
+}
+
 /// So many entries of a list are kept: one more than any call takes.
 const KEPT: usize = 101;
 
@@ -72,10 +83,10 @@ impl Fields {
 
     /// Takes a whole number that must be there and is not negative.
     pub(super) fn number(&mut self, name: &'static str, faults: &mut Faults) -> Option<u64> {
-        let number = match self.0.remove(name) {
-            None => Err(ItemKind::Missing),
-            Some(Field::Number(number)) => Ok(number),
-            Some(_) => Err(ItemKind::IntType),
+        let number = match self.given_number(name, faults)? {
+            GivenNumber::Absent => Err(ItemKind::Missing),
+            GivenNumber::Null => Err(ItemKind::IntType),
+            GivenNumber::Number(number) => Ok(number),
         };
         faults.note(name, number)
     }
@@ -108,6 +119,20 @@ impl Fields {
         }
         // A fault of one entry leaves a hole, and stands in `faults`.
         Some(Some(values))
+    }
+
+    /// Takes a whole number, in the three ways in which it may be given; `None` only when it is at fault.
+    pub(super) fn given_number(
+        &mut self,
+        name: &'static str,
+        faults: &mut Faults,
+    ) -> Option<GivenNumber> {
+        match self.0.remove(name) {
+            None => Some(GivenNumber::Absent),
+            Some(Field::Null) => Some(GivenNumber::Null),
+            Some(Field::Number(number)) => Some(GivenNumber::Number(number)),
+            Some(_) => faults.note(name, Err(ItemKind::IntType)),
+        }
     }
 
     /// Takes a string that may be absent or `null`, and reads it; `None` only when it is at fault.

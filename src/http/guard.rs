@@ -75,6 +75,10 @@ pub(super) async fn authenticate(
     let Presented::Token(text) = presented(headers) else {
         return Err(ApiError::Unauthenticated);
     };
+    if edge.state.authenticator.takes_jwt(text) {
+        let principal = verify_jwt(edge, text, progress).await?;
+        return Ok((principal, Arc::new(text.to_owned().into())));
+    }
     // A damaged token costs no look-up, so nobody counts it.
     let token = Token::parse(text).ok_or(ApiError::Unauthenticated)?;
     let authenticator = &edge.state.authenticator;
@@ -123,6 +127,29 @@ pub(super) async fn authenticate(
         }
         (None, None) => ApiError::Unauthenticated,
     })
+}
+
+/// The principal of a JSON Web Token. A bad one counts like a look-up that fails.
+async fn verify_jwt(
+    edge: &Edge,
+    text: &str,
+    progress: &RequestState,
+) -> Result<Arc<Principal>, ApiError> {
+    let network = progress.client.map(Network::of);
+    match edge.state.authenticator.verify_jwt(text).await {
+        Ok(principal) => return Ok(principal),
+        Err(AuthError::Refused { .. }) => {}
+        Err(error @ AuthError::Store(_)) => return Err(error.into()),
+    }
+    let Some(network) = network else {
+        return Err(ApiError::Unauthenticated);
+    };
+    if let Err((level, wait_seconds)) = edge.failed.check(network) {
+        progress.level.set(Some(level));
+        return Err(ApiError::RateLimited { wait_seconds });
+    }
+    edge.failed.record(network);
+    Err(ApiError::Unauthenticated)
 }
 
 /// The refusal of a good credential that is used from outside its networks.

@@ -37,6 +37,7 @@ mod serve;
 mod sets;
 mod stream;
 mod tls;
+mod tokens;
 mod versions;
 
 use std::{

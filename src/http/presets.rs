@@ -23,7 +23,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let presets = presets
         .iter()
         .map(|preset| ProviderPreset {
-            configured: names.contains(&preset.name),
+            configured: call.covers(&preset.name) && names.contains(&preset.name),
             provider: &preset.provider,
             env_var_name: &preset.name,
         })

@@ -22,7 +22,7 @@ use crate::{
     auth::Principal,
     domain::{
         Answer, Applied, Caller, ChangeSetId, Failure, IfMatch, Origin, Outcome, Owner, Refusal,
-        Refused, RequestContext, Scope, SecretId, TraceParent,
+        Refused, RequestContext, Scope, SecretId, SecretName, TraceParent,
     },
     faults,
     shares::Amount,
@@ -164,12 +164,18 @@ impl<W> Call<'_, W> {
         outcome
     }
 
+    /// Whether the caller's token lets a secret of this name be seen at all.
+    pub(super) fn covers(&self, name: &SecretName) -> bool {
+        self.principal.secrets.covers(name)
+    }
+
     /// Who asks, for events.
     pub(super) fn context(&self) -> RequestContext {
         // Two of them are as good as none: nobody could say which is the parent.
         let traceparent = single_line(self.request.headers(), "traceparent");
         RequestContext {
             agent: self.principal.agent.clone(),
+            secrets: self.principal.secrets.clone(),
             origin: Origin {
                 client: self.progress.client,
                 server_request_id: Some(self.progress.server_request_id),

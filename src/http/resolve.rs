@@ -46,6 +46,9 @@ pub(super) async fn resolve(mut call: Call<'_, ()>) -> HandlerResult {
         return Err(ApiError::LockedDown);
     }
     let secrets = resolved.secrets.ok_or(ApiError::NotFound)?;
+    if !secrets.iter().all(|one| call.covers(&one.secret.name)) {
+        return Err(ApiError::NotFound);
+    }
     // Opened first: what can't be handed out is not recorded as handed out.
     let values = open(&call, &secrets)?;
     let length = values.iter().map(room_for).sum();

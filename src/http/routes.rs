@@ -10,7 +10,7 @@ use super::{
     request::{Answering, Call},
     resolve, secrets,
     serve::Edge,
-    sets, versions,
+    sets, tokens, versions,
 };
 use crate::domain::Scope;
 
@@ -128,7 +128,7 @@ pub(super) fn find(path: &str) -> Option<(&'static [Operation], Option<&str>)> {
         loop {
             match (wanted.next(), given.next()) {
                 (None, None) => return Some((operations, secret_id)),
-                (Some(SECRET_ID), Some(segment)) if !segment.is_empty() => {
+                (Some(SECRET_ID | TOKEN_ID), Some(segment)) if !segment.is_empty() => {
                     secret_id = Some(segment);
                 }
                 (Some(wanted), Some(given)) if wanted == given => {}
@@ -140,10 +140,12 @@ pub(super) fn find(path: &str) -> Option<(&'static [Operation], Option<&str>)> {
 
 /// The segment that stands for any.
 pub(super) const SECRET_ID: &str = "{secret_id}";
+/// Another one.
+pub(super) const TOKEN_ID: &str = "{token_id}";
 
 /// All routes. The first path that fits is the one, so the fixed segments come first; the operations of a path
 /// stand together.
-pub(super) static ROUTES: [Operation; 20] = [
+pub(super) static ROUTES: [Operation; 23] = [
     Operation {
         path: "/api/v1/user/secrets",
         verb: Verb::Get,
@@ -181,6 +183,24 @@ pub(super) static ROUTES: [Operation; 20] = [
             Box::pin(resolve::resolve(call))
         }),
         id: "resolve_secrets",
+    },
+    Operation {
+        path: "/api/v1/tokens",
+        verb: Verb::Get,
+        run: Run::Owner(Scope::TokensWrite, |call| Box::pin(tokens::list(call))),
+        id: "list_tokens",
+    },
+    Operation {
+        path: "/api/v1/tokens",
+        verb: Verb::Post,
+        run: Run::Owner(Scope::TokensWrite, |call| Box::pin(tokens::create(call))),
+        id: "create_token",
+    },
+    Operation {
+        path: "/api/v1/tokens/{token_id}",
+        verb: Verb::Delete,
+        run: Run::Owner(Scope::TokensWrite, |call| Box::pin(tokens::revoke(call))),
+        id: "revoke_token",
     },
     Operation {
         path: "/api/v1/events",

@@ -26,6 +26,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let rows = call.state.reader.list(&call.owner).await?;
     let secrets = rows
         .into_iter()
+        .filter(|(secret, _)| call.covers(&secret.name))
         .map(|(secret, sealed)| {
             let mask = open(&call, &secret, &sealed)?;
             Ok(UserSecret::new(secret, &mask))
@@ -40,6 +41,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
 pub(super) async fn get(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
     let row = call.state.reader.get(&call.owner, id).await?;
+    let row = row.filter(|(secret, _)| call.covers(&secret.name));
     let (secret, sealed) = row.ok_or(ApiError::NotFound)?;
     let mask = open(&call, &secret, &sealed)?;
     show(StatusCode::OK, secret, &mask)

@@ -14,13 +14,14 @@ use super::{
 };
 use crate::{
     actor::RequestedChange,
-    domain::{Applied, IfMatch, Mask, VersionName},
+    domain::{Applied, IfMatch, Mask, SecretId, VersionName},
     store::{KeptVersion, Source},
 };
 
 /// `GET /api/v1/user/secrets/{secret_id}/versions`
 pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
+    see(&call, id).await?;
     let kept = call.state.reader.versions(&call.owner, id).await?;
     let versions = kept
         .ok_or(ApiError::NotFound)?
@@ -51,10 +52,11 @@ pub(super) async fn restore(mut call: Call<'_>) -> HandlerResult {
         Source::Kept(sealed) => sealed,
         missing @ (Source::NoSecret | Source::NotKept { .. }) => {
             // The restore itself may have pushed it out, or come before a deletion.
-            return match call.answered().await?.and_then(only) {
-                Some(applied) => answer(&call, applied, &Mask::hidden()).await,
-                None => Err(refusal(&missing, if_match.as_ref())),
-            };
+            if let Some(applied) = call.answered().await?.and_then(only) {
+                return answer(&call, applied, &Mask::hidden()).await;
+            }
+            see(&call, id).await?;
+            return Err(refusal(&missing, if_match.as_ref()));
         }
     };
     let opened = call.state.sealer.open_value(&call.owner, id, &sealed);
@@ -79,6 +81,13 @@ async fn answer(call: &Call<'_>, applied: Applied, mask: &Mask) -> HandlerResult
     };
     let mask = call.shown_mask(&secret, mask).await?;
     show(StatusCode::OK, secret, &mask)
+}
+
+/// Sees that the secret is not absent to the caller.
+async fn see(call: &Call<'_>, id: SecretId) -> Result<(), ApiError> {
+    let row = call.state.reader.get(&call.owner, id).await?;
+    let seen = row.is_some_and(|(secret, _)| call.covers(&secret.name));
+    seen.then_some(()).ok_or(ApiError::NotFound)
 }
 
 /// Reads the body of `restore_secret`.

@@ -7,6 +7,7 @@
 //!
 //! What it does not do: check whether a path, a host or a database exists.
 
+mod auth;
 mod layers;
 mod parse;
 mod reader;
@@ -17,12 +18,13 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use auth::ClaimSetting;
 use layers::Sources;
 use sections::RESERVED_NAMES;
 pub(crate) use sections::{
-    ActivityRecord, ActivitySettings, AuditSettings, BrokerSettings, ClientVersion, CommitSettings,
-    DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings, LogFormat,
-    LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
+    ActivityRecord, ActivitySettings, AuditSettings, AuthSettings, BrokerSettings, ClientVersion,
+    CommitSettings, DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings,
+    LogFormat, LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
 };
 
 /// Everything that can be set, checked: later code trusts it.
@@ -52,6 +54,8 @@ pub(crate) struct Settings {
     pub metrics: MetricsSettings,
     /// The audit consumer.
     pub audit: AuditSettings,
+    /// Who may call beside API tokens.
+    pub auth: AuthSettings,
     /// The log on stderr.
     pub log: LogSettings,
     /// Neither `database.url` nor `keyring.path` nor `keyring.keys` is set: the service creates its own key,

@@ -14,10 +14,10 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    ClientVersion, ReservedName,
+    ClaimSetting, ClientVersion, ReservedName,
     server_url::{self, UrlFault},
 };
-use crate::domain::{KeyId, SecretName};
+use crate::domain::{KeyId, Owner, Scope, SecretName, is_loopback};
 
 pub(super) fn is_made_of(text: &str, longest: usize, letter: impl Fn(u8) -> bool) -> bool {
     (1..=longest).contains(&text.len()) && text.bytes().all(letter)
@@ -70,6 +70,39 @@ pub(super) fn service_url(text: &str) -> Option<String> {
     let plain = url.has_host() && url.username().is_empty() && url.password().is_none();
     let good = plain && !text.contains(['?', '#']);
     good.then(|| text.trim_end_matches('/').to_owned())
+}
+
+/// An address of keys: of another machine only over TLS.
+pub(super) fn jwks_url(text: &str) -> Option<String> {
+    let url = parse_url(text, &["http", "https"])?;
+    let plain = url.has_host() && url.username().is_empty() && url.password().is_none();
+    let host = url.host_str().unwrap_or_default();
+    let safe = url.scheme() == "https" || is_loopback(host.trim_matches(['[', ']']));
+    (plain && safe && !text.contains('#')).then(|| text.to_owned())
+}
+
+/// A text without control characters.
+pub(super) fn line(text: &str) -> Option<String> {
+    let good = text.len() <= 512 && !text.chars().any(char::is_control);
+    good.then(|| text.to_owned())
+}
+
+/// `CLAIM=VALUE -> OWNER SCOPE…`
+pub(super) fn claim(text: &str) -> Option<ClaimSetting> {
+    let (what, who) = line(text)?
+        .rsplit_once(" -> ")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))?;
+    let (claim, value) = what.split_once('=')?;
+    let mut words = who.split(' ');
+    let owner = Owner::parse(words.next()?).ok()?;
+    let scopes: Vec<Scope> = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    let good = !claim.is_empty() && !value.is_empty() && value != "*" && !scopes.is_empty();
+    good.then(|| ClaimSetting {
+        claim: claim.to_owned(),
+        value: value.to_owned(),
+        owner,
+        scopes,
+    })
 }
 
 /// What a header can hold after `Bearer`.

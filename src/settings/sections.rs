@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::{
     Settings,
+    auth::ClaimSetting,
     layers::{PRESETS, SettingReader},
     parse, server_url,
 };
@@ -46,6 +47,7 @@ impl Settings {
             events: EventSettings::take(reader),
             metrics: MetricsSettings::take(reader),
             audit: AuditSettings::take(reader),
+            auth: AuthSettings::take(reader),
             log: LogSettings::take(reader),
             embedded: !EMBEDDED.iter().any(|key| reader.is_set(key)),
         };
@@ -55,6 +57,7 @@ impl Settings {
             reader.refuse("keyring.keys", &rule);
         }
         settings.server.check(reader);
+        settings.auth.check(reader);
         // Each deadline ends what the next one waits for (docs/architecture.md).
         let idle = "database.idle_in_transaction_ms";
         reader.compare(idle, "database.timeout_ms", true);
@@ -232,6 +235,20 @@ sections! {
         public_key: Option<String> = "audit.public_key" optional(parse::public_key);
         /// How often the heads are compared.
         compare: Duration = "audit.compare_seconds" seconds(1..=3_600);
+    }
+
+    /// `auth.*`
+    AuthSettings {
+        /// The file of the keys of JSON Web Tokens.
+        jwks_path: Option<PathBuf> = "auth.jwks_path" optional(parse::path);
+        /// Their address.
+        jwks_url: Option<String> = "auth.jwks_url" optional(parse::jwks_url);
+        /// Who issues them.
+        issuer: Option<String> = "auth.issuer" optional(parse::line);
+        /// For whom they are issued.
+        audience: Option<String> = "auth.audience" optional(parse::line);
+        /// Who they are, by one of their claims.
+        claims: Vec<ClaimSetting> = "auth.claims" list(parse::claim);
     }
 
     /// `log.*`

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     crypto::MacKey,
     domain::{
-        Agent, EpochEvent, Event, EventId, EventKind, KeyEvent, KeyId, LockdownEvent, Log,
+        Agent, EpochEvent, Event, EventId, EventKind, KeyEvent, KeyId, LockdownEvent, Log, Origin,
         Timestamp, TokenEvent,
     },
 };
@@ -383,6 +383,8 @@ fn token_event(
         id: EventId::new(Uuid::now_v7()),
         kind,
         occurred_at,
+        origin: Origin::default(),
+        request_id: None,
         scopes: token.grant.scopes.clone(),
         token_id: token.id.clone(),
     })

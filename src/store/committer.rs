@@ -4,6 +4,7 @@
 //! wait for, in a bounded queue, and the process's own items, which have a slot each and are never refused.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -31,7 +32,7 @@ use super::{
     worker::Worker,
 };
 use crate::crypto::MacKey;
-use crate::domain::{Caller, Denial, Failure, KeyId, Log};
+use crate::domain::{Caller, Denial, Failure, KeyId, Log, Timestamp};
 
 /// How much the committer takes, and how long it waits.
 #[derive(Debug, Clone, Copy)]
@@ -75,12 +76,14 @@ pub(super) struct RetentionItem {
 /// The most refused requests that wait to be recorded: as many as a batch holds by default.
 const DENIALS: usize = 256;
 
-/// The process's own items: a slot for each log's relay, one for retention, and one for refused requests.
+/// The process's own items: a slot for each log's relay, and one each for retention, refused requests and uses of tokens.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     pub(super) cursors: [Option<CursorItem>; Log::ALL.len()],
     pub(super) retention: Option<RetentionItem>,
     pub(super) denials: Vec<Denial>,
+    /// When tokens were used, by ID.
+    pub(super) token_uses: HashMap<String, Timestamp>,
 }
 
 impl Slots {
@@ -88,6 +91,7 @@ impl Slots {
         self.cursors.iter().all(Option::is_none)
             && self.retention.is_none()
             && self.denials.is_empty()
+            && self.token_uses.is_empty()
     }
 }
 
@@ -264,6 +268,11 @@ impl Committer {
                 self.shared.leave_out(&[denial]);
             }
         });
+    }
+
+    /// Notes when tokens were used, in a slot of its own and soon. Where the commit fails, a later use is noted.
+    pub(crate) fn record_token_uses(&self, uses: HashMap<String, Timestamp>) {
+        self.shared.fill(|slots| slots.token_uses.extend(uses));
     }
 
     /// From now on these tailers, `changes` first, are given what this process commits.

@@ -254,6 +254,15 @@ fn postgres_parts(parts: Vec<Bulk<'_>>) -> Result<(Vec<String>, PgArguments), sq
     Ok((texts, arguments))
 }
 
+/// The name of the secret that an event's row is about, out of its body.
+pub(super) fn event_name(backend: DbBackend) -> &'static str {
+    if backend == DbBackend::Postgres {
+        "(convert_from(body, 'UTF8')::json ->> 'name')"
+    } else {
+        "json_extract(CAST(body AS TEXT), '$.name')"
+    }
+}
+
 /// The database's clock in microseconds since 1970, as an expression.
 pub(super) fn clock(backend: DbBackend) -> &'static str {
     if backend == DbBackend::Postgres {

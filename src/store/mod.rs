@@ -30,6 +30,8 @@ mod schema;
 mod secrets;
 mod service_keys;
 mod tail;
+mod token_changes;
+mod token_uses;
 mod tokens;
 mod transaction;
 mod versions;
@@ -58,6 +60,7 @@ pub(crate) use schema::{
 pub(crate) use secrets::{SealedSecret, Selection};
 pub(crate) use service_keys::{MissingKey, NewServiceKey, ServiceKeyOutcome, StoredServiceKey};
 pub(crate) use tail::LogTail;
+pub(crate) use token_changes::{adding, revoking};
 pub(crate) use tokens::{Revocation, RevokedTokens, StoredToken, TokenRow, TokenRows, Whose};
 pub(crate) use transaction::Transaction;
 pub(crate) use versions::{KeptVersion, Source};

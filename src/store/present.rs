@@ -12,11 +12,12 @@ use super::{
     idempotency::{self, RECORDS, Records},
     rows::{SecretRow, corrupt, signed, unsigned},
     transaction::Transaction,
+    versions,
 };
 use crate::crypto::MacKey;
 use crate::domain::{
-    Action, Change, Cursor, KeyId, Log, OnceName, Owner, Secret, SecretId, SecretName, VersionId,
-    VersionName, Work,
+    Action, Change, Cursor, KeyId, Log, OnceName, Owner, Secret, SecretId, SecretName, TokenAction,
+    VersionId, VersionName, Work,
 };
 
 /// What was read.
@@ -38,6 +39,8 @@ pub(super) struct Present {
     pub(super) records: Records,
     /// How many secrets the owners who create something have.
     pub(super) counts: HashMap<Owner, u64>,
+    /// The codes of the tokens that the batch would revoke and that are not revoked yet, by ID.
+    pub(super) tokens: HashMap<String, Vec<u8>>,
 }
 
 /// A row of that read. What its columns hold depends on its kind.
@@ -140,7 +143,12 @@ pub(super) async fn read(
     for row in looked {
         found.add(FoundRow::from_query_result(row, "")?)?;
     }
-    let queries = vec![names(&changes), owners(&changes), sources(&changes)];
+    let queries = vec![
+        names(&changes),
+        owners(&changes),
+        versions::sources(&changes),
+        tokens(works),
+    ];
     for row in transaction.read::<FoundRow>(queries).await? {
         found.add(row)?;
     }
@@ -280,28 +288,27 @@ fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
     Bulk::of_some(rows, sql)
 }
 
-/// The versions that are to be restored.
-fn sources<'a>(changes: &[&Change]) -> Bulk<'a> {
-    let wanted: BTreeSet<_> = changes
-        .iter()
-        .filter_map(|change| {
-            let source = change.action.restored_from()?;
-            Some((change.secret_id.get(), source.version))
-        })
-        .collect();
-    let rows = Rows::default()
-        .uuids("id", wanted.iter().map(|(id, _)| *id))
-        .numbers(
-            "version",
-            wanted.iter().map(|(_, version)| signed(*version)),
-        );
-    let sql = "SELECT 'source' AS kind, v.secret_id AS id, v.version_id AS version_id, \
-         CAST(NULL AS TEXT) AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
-         CAST(NULL AS TEXT) AS text4, v.version AS number1, CAST(NULL AS BIGINT) AS number2, \
-         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, CAST(NULL AS BIGINT) AS number5, \
-         CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
-         FROM {rows} JOIN secret_versions v ON v.secret_id = r.id AND v.version = r.version";
+/// Which of the tokens that are to be revoked are not revoked yet.
+fn tokens(works: &[Work]) -> Bulk<'_> {
+    let wanted: BTreeSet<_> = works.iter().filter_map(revoked).collect();
+    let rows = Rows::default().texts("id", wanted.into_iter());
+    let sql = "SELECT 'token' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+         t.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+         CAST(NULL AS TEXT) AS text4, CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
+         CAST(NULL AS BIGINT) AS number5, t.mac AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN api_tokens t ON t.id = r.id WHERE t.revoked_at IS NULL";
     Bulk::of_some(rows, sql)
+}
+
+fn revoked(work: &Work) -> Option<&str> {
+    match work {
+        Work::Token(change) => match change.action {
+            TokenAction::Revoke { .. } => Some(change.token_id.as_str()),
+            TokenAction::Add { .. } => None,
+        },
+        Work::Change(_) | Work::Set(_) | Work::Accesses(_) | Work::Denials(_) => None,
+    }
 }
 
 fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
@@ -359,6 +366,11 @@ impl Reading<'_> {
                 let name = present(row.text2, "secrets")?;
                 let name = SecretName::parse(&name).map_err(corrupt("secrets"))?;
                 self.present.names.insert((owner(row.text1)?, name));
+            }
+            "token" => {
+                let id = present(row.text1, "api_tokens")?;
+                let code = present(row.bytes1, "api_tokens")?;
+                self.present.tokens.insert(id, code);
             }
             // What is left: "owner".
             _ => {

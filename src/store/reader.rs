@@ -17,7 +17,7 @@ use super::{
     schema::{self, SchemaError},
     secrets::{self, Resolution, Selection},
     service_keys::{self, StoredServiceKey},
-    tokens::{self, TokenRow},
+    tokens::{self, StoredToken, TokenRow},
     versions::{self, KeptVersion, Source},
 };
 use crate::{
@@ -333,6 +333,20 @@ impl Reader {
     ) -> Result<Option<TokenRow>, StoreError> {
         let (id, key) = (id.to_owned(), Arc::clone(key));
         self.read(async move |db| tokens::find(&db, &id, &key).await)
+            .await
+    }
+
+    /// An owner's tokens that are not revoked, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn tokens_of(
+        &self,
+        owner: &Owner,
+        key: &Arc<MacKey>,
+    ) -> Result<Vec<StoredToken>, StoreError> {
+        let (owner, key) = (owner.clone(), Arc::clone(key));
+        self.read(async move |db| tokens::of_owner(&db, &owner, &key).await)
             .await
     }
 

@@ -9,7 +9,7 @@ use sea_orm::{
 use super::{StoreError, entity::api_tokens};
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{ActsFor, Grant, Grantee, Networks, Owner, Scope, Timestamp},
+    domain::{ActsFor, Grant, Grantee, NamedSecrets, Networks, Owner, Scope, Timestamp},
 };
 
 /// A token, as `api_tokens` keeps it.
@@ -23,6 +23,8 @@ pub(crate) struct StoredToken {
     pub grant: Grant,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to a minute. No code covers that.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What a row of `api_tokens` turned out to be.
@@ -57,9 +59,9 @@ pub(crate) enum Revocation {
 const CORRUPT: StoreError = StoreError::Corrupt("api_tokens");
 
 /// Owners can't be separated by spaces (they may hold some), but no owner holds a control character.
-const SEPARATOR: &str = "\n";
+pub(super) const SEPARATOR: &str = "\n";
 
-/// The code of a row: over every other column, in the table's order. A time is a big-endian i64 in microseconds
+/// The code of a row: over every other column but `last_used_at`, in the table's order. A time is a big-endian i64 in microseconds
 /// since 1970, and an absent one is empty.
 ///
 /// A column that the table was given later is covered where it is not empty, by two further fields: its name and what
@@ -79,6 +81,8 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
         revoked_at,
         mac: _,
         networks,
+        secrets,
+        last_used_at: _,
     } = row;
     let time = |time: &Option<i64>| time.map_or_else(Vec::new, |time| time.to_be_bytes().to_vec());
     let created_at = created_at.to_be_bytes();
@@ -97,6 +101,9 @@ fn code(row: &api_tokens::Model, key: &MacKey) -> Vec<u8> {
     ];
     if !networks.is_empty() {
         fields.extend([b"networks".as_slice(), networks.as_bytes()]);
+    }
+    if !secrets.is_empty() {
+        fields.extend([b"secrets".as_slice(), secrets.as_bytes()]);
     }
     key.code(&fields).to_vec()
 }
@@ -136,6 +143,12 @@ fn networks(text: &str) -> Result<Networks, StoreError> {
     Ok(Networks::new(list.collect::<Result<_, _>>()?))
 }
 
+fn secrets(text: &str) -> Result<NamedSecrets, StoreError> {
+    let list: Vec<&str> = text.split(' ').filter(|name| !name.is_empty()).collect();
+    // As for scopes.
+    NamedSecrets::parse(&list).or(Err(CORRUPT))
+}
+
 impl TryFrom<api_tokens::Model> for StoredToken {
     type Error = StoreError;
 
@@ -153,6 +166,8 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             revoked_at,
             mac: _,
             networks: network_list,
+            secrets: secret_list,
+            last_used_at,
         } = row;
         let grant = Grant {
             grantee: grantee(&kind, name, &acts_for)?,
@@ -161,23 +176,26 @@ impl TryFrom<api_tokens::Model> for StoredToken {
             created_at: Timestamp::from_micros(created_at),
             expires_at: expires_at.map(Timestamp::from_micros),
             networks: networks(&network_list)?,
+            secrets: secrets(&secret_list)?,
         };
         Ok(Self {
             id,
             digest,
             grant,
             revoked_at: revoked_at.map(Timestamp::from_micros),
+            last_used_at: last_used_at.map(Timestamp::from_micros),
         })
     }
 }
 
 /// A token's row, written anew with its code.
-fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
+pub(super) fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
     let StoredToken {
         id,
         digest,
         grant,
         revoked_at,
+        last_used_at,
     } = token;
     let Grant {
         grantee,
@@ -186,6 +204,7 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         created_at,
         expires_at,
         networks,
+        secrets,
     } = grant;
     let acts_for = grantee.acts_for().map(ActsFor::to_list);
     let scopes: Vec<_> = scopes.into_iter().map(Scope::as_str).collect();
@@ -203,9 +222,34 @@ fn to_row(token: StoredToken, key: &MacKey) -> api_tokens::Model {
         revoked_at: revoked_at.map(Timestamp::micros),
         mac: Vec::new(),
         networks: networks.to_list().join(" "),
+        secrets: secrets.to_list().join(" "),
+        last_used_at: last_used_at.map(Timestamp::micros),
     };
     row.mac = code(&row, key);
     row
+}
+
+/// An owner's tokens that are not revoked, oldest first. Rows that rekey did not write are none.
+pub(super) async fn of_owner(
+    db: &impl ConnectionTrait,
+    owner: &Owner,
+    key: &MacKey,
+) -> Result<Vec<StoredToken>, StoreError> {
+    let rows = api_tokens::Entity::find()
+        .filter(api_tokens::Column::Name.eq(owner.as_str()))
+        .filter(api_tokens::Column::Kind.eq("owner"))
+        .filter(api_tokens::Column::RevokedAt.is_null())
+        .order_by_asc(api_tokens::Column::CreatedAt)
+        .order_by_asc(api_tokens::Column::Id)
+        .all(db)
+        .await?;
+    let mut tokens = Vec::new();
+    for row in rows {
+        if let TokenRow::Good(token) = read(row, key)? {
+            tokens.push(*token);
+        }
+    }
+    Ok(tokens)
 }
 
 pub(super) async fn find(

@@ -1,15 +1,20 @@
 //! Reads of the versions that a secret has. Each is compared with the event that made it: a row that somebody moved
 //! or changed is neither shown nor restored.
 
+use std::collections::BTreeSet;
+
 use sea_orm::{ConnectionTrait, FromQueryResult, prelude::Uuid};
 use serde::Deserialize;
 
 use super::{
-    StoreError, log,
-    rows::{MaskRow, corrupt, statement, unsigned},
+    StoreError,
+    dialect::{Bulk, Rows},
+    log,
+    rows::{MaskRow, corrupt, signed, statement, unsigned},
 };
 use crate::domain::{
-    EventKind, Log, Owner, SealedMask, SealedVersion, SecretId, Timestamp, VersionId, VersionName,
+    Change, EventKind, Log, Owner, SealedMask, SealedVersion, SecretId, Timestamp, VersionId,
+    VersionName,
 };
 
 /// A version that is kept, as it may be shown.
@@ -152,6 +157,30 @@ pub(super) async fn kept(
         .collect::<Result<Vec<_>, StoreError>>()?;
     // A living secret has at least its current version.
     Ok((!kept.is_empty()).then_some(kept))
+}
+
+/// The look of a commit at the versions that are to be restored.
+pub(super) fn sources<'a>(changes: &[&Change]) -> Bulk<'a> {
+    let wanted: BTreeSet<_> = changes
+        .iter()
+        .filter_map(|change| {
+            let source = change.action.restored_from()?;
+            Some((change.secret_id.get(), source.version))
+        })
+        .collect();
+    let rows = Rows::default()
+        .uuids("id", wanted.iter().map(|(id, _)| *id))
+        .numbers(
+            "version",
+            wanted.iter().map(|(_, version)| signed(*version)),
+        );
+    let sql = "SELECT 'source' AS kind, v.secret_id AS id, v.version_id AS version_id, \
+         CAST(NULL AS TEXT) AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+         CAST(NULL AS TEXT) AS text4, v.version AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, CAST(NULL AS BIGINT) AS number5, \
+         CAST(NULL AS BYTEA) AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN secret_versions v ON v.secret_id = r.id AND v.version = r.version";
+    Bulk::of_some(rows, sql)
 }
 
 /// The mask of a version of an owner's secret; none when either is gone.

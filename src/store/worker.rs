@@ -25,7 +25,7 @@ use super::{
     connection::Target,
     cursor,
     gate::Gate,
-    retention, wal,
+    retention, token_uses, wal,
     writer::{Opener, Writer},
 };
 use crate::crypto::MacKey;
@@ -201,6 +201,13 @@ impl Worker {
         }
         if !slots.denials.is_empty() {
             self.record(slots.denials).await;
+        }
+        if !slots.token_uses.is_empty() {
+            let work = token_uses::run(self.writer.take(), self.opener.clone(), slots.token_uses);
+            let task = tokio::spawn(work);
+            if let Err(error) = self.alone(task).await {
+                tracing::warn!(error = %ErrorChain(&error), "when tokens were used could not be noted");
+            }
         }
     }
 

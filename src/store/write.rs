@@ -6,6 +6,7 @@ use super::{
     dialect::{Bulk, Rows},
     idempotency, log,
     rows::signed,
+    token_changes,
     transaction::Transaction,
 };
 use crate::{crypto::MacKey, domain::Secret};
@@ -32,6 +33,8 @@ pub(super) async fn write(
             insert_versions(writes),
             log::insert(&writes.events),
             idempotency::insert(&records),
+            token_changes::revoke_rows(&writes.tokens),
+            token_changes::insert_rows(&writes.tokens),
         ])
         .await
 }

@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("actor", &["crypto", "domain", "faults", "shares", "store"]),
-    ("auth", &["crypto", "domain", "store"]),
+    ("auth", &["client", "crypto", "domain", "store"]),
     ("keys", &["crypto", "domain", "store"]),
     ("relay", &["backoff", "broker", "domain", "faults", "store"]),
     ("broker", &["domain"]),

@@ -12,6 +12,7 @@
 mod api;
 mod architecture;
 mod audit;
+mod callers;
 mod chaos;
 mod cli;
 mod contract;

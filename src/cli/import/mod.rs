@@ -26,8 +26,9 @@ use crate::{
     app,
     crypto::{Sealer, SecretPlace},
     domain::{
-        Action, Agent, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask, Origin,
-        Outcome, Owner, Refusal, Refused, RequestContext, SecretId, SecretValue, VersionId, Work,
+        Action, Agent, Change, ChangeSet, ChangeSetId, EventId, Failure, KeyId, Mask, NamedSecrets,
+        Origin, Outcome, Owner, Refusal, Refused, RequestContext, SecretId, SecretValue, VersionId,
+        Work,
     },
     keys,
     settings::Settings,
@@ -340,6 +341,7 @@ impl Importer {
             event_id: EventId::new(Uuid::now_v7()),
             context: RequestContext {
                 agent: Agent::OPERATOR,
+                secrets: NamedSecrets::ALL,
                 origin: Origin::default(),
                 request_id: None,
                 traceparent: None,

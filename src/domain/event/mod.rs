@@ -216,6 +216,10 @@ pub(crate) struct TokenEvent {
     pub kind: EventKind,
     /// When it happened.
     pub occurred_at: Timestamp,
+    /// Where its request came from: the event's `client` and `server_request_id`.
+    pub origin: Origin,
+    /// The request that did it; none for the command line.
+    pub request_id: Option<RequestId>,
     /// What the token may do.
     pub scopes: Vec<Scope>,
     /// The token's public ID.

@@ -163,7 +163,7 @@ impl Body<'_> {
     fn token<S: SerializeStruct>(&self, event: &TokenEvent, to: &mut S) -> Result<(), S::Error> {
         to.serialize_field("actor", &event.actor)?;
         to.serialize_field("acts_for", &event.grantee.acts_for())?;
-        to.serialize_field("client", &())?;
+        to.serialize_field("client", &event.origin.client)?;
         to.serialize_field("epoch", &self.epoch)?;
         to.serialize_field("expires_at", &event.expires_at)?;
         to.serialize_field("hash", NO_HASH)?;
@@ -173,10 +173,9 @@ impl Body<'_> {
         to.serialize_field("owner", &event.grantee.owner())?;
         to.serialize_field("position", &self.position)?;
         to.serialize_field("prev_hash", NO_HASH)?;
-        // Tokens are created and revoked on the command line.
-        to.serialize_field("request_id", &())?;
+        to.serialize_field("request_id", &event.request_id)?;
         to.serialize_field("scopes", &event.scopes)?;
-        to.serialize_field("server_request_id", &())?;
+        to.serialize_field("server_request_id", &event.origin.server_request_id)?;
         to.serialize_field("token_id", &event.token_id)?;
         to.serialize_field("token_kind", event.grantee.kind())?;
         to.serialize_field("type", &event.kind)
@@ -368,6 +367,8 @@ mod tests {
             id: EventId::new(Uuid::from_u128(1)),
             kind: EventKind::TokenCreated,
             occurred_at: Timestamp::from_micros(1),
+            origin: Origin::default(),
+            request_id: None,
             scopes: vec![Scope::EventsRead],
             token_id: "t".to_owned(),
         })

@@ -67,9 +67,9 @@ fn documented_variables(value: &str) -> Vec<String> {
 #[test]
 fn the_default_file_documents_what_must_hold() {
     let variables = documented_variables("1:\0");
-    assert_eq!(variables.len(), 52 + 4);
+    assert_eq!(variables.len(), 57 + 4);
     let error = Settings::read(&given(&variables).1).unwrap_err();
-    assert_eq!(error.faults.len(), 52 + 4);
+    assert_eq!(error.faults.len(), 57 + 4);
     for fault in &error.faults {
         let (key, rule) = fault.split_once(" (environment variable ").unwrap();
         let (_, rule) = rule.split_once("): must be ").unwrap();
@@ -202,4 +202,62 @@ fn an_idle_connection_is_kept_for_a_second_to_an_hour() {
         assert_eq!(taken.is_ok(), good, "{seconds}");
     }
     assert_eq!(read(&[]).server.keep_alive.as_secs(), 75);
+}
+
+#[test]
+fn json_web_tokens_need_keys_over_tls_an_issuer_and_an_audience() {
+    let of = |lines: &[&str]| {
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| format!("REKEY__AUTH__{line}"))
+            .collect();
+        faults(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for url in [
+        "issuer.example",
+        "http://issuer.example/canary",
+        "https://canary:a@issuer.example",
+        "ftp://localhost/a",
+    ] {
+        let faults = of(&[&format!("JWKS_URL={url}")]);
+        assert!(
+            faults.starts_with("auth.jwks_url ") && !faults.contains(CANARY),
+            "{faults}"
+        );
+    }
+    for claims in [
+        "sub=canary",
+        "sub=canary -> ",
+        "canary -> a secrets:read",
+        "sub= -> a secrets:read",
+        "sub=* -> a secrets:read",
+        "sub=a -> canary",
+        "sub=a -> a all",
+        "sub=a -> _ secrets:read",
+    ] {
+        let faults = of(&[&format!("CLAIMS={claims}")]);
+        assert!(
+            faults.starts_with("auth.claims ") && !faults.contains(CANARY),
+            "{faults}"
+        );
+    }
+    let all = [
+        "JWKS_URL=http://[::1]/keys",
+        "ISSUER=i",
+        "AUDIENCE=a",
+        "CLAIMS=sub=a=b -> c -> alice secrets:read",
+    ];
+    let lines = all.map(|line| format!("REKEY__AUTH__{line}"));
+    let auth = read(&lines.each_ref().map(String::as_str)).auth;
+    let [claim] = &auth.claims[..] else {
+        panic!("{auth:?}");
+    };
+    assert_eq!(
+        (claim.claim.as_str(), claim.value.as_str()),
+        ("sub", "a=b -> c")
+    );
+    assert!(of(&all[..1]).contains("auth.issuer ") && of(&all[..1]).contains("auth.audience "));
+    assert!(of(&all[1..2]).starts_with("auth.issuer "));
+    assert!(of(&all[3..]).starts_with("auth.claims "));
+    assert!(of(&["JWKS_PATH=a", all[0], all[1], all[2]]).starts_with("auth.jwks_url "));
 }

@@ -6,6 +6,7 @@
 
 mod once;
 mod set;
+mod tokens;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -20,7 +21,8 @@ use super::{
 use crate::domain::{
     Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
     DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
-    SealedVersion, Secret, SecretId, SecretName, Timestamp, TraceParent, VersionName, Work,
+    SealedVersion, Secret, SecretId, SecretName, Timestamp, TokenAction, TokenChange, TraceParent,
+    VersionName, Work,
 };
 
 /// What an operator allows.
@@ -56,6 +58,8 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
         touched: BTreeSet::new(),
         versions: BTreeMap::new(),
         events: Vec::new(),
+        tokens: present.tokens,
+        token_changes: Vec::new(),
         limits,
         now,
     };
@@ -69,6 +73,10 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
                 }
                 Ok(Outcome::Recorded)
             }
+            // A revocation takes, and gives nothing.
+            Work::Token(change) if matches!(change.action, TokenAction::Revoke { .. }) => {
+                state.token(change)
+            }
             work if state.is_locked_down(work.log()) => Err(refused(Refusal::LockedDown)),
             Work::Change(change) => state.once(change.once.as_ref(), |state| {
                 let step = state.apply(change, None).map_err(refused)?;
@@ -77,6 +85,7 @@ pub(super) fn apply(present: Present, works: &[Work], limits: Limits, now: Times
             Work::Set(set) => state.once(set.once.as_ref(), |state| {
                 state.set(set).map(|applied| Outcome::Set(set.id, applied))
             }),
+            Work::Token(change) => state.token(change),
             Work::Accesses(accesses) => {
                 for access in accesses {
                     state.access(access);
@@ -114,6 +123,9 @@ struct State<'a> {
     touched: BTreeSet<SecretId>,
     versions: BTreeMap<SecretId, Vec<NewVersion<'a>>>,
     events: Vec<LogEntry>,
+    /// The codes of the tokens that the batch would revoke.
+    tokens: HashMap<String, Vec<u8>>,
+    token_changes: Vec<&'a TokenChange>,
     limits: Limits,
     now: Timestamp,
 }
@@ -223,6 +235,10 @@ impl<'a> State<'a> {
         provider: Option<&Provider>,
         sealed: &SealedVersion,
     ) -> Result<Secret, Refusal> {
+        // It would be absent as soon as it was there.
+        if !change.context.secrets.covers(name) {
+            return Err(Refusal::NotFound);
+        }
         self.check_key(sealed)?;
         if self.names.contains(&(change.owner.clone(), name.clone())) {
             return Err(Refusal::NameTaken);
@@ -321,6 +337,7 @@ impl<'a> State<'a> {
             .living
             .get(&change.secret_id)
             .filter(|secret| secret.owner == change.owner)
+            .filter(|secret| change.context.secrets.covers(&secret.name))
             .ok_or(Refusal::NotFound)?;
         match if_match {
             Some(precondition) if !precondition.holds(secret.version) => {

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{LogEntry, NewRecord, State};
-use crate::domain::{Agent, KeyId, SealedVersion, Secret, SecretId, Timestamp};
+use crate::domain::{Agent, KeyId, SealedVersion, Secret, SecretId, Timestamp, TokenChange};
 
 /// A version that is to be written. Its sealed parts stay where the batch holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub(in crate::store) struct Writes<'a> {
     pub(in crate::store) events: Vec<LogEntry>,
     /// The answers of requests that are made once.
     pub(in crate::store) records: Vec<NewRecord<'a>>,
+    /// Tokens that are made or revoked.
+    pub(in crate::store) tokens: Vec<&'a TokenChange>,
 }
 
 impl<'a> From<State<'a>> for Writes<'a> {
@@ -80,6 +82,7 @@ impl<'a> From<State<'a>> for Writes<'a> {
         let mut writes = Self {
             events: state.events,
             records: state.new_records,
+            tokens: state.token_changes,
             ..Self::default()
         };
         for id in state.touched {

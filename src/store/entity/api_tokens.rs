@@ -1,5 +1,7 @@
 //! API tokens. `name` is the owner's or the service's. `scopes` are separated by spaces, `acts_for` by line
-//! feeds (see `store::tokens`: an owner may contain spaces), `networks` by spaces. `mac` covers the other columns.
+//! feeds (see `store::tokens`: an owner may contain spaces), `networks` and `secrets`
+//! by spaces. `mac` covers the other columns, but for
+//! `last_used_at`.
 
 use sea_orm::entity::prelude::*;
 
@@ -19,6 +21,8 @@ pub struct Model {
     pub revoked_at: Option<i64>,
     pub mac: Vec<u8>,
     pub networks: String,
+    pub secrets: String,
+    pub last_used_at: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

@@ -3,16 +3,19 @@
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect,
     prelude::Uuid,
+    sea_query::{Expr, ExprTrait},
 };
 use serde::Deserialize;
 
 use super::{LoggedEvent, head};
 use crate::{
-    domain::{Cursor, Log, Timestamp},
+    domain::{Cursor, Log, NamedSecrets, Timestamp},
     store::{
         StoreError,
+        dialect::event_name,
         entity::events,
         error::ReadError,
         rows::{signed, unsigned},
@@ -73,6 +76,8 @@ pub(crate) struct Filter {
     pub owners: Option<Vec<String>>,
     /// Only these types; empty means all.
     pub kinds: BTreeSet<&'static str>,
+    /// Only events of secrets with these names; where it is not all, no others.
+    pub secrets: NamedSecrets,
 }
 
 impl Filter {
@@ -83,8 +88,39 @@ impl Filter {
             let owner = event.owner.as_ref();
             owner.is_some_and(|owner| owners.contains(owner))
         });
-        owner && (self.kinds.is_empty() || self.kinds.contains(event.kind.as_str()))
+        owner
+            && (self.kinds.is_empty() || self.kinds.contains(event.kind.as_str()))
+            && (self.secrets.is_all() || names_one_of(&event.body, &self.secrets))
     }
+}
+
+/// The name of the secret that an event is about.
+#[derive(Deserialize)]
+struct ToldName {
+    name: Option<String>,
+}
+
+/// Whether an event is about one of these secrets.
+fn names_one_of(body: &[u8], secrets: &NamedSecrets) -> bool {
+    let told: Result<ToldName, _> = serde_json::from_slice(body);
+    let name = told.ok().and_then(|told| told.name);
+    name.is_some_and(|name| secrets.covers_text(&name))
+}
+
+/// The same in SQL. No column holds the name: it is taken from the event itself.
+fn about(backend: DbBackend, secrets: &NamedSecrets) -> Condition {
+    let name = event_name(backend);
+    let mut any = Condition::any();
+    for entry in secrets.to_list() {
+        any = any.add(match entry.strip_suffix('*') {
+            None => ExprTrait::eq(Expr::cust(name), entry.as_str()),
+            Some(beginning) => {
+                let sql = format!("substr({name}, 1, {})", beginning.len());
+                ExprTrait::eq(Expr::cust(sql), beginning)
+            }
+        });
+    }
+    any
 }
 
 /// The events after one position through another, in position order, at most `limit`.
@@ -115,6 +151,9 @@ async fn rows(
     }
     if !filter.kinds.is_empty() {
         query = query.filter(events::Column::Type.is_in(filter.kinds.iter().copied()));
+    }
+    if !filter.secrets.is_all() {
+        query = query.filter(about(db.get_database_backend(), &filter.secrets));
     }
     let rows = query
         .order_by_asc(events::Column::Position)

@@ -74,12 +74,13 @@ async fn a_row_that_somebody_changes_is_no_token() {
             "revoked_at",
             "mac",
             "networks",
+            "secrets",
         ] {
             let token = deployment.token("alice", &["events:read"]);
             let new = match column {
                 "expires_at" => "9000000000000000".to_owned(),
                 "revoked_at" => "1".to_owned(),
-                "label" | "networks" => "'10.0.0.0/8'".to_owned(),
+                "label" | "networks" | "secrets" => "'10.0.0.0/8'".to_owned(),
                 column => format!(
                     "(SELECT {column} FROM api_tokens WHERE id = '{}')",
                     id(&other)

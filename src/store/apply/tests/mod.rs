@@ -2,6 +2,7 @@
 
 mod once;
 mod sets;
+mod tokens;
 mod versions;
 
 use uuid::Uuid;
@@ -11,8 +12,8 @@ use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log, Origin,
-        RequestContext, RequestId, VersionId,
+        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log,
+        NamedSecrets, Origin, RequestContext, RequestId, VersionId,
     },
 };
 
@@ -65,6 +66,7 @@ fn context() -> RequestContext {
             id: Some("t".to_owned()),
             kind: AgentKind::Token,
         },
+        secrets: NamedSecrets::ALL,
         origin: Origin::default(),
         request_id: Some(RequestId::parse("r").unwrap()),
         traceparent: None,
@@ -138,6 +140,7 @@ fn given(secrets: Vec<Secret>) -> Present {
             .into_iter()
             .map(|secret| (secret.id, secret))
             .collect(),
+        tokens: HashMap::new(),
     }
 }
 
