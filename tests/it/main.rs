@@ -12,6 +12,7 @@
 mod api;
 mod architecture;
 mod audit;
+mod backup;
 mod chaos;
 mod cli;
 mod contract;
@@ -37,4 +38,5 @@ mod support_tests;
 mod tampering;
 mod tls;
 mod tokens;
+mod upgrade;
 mod workloads;
