@@ -11,6 +11,7 @@ mod envelope;
 mod keyring;
 mod mac;
 mod random;
+mod sealed_keyring;
 mod sealer;
 
 pub(crate) use checkpoint::{CheckpointKey, CheckpointSigner};

@@ -21,6 +21,7 @@ mod events;
 mod fairness;
 mod faults;
 mod import;
+mod keyring;
 mod lockdown;
 mod logs;
 mod metrics;
