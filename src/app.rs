@@ -129,7 +129,7 @@ pub(crate) fn keyring(settings: &Settings) -> Result<Keyring, KeyringError> {
     use secrecy::ExposeSecret;
     let keys = &settings.keyring.keys;
     if keys.is_empty() {
-        Keyring::read(&settings.keyring.path)
+        Keyring::read(&settings.keyring.path, settings.keyring.passphrase.as_ref())
     } else {
         Keyring::from_list(keys.iter().map(ExposeSecret::expose_secret))
     }

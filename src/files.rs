@@ -35,6 +35,11 @@ impl Replacement {
         Ok(Self { file, path })
     }
 
+    /// Where it is until then.
+    pub(crate) fn temporary(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Puts it in its place, once it is on disk.
     ///
     /// # Errors

@@ -50,7 +50,11 @@ pub(super) async fn prepare(settings: &Settings) -> Result<PathBuf, CommandError
             let text = format!("the database is there, but its key is not: restore {keyring}");
             return Err(text.into());
         }
-        Keyring::generate(keyring, Timestamp::from(Utc::now()))?;
+        Keyring::generate(
+            keyring,
+            settings.keyring.passphrase.as_ref(),
+            Timestamp::from(Utc::now()),
+        )?;
     }
     let admin = database::open(settings, Missing::Create).await?;
     database::migrate(settings, &admin).await?;

@@ -1,5 +1,7 @@
 //! `rekey keys …`: key-encryption keys, and the service's own.
 
+mod seal;
+
 use chrono::Utc;
 use clap::Subcommand;
 use serde_json::json;
@@ -19,6 +21,16 @@ pub(super) enum KeysCommand {
     /// Add a key to the keyring file and print its ID. The database is not touched.
     #[command(after_help = "Example:\n  rekey keys generate")]
     Generate,
+    /// Seal the keyring file with the passphrase of keyring.passphrase.
+    #[command(
+        after_help = "Every process that reads the file needs the setting then. REKEY__KEYRING__PASSPHRASE__FILE in the\n\
+                      environment reads it from a file. A forgotten passphrase is a lost keyring.\n\n\
+                      Example:\n  rekey keys seal"
+    )]
+    Seal,
+    /// Replace the sealed keyring file by an open one.
+    #[command(after_help = "Example:\n  rekey keys unseal")]
+    Unseal,
     /// List the database's keys, and how many versions each of them seals.
     #[command(after_help = "Example:\n  rekey keys list --json")]
     List,
@@ -55,6 +67,8 @@ pub(super) async fn run(
 ) -> Result<(), CommandError> {
     match command {
         KeysCommand::Generate => generate(settings, as_json),
+        KeysCommand::Seal => seal::run(settings, true),
+        KeysCommand::Unseal => seal::run(settings, false),
         KeysCommand::List => list(settings, as_json).await,
         KeysCommand::NewSigningKey => make_anew(settings, ServiceKeyName::CheckpointSigning).await,
         KeysCommand::NewTokenKey => make_anew(settings, ServiceKeyName::TokenMac).await,
@@ -66,7 +80,11 @@ fn generate(settings: &Settings, as_json: bool) -> Result<(), CommandError> {
     if !settings.keyring.keys.is_empty() {
         return Err("keyring.keys is set: there is no keyring file to add a key to".into());
     }
-    let id = Keyring::generate(&settings.keyring.path, Timestamp::from(Utc::now()))?;
+    let id = Keyring::generate(
+        &settings.keyring.path,
+        settings.keyring.passphrase.as_ref(),
+        Timestamp::from(Utc::now()),
+    )?;
     print_either(as_json, json!({"id": id}), id.as_str())
 }
 

@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Data goes to stdout, messages and logs to stderr.
 
 mod audit;
+mod backup;
 mod connection;
 mod database;
 mod embedded;
@@ -108,6 +109,13 @@ enum Command {
     )]
     #[command(subcommand)]
     Lockdown(lockdown::LockdownCommand),
+    /// Copy a SQLite database into a new file while the service writes, and verify the copy.
+    #[command(
+        after_help = "The copy is one moment of the database: every commit up to it, none by half. The keyring is not in it.\n\
+                      PostgreSQL has pg_dump; docs/operate.md has the commands for both, and for the restore.\n\n\
+                      Example:\n  rekey backup rekey-monday.db"
+    )]
+    Backup(backup::BackupOptions),
     /// Read the log of events.
     #[command(after_help = "Example:\n  rekey events tail --follow")]
     #[command(subcommand)]
@@ -174,6 +182,9 @@ fn run(line: CommandLine) -> Result<ExitCode, CommandError> {
         Command::Token(command) => database::block_on(token::run(&prepare(config)?, command, json)),
         Command::Keys(command) => database::block_on(keys::run(&prepare(config)?, command, json)),
         Command::Lockdown(command) => database::block_on(lockdown::run(&prepare(config)?, command)),
+        Command::Backup(options) => {
+            database::block_on(backup::run(&prepare(config)?, options, json))
+        }
         Command::Events(command) => database::block_on(events::run(config, command, json)),
         Command::Import(options) => {
             database::block_on(import::run(prepare(config)?, options, json))

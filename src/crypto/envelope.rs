@@ -63,6 +63,8 @@ pub(super) enum Purpose {
     KeyCheck,
     /// One of the service's own keys.
     ServiceKey,
+    /// A keyring file.
+    Keyring,
 }
 
 impl Purpose {
@@ -73,6 +75,7 @@ impl Purpose {
             Self::Mask => "mask",
             Self::KeyCheck => "key-check",
             Self::ServiceKey => "service-key",
+            Self::Keyring => "keyring",
         }
     }
 }

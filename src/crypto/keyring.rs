@@ -11,12 +11,14 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use orion::errors::UnknownCryptoError;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{
     envelope::{self, AssociatedData, OpenError, Purpose, SealError, SecretKey},
     random::{RandomError, random_base62},
+    sealed_keyring::{self, SealedKeyringError},
 };
 use crate::{
     domain::{KeyId, Timestamp},
@@ -41,6 +43,17 @@ pub(crate) enum KeyringError {
     /// The file is not of the documented form.
     #[error("the keyring {} is not of the form {{\"keys\":[{{\"id\",\"key\",\"created_at\"}}]}}", .0.display())]
     Form(PathBuf),
+    /// A passphrase seals the file, and none is given.
+    #[error("the keyring {} is sealed: set keyring.passphrase", .0.display())]
+    Locked(PathBuf),
+    /// A passphrase is given, and the file is open.
+    #[error(
+        "keyring.passphrase is set, but the keyring {} is not sealed: seal it with `rekey keys seal`", .0.display()
+    )]
+    Unsealed(PathBuf),
+    /// The file can't be sealed or opened.
+    #[error("the sealed keyring {} can't be used", .0.display())]
+    Sealed(PathBuf, #[source] SealedKeyringError),
     /// An entry is not a valid key.
     #[error(
         "entry {0} of the keyring: must be an id of [a-z0-9-]{{1,32}}, which no other entry has, and the padded standard base64 of 32 bytes"
@@ -81,12 +94,15 @@ pub(crate) struct Keyring {
 }
 
 impl Keyring {
-    /// Reads the keyring file.
+    /// Reads the keyring file, which is sealed if there is a passphrase.
     ///
     /// # Errors
-    /// [`KeyringError`] when it is absent, readable for others, malformed or empty.
-    pub(crate) fn read(path: &Path) -> Result<Self, KeyringError> {
-        let entries = read_file(path)?;
+    /// [`KeyringError`] when it is absent, readable for others, malformed or empty, or does not open.
+    pub(crate) fn read(
+        path: &Path,
+        passphrase: Option<&SecretString>,
+    ) -> Result<Self, KeyringError> {
+        let entries = read_file(path, passphrase)?;
         Self::from_pairs(entries.keys.iter().map(|e| (e.id.as_str(), e.key.as_str())))
     }
 
@@ -129,14 +145,15 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError`]; the file is then as it was.
-    pub(crate) fn generate(path: &Path, now: Timestamp) -> Result<KeyId, KeyringError> {
+    pub(crate) fn generate(
+        path: &Path,
+        passphrase: Option<&SecretString>,
+        now: Timestamp,
+    ) -> Result<KeyId, KeyringError> {
         let fail = |error| KeyringError::File(path.to_owned(), error);
-        let folder = folder_of(path);
-        create_folder(folder).map_err(fail)?;
-        // Two commands at once must not lose each other's key.
-        let lock = fs::File::open(folder).map_err(fail)?;
-        lock.lock().map_err(fail)?;
-        let mut file = match read_file(path) {
+        create_folder(folder_of(path)).map_err(fail)?;
+        let _lock = lock(path)?;
+        let mut file = match read_file(path, passphrase) {
             Ok(file) => file,
             Err(KeyringError::Absent(_)) => KeyFile { keys: Vec::new() },
             Err(error) => return Err(error),
@@ -145,12 +162,26 @@ impl Keyring {
         #[expect(clippy::expect_used, reason = "a day and 8 letters are a good ID")]
         let id = KeyId::parse(&entry.id).expect("an ID of our own");
         file.keys.push(entry);
-        let text = serde_json::to_string_pretty(&file).map_err(|e| fail(e.into()))?;
-        let text = Zeroizing::new(text);
-        let mut replacement = Replacement::of(path, 0o600).map_err(fail)?;
-        replacement.write_all(text.as_bytes()).map_err(fail)?;
-        replacement.commit().map_err(fail)?;
+        write_file(path, &file, passphrase)?;
         Ok(id)
+    }
+
+    /// Seals the keyring file with a passphrase.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; the file is then as it was.
+    pub(crate) fn seal(path: &Path, passphrase: &SecretString) -> Result<(), KeyringError> {
+        let _lock = lock(path)?;
+        write_file(path, &read_file(path, None)?, Some(passphrase))
+    }
+
+    /// Replaces a sealed keyring file by an open one.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; the file is then as it was.
+    pub(crate) fn unseal(path: &Path, passphrase: &SecretString) -> Result<(), KeyringError> {
+        let _lock = lock(path)?;
+        write_file(path, &read_file(path, Some(passphrase))?, None)
     }
 
     /// The last key of the source: what becomes the primary one in an empty database.
@@ -232,7 +263,39 @@ fn new_entry(now: Timestamp) -> Result<KeyEntry, KeyringError> {
     })
 }
 
-fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
+/// Locks the file's folder: two commands at once must not lose each other's key.
+fn lock(path: &Path) -> Result<fs::File, KeyringError> {
+    let fail = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            KeyringError::Absent(path.to_owned())
+        } else {
+            KeyringError::File(path.to_owned(), error)
+        }
+    };
+    let folder = fs::File::open(folder_of(path)).map_err(fail)?;
+    folder.lock().map_err(fail)?;
+    Ok(folder)
+}
+
+/// Replaces the file as a whole. It is sealed if there is a passphrase.
+fn write_file(
+    path: &Path,
+    file: &KeyFile,
+    passphrase: Option<&SecretString>,
+) -> Result<(), KeyringError> {
+    let fail = |error| KeyringError::File(path.to_owned(), error);
+    let text = serde_json::to_string_pretty(file).map_err(|e| fail(e.into()))?;
+    let mut text = Zeroizing::new(text);
+    if let Some(passphrase) = passphrase {
+        let sealed = sealed_keyring::seal(text.as_bytes(), passphrase);
+        text = Zeroizing::new(sealed.map_err(|why| KeyringError::Sealed(path.to_owned(), why))?);
+    }
+    let mut replacement = Replacement::of(path, 0o600).map_err(fail)?;
+    replacement.write_all(text.as_bytes()).map_err(fail)?;
+    replacement.commit().map_err(fail)
+}
+
+fn read_file(path: &Path, passphrase: Option<&SecretString>) -> Result<KeyFile, KeyringError> {
     let fail = |error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
             KeyringError::Absent(path.to_owned())
@@ -247,6 +310,13 @@ fn read_file(path: &Path) -> Result<KeyFile, KeyringError> {
     let length = usize::try_from(length).unwrap_or_default();
     let mut text = Zeroizing::new(Vec::with_capacity(length));
     file.read_to_end(&mut text).map_err(fail)?;
+    let text = match (sealed_keyring::is_sealed(&text), passphrase) {
+        (false, None) => text,
+        (true, Some(passphrase)) => sealed_keyring::open(&text, passphrase)
+            .map_err(|why| KeyringError::Sealed(path.to_owned(), why))?,
+        (true, None) => return Err(KeyringError::Locked(path.to_owned())),
+        (false, Some(_)) => return Err(KeyringError::Unsealed(path.to_owned())),
+    };
     // serde_json's message would quote the file: it is not passed on.
     serde_json::from_slice(&text).or(Err(KeyringError::Form(path.to_owned())))
 }
@@ -261,7 +331,7 @@ mod tests {
         format!("{id}:{}", STANDARD.encode([byte; 32]))
     }
 
-    fn write_file(path: &Path, text: &str) {
+    fn put_file(path: &Path, text: &str) {
         let mut file = Replacement::of(path, 0o600).unwrap();
         file.write_all(text.as_bytes()).unwrap();
         file.commit().unwrap();
@@ -271,12 +341,15 @@ mod tests {
     fn generated_keys_are_read_back_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deeper/keyring.json");
-        assert!(matches!(Keyring::read(&path), Err(KeyringError::Absent(_))));
+        assert!(matches!(
+            Keyring::read(&path, None),
+            Err(KeyringError::Absent(_))
+        ));
         let now = Timestamp::from_micros(1_776_254_400_000_000);
-        let first = Keyring::generate(&path, now).unwrap();
-        let second = Keyring::generate(&path, now).unwrap();
+        let first = Keyring::generate(&path, None, now).unwrap();
+        let second = Keyring::generate(&path, None, now).unwrap();
         assert!(first.as_str().starts_with("2026-04-15-"));
-        let ring = Keyring::read(&path).unwrap();
+        let ring = Keyring::read(&path, None).unwrap();
         assert_eq!(ring.ids().collect::<Vec<_>>(), [&first, &second]);
         assert_eq!(ring.last(), Some(&second));
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
@@ -287,10 +360,10 @@ mod tests {
     fn a_file_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keyring.json");
-        Keyring::generate(&path, Timestamp::from_micros(0)).unwrap();
+        Keyring::generate(&path, None, Timestamp::from_micros(0)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
-            Keyring::read(&path),
+            Keyring::read(&path, None),
             Err(KeyringError::Shared(_, NotPrivate::Mode(0o640)))
         ));
     }
@@ -305,8 +378,8 @@ mod tests {
             r#"{"keys":"canary"}"#,
             r#"{"keys":[{"id":"a","key":"canary"}]}"#,
         ] {
-            write_file(&path, text);
-            let error = Keyring::read(&path).unwrap_err();
+            put_file(&path, text);
+            let error = Keyring::read(&path, None).unwrap_err();
             assert!(matches!(error, KeyringError::Form(_)), "{text}");
             assert!(!format!("{error} {error:?}").contains("canary"));
         }

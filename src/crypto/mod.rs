@@ -12,6 +12,7 @@ mod jws;
 mod keyring;
 mod mac;
 mod random;
+mod sealed_keyring;
 mod sealer;
 
 pub(crate) use checkpoint::{CheckpointKey, CheckpointSigner};

@@ -111,6 +111,12 @@ pub(super) fn token(text: &str) -> Option<SecretString> {
     good.then(|| SecretString::from(text))
 }
 
+/// Of a length that is worth something.
+pub(super) fn passphrase(text: &str) -> Option<SecretString> {
+    let good = (12..=1_024).contains(&text.chars().count()) && !text.contains(char::is_control);
+    good.then(|| SecretString::from(text))
+}
+
 /// `ed25519:` and a key.
 pub(super) fn public_key(text: &str) -> Option<String> {
     is_key(text.strip_prefix("ed25519:")?).then(|| text.to_owned())

@@ -56,6 +56,10 @@ impl Settings {
             let rule = format!("empty where keyring.path is set ({other})");
             reader.refuse("keyring.keys", &rule);
         }
+        if !reader.items("keyring.keys").is_empty() && reader.is_set("keyring.passphrase") {
+            let rule = "empty where keyring.keys is set: a passphrase seals a file";
+            reader.refuse("keyring.passphrase", rule);
+        }
         settings.server.check(reader);
         settings.auth.check(reader);
         // Each deadline ends what the next one waits for (docs/architecture.md).
@@ -137,6 +141,8 @@ sections! {
         path: PathBuf = "keyring.path" text(parse::path);
         /// `id:base64` entries, checked for their form, each ID once; none: the file.
         keys: Vec<SecretString> = "keyring.keys" distinct(':', parse::key_entry);
+        /// What the file is sealed with, if it is.
+        passphrase: Option<SecretString> = "keyring.passphrase" optional(parse::passphrase);
     }
 
     /// `limits.*`

@@ -3,7 +3,7 @@
 //! Each write is a transaction of its own on a connection of its own, and waits up to 30 s for a busy
 //! SQLite. It runs to its end: a command that is interrupted leaves all or nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use migration::Migrator;
 use sea_orm::DatabaseConnection;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     StoreError, Target,
+    backup::{self, BackupError, BackupHead},
     chain::Head,
     commit::lock,
     keys::{self, StoredKey},
@@ -354,6 +355,16 @@ impl Admin {
             Ok(epoch)
         })
         .await
+    }
+
+    /// Copies a `SQLite` database into an empty file, while others write to it, and proves the copy.
+    ///
+    /// # Errors
+    /// [`BackupError`]: the file is then of no use.
+    pub(crate) async fn back_up(&self, file: &Path) -> Result<Vec<BackupHead>, BackupError> {
+        let file = file.to_owned();
+        self.run(async move |db| backup::write(&db, &file).await)
+            .await
     }
 
     /// The head of a log.

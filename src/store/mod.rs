@@ -7,6 +7,7 @@
 mod admin;
 mod admission;
 mod apply;
+mod backup;
 mod chain;
 mod commit;
 mod committer;

@@ -69,7 +69,7 @@ fn the_defaults_are_those_of_the_documentation() {
         "drain_delay: 0ns, keep_alive: 75s }",
         "max_connections: 10, timeout: 3s, idle_in_transaction: 2s }",
         r#"broker: BrokerSettings { url: None, exchange: "secrets.events" }"#,
-        r#"keyring: KeyringSettings { path: "data/keyring.json", keys: [] }"#,
+        r#"keyring: KeyringSettings { path: "data/keyring.json", keys: [], passphrase: None }"#,
         "limits: LimitSettings { secrets_per_owner: 100, versions: 10, body_bytes: 524288, bodies_bytes: 67108864, ",
         "rate_per_second: 200, burst: 400, failed_per_minute: 30, connections: 10000, ",
         "streams_per_caller: 100, connections_per_address: 1000, body_time: 10s, reserved_names: [",
@@ -245,6 +245,25 @@ fn an_address_that_is_open_to_the_network_needs_tls_or_a_word() {
         "[server]\ntls_client_ca = 'a' → \
          server.tls_client_ca (file rekey.toml): must be empty unless server.tls_cert and server.tls_key are set too",
     ]);
+}
+
+#[test]
+fn a_passphrase_is_long_and_for_a_file() {
+    let key = format!("REKEY__KEYRING__KEYS=main:{KEY}");
+    let variable = |text: &str| format!("REKEY__KEYRING__PASSPHRASE={text}");
+    assert!(read(&[&variable("")]).keyring.passphrase.is_none());
+    let taken = read(&[&variable("correct horse")]).keyring.passphrase;
+    assert_eq!(taken.unwrap().expose_secret(), "correct horse");
+    for bad in ["elevenchars", "correct\thorse", &"x".repeat(1_025)] {
+        let said = faults(&[&variable(bad)]);
+        assert!(said.contains("must be 12 to 1024 characters"), "{said}");
+        assert!(!said.contains(bad), "{said}");
+    }
+    let both = faults(&[&key, &variable("correct horse")]);
+    assert!(
+        both.contains("must be empty where keyring.keys is set"),
+        "{both}"
+    );
 }
 
 #[test]

@@ -11,6 +11,8 @@ fn debug_shows_no_secret() {
         "REKEY__AUDIT__TOKEN=canary",
         &format!("REKEY__KEYRING__KEYS=main:{KEY}"),
     ]);
+    let sealed = read(&["REKEY__KEYRING__PASSPHRASE=canary canary"]);
+    assert!(!format!("{sealed:?}").contains(CANARY));
     let shown = format!("{settings:?} {settings:#?}");
     assert!(!shown.contains(CANARY) && !shown.contains(KEY), "{shown}");
     assert_eq!(shown.matches("[REDACTED]").count(), 10, "{shown}");
@@ -67,9 +69,9 @@ fn documented_variables(value: &str) -> Vec<String> {
 #[test]
 fn the_default_file_documents_what_must_hold() {
     let variables = documented_variables("1:\0");
-    assert_eq!(variables.len(), 57 + 4);
+    assert_eq!(variables.len(), 58 + 4);
     let error = Settings::read(&given(&variables).1).unwrap_err();
-    assert_eq!(error.faults.len(), 57 + 4);
+    assert_eq!(error.faults.len(), 58 + 4);
     for fault in &error.faults {
         let (key, rule) = fault.split_once(" (environment variable ").unwrap();
         let (_, rule) = rule.split_once("): must be ").unwrap();

@@ -2,7 +2,7 @@
 
 use crate::support::events::{Stream, all};
 use crate::support::fixture::{ABSENT, ALL, BATCH, LIST, World};
-use crate::support::service::{Client, Deployment};
+use crate::support::service::{Answer, Client, Deployment};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -42,6 +42,11 @@ fn names(list: &Value) -> BTreeSet<String> {
         .collect()
 }
 
+async fn restore(client: &Client, id: &str, version: u64) -> Result<Answer, reqwest::Error> {
+    let path = format!("{LIST}/{id}/restore");
+    client.post(&path, &json!({"version": version})).await
+}
+
 #[tokio::test]
 async fn a_narrowed_token_sees_and_changes_what_its_list_names_and_nothing_else() {
     for world in World::both() {
@@ -65,6 +70,18 @@ async fn a_narrowed_token_sees_and_changes_what_its_list_names_and_nothing_else(
             (
                 client.fetch(&format!("{LIST}/{github}/events")).await,
                 client.fetch(&format!("{LIST}/{ABSENT}/events")).await,
+            ),
+            (
+                client.fetch(&format!("{LIST}/{github}/versions")).await,
+                client.fetch(&format!("{LIST}/{ABSENT}/versions")).await,
+            ),
+            (
+                restore(&client, &github, 1).await,
+                restore(&client, ABSENT, 1).await,
+            ),
+            (
+                restore(&client, &github, 9).await,
+                restore(&client, ABSENT, 9).await,
             ),
             (
                 client.resolve(&json!({"names": ["GITHUB_TOKEN"]})).await,

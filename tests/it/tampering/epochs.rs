@@ -2,6 +2,7 @@
 
 use crate::support::events::{all_after, positions};
 use crate::support::fixture::{self, ALL};
+use crate::support::postgres;
 use crate::support::process::Process;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::service::{Client, Deployment, Replica};
@@ -195,5 +196,68 @@ async fn an_epoch_that_somebody_raises_in_the_database_is_never_accepted() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("nobody raised it"), "{said}");
         assert_eq!(audited.verify().status.code(), Some(1));
+    }
+}
+
+/// Copies the database while the service runs.
+fn back_up(deployment: &Deployment) {
+    let Some(url) = deployment.database().strip_prefix("postgres://") else {
+        deployment.run(&["backup", "backup.db"]);
+        return;
+    };
+    let url = format!("postgres://{url}");
+    let dump = ["--format=custom", "--file=backup.dump", "--dbname", &url];
+    let mut program = deployment.program(postgres::find("pg_dump").to_str().unwrap());
+    assert!(program.args(dump).status().unwrap().success());
+}
+
+/// Puts that copy in the database's place.
+fn restore(deployment: &Deployment) {
+    let Some(path) = deployment.database().strip_prefix("sqlite://") else {
+        let into = ["--dbname", deployment.database(), "backup.dump"];
+        let mut program = deployment.program(postgres::find("pg_restore").to_str().unwrap());
+        let program = program.args(["--clean", "--if-exists", "--exit-on-error"]);
+        assert!(program.args(into).status().unwrap().success());
+        return;
+    };
+    for ending in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{path}{ending}"));
+    }
+    std::fs::copy(deployment.folder().join("backup.db"), path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_backup_restored_twice_raises_two_epochs_and_each_is_accepted_by_hand() {
+    for deployment in fixture::both() {
+        let mut audited = Audited::start(deployment).await;
+        audited.change(5).await;
+        back_up(&audited.deployment);
+        audited.change(2).await;
+        audited
+            .verifies("changes: verified: events after 0-0 through 1-8")
+            .await;
+        let mut epochs = vec![1];
+        for _ in 0..2 {
+            let mut raised = String::new();
+            audited.meanwhile(|deployment| {
+                restore(deployment);
+                raised = deployment.run(&["events", "bump-epoch"]).trim().to_owned();
+            });
+            let epoch: u64 = raised.parse().unwrap();
+            assert!(epochs.iter().all(|earlier| *earlier < epoch), "{epochs:?}");
+            epochs.push(epoch);
+            audited.change(3).await;
+            audited.verifies(&format!("epoch {epoch} follows")).await;
+            // Time alone changes nothing.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(audited.verify().status.code(), Some(1));
+            for log in ["changes", "activity"] {
+                let accept = ["audit", "accept-epoch", log, &raised];
+                let output = audited.command(&accept).output().unwrap();
+                assert!(output.status.success());
+            }
+            let through = format!("changes: verified: events after 0-0 through {epoch}-10");
+            audited.verifies(&through).await;
+        }
     }
 }
