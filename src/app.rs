@@ -1,6 +1,7 @@
 //! Builds the rooms from the settings, runs them, and drains them in order.
 
 mod jwt;
+mod keep_house;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -30,7 +31,7 @@ use crate::{
     shares::Amount,
     store::{
         Committer, CommitterKeys, CommitterSettings, Home, Limits, LogTail, Missing, QueueLimits,
-        Reader, RetentionPolicy, SchemaError, StoreError, Target, UnsafeDatabase,
+        Reader, SchemaError, StoreError, Target, UnsafeDatabase,
     },
 };
 
@@ -154,7 +155,7 @@ impl Application {
         let (committer, committing) = start_committer(target, &settings, (primary, &own))?;
         let (secrets, arbiters) = Secrets::start(workers, &sealer, &committer);
         let [stop_relay, serving, giving_up] = [false, true, false].map(watch::Sender::new);
-        let retaining = tokio::spawn(retention(&settings).run(committer.clone()));
+        let retaining = tokio::spawn(keep_house::run(&settings, &reader, &committer));
         let (tails, tailing) = Tailing::start(&reader, &committer);
         let (relaying, relays) = start_relays(&settings, &reader, &tails, &committer, &stop_relay);
         let (listener, address) = listen(&settings, settings.server.port)?;
@@ -347,16 +348,6 @@ pub(crate) fn committer_settings(settings: &Settings) -> CommitterSettings {
             total: settings.http.timeout,
         },
         watchdog: commit.watchdog,
-    }
-}
-
-/// How long each log is kept, as the settings say.
-fn retention(settings: &Settings) -> RetentionPolicy {
-    let broker = &settings.broker;
-    RetentionPolicy {
-        changes: settings.events.retain,
-        activity: settings.activity.retain,
-        exchange: broker.url.as_ref().map(|_| broker.exchange.clone()),
     }
 }
 

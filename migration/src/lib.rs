@@ -21,6 +21,7 @@ mod m20261127_000012_token_mac;
 mod m20261127_000014_token_networks;
 mod m20261127_000015_lockdown;
 mod m20261127_000016_token_secrets;
+mod m20261127_000017_index_expiries;
 
 /// The migration after which the database can hold key-encryption keys.
 pub const KEYS: &str = "m20261124_000006_create_keys";
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000014_token_networks::Migration),
             Box::new(m20261127_000015_lockdown::Migration),
             Box::new(m20261127_000016_token_secrets::Migration),
+            Box::new(m20261127_000017_index_expiries::Migration),
         ]
     }
 }

@@ -7,7 +7,7 @@ use super::secret_actor::SecretActor;
 use crate::{
     domain::{
         Change, EVENT_BYTES, Failure, IfMatch, Mask, Once, Owner, Provider, RequestContext,
-        SecretId, SecretName, SecretValue, VersionName,
+        SecretId, SecretName, SecretValue, Timestamp, VersionName,
     },
     store::{Share, Ticket},
 };
@@ -52,6 +52,13 @@ pub(crate) enum RequestedChange {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
+    /// Say when it expires.
+    SetExpiry {
+        /// The time; never where it is none.
+        expires_at: Option<Timestamp>,
+        /// The versions that the caller expects.
+        if_match: Option<IfMatch>,
+    },
     /// Delete it.
     Delete {
         /// The versions that the caller expects.
@@ -67,7 +74,7 @@ impl ChangeRequest {
             RequestedChange::Create { value, .. } | RequestedChange::Update { value, .. } => {
                 value.expose().len() + EVENT_BYTES
             }
-            RequestedChange::Delete { .. } => EVENT_BYTES,
+            RequestedChange::SetExpiry { .. } | RequestedChange::Delete { .. } => EVENT_BYTES,
         }
     }
 }

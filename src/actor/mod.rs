@@ -4,6 +4,7 @@
 //! the requests arrived. What an actor knows is in the database: an idle secret costs nothing. The committer
 //! answers the caller, so a client that hangs up leaves nothing half done.
 
+mod expiry;
 mod messages;
 mod router;
 mod secret_actor;
@@ -18,6 +19,7 @@ use std::{
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::oneshot;
 
+pub(crate) use expiry::ExpirySweep;
 pub(crate) use messages::{ChangeRequest, RequestedChange};
 
 use crate::{

@@ -73,6 +73,13 @@ impl SecretActor {
                 restored_from,
                 if_match,
             },
+            RequestedChange::SetExpiry {
+                expires_at,
+                if_match,
+            } => Action::SetExpiry {
+                expires_at,
+                if_match,
+            },
             RequestedChange::Delete { if_match } => Action::Delete { if_match },
         })
     }

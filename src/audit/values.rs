@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::Utc;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     client::{ApiClient, ClientError},
-    domain::{Cursor, Log, Owner, SecretName},
+    domain::{Cursor, Log, Owner, SecretName, Timestamp},
 };
 
 /// How many names are asked for at once.
@@ -28,6 +29,15 @@ struct Living {
     owner: Owner,
     name: SecretName,
     version: u64,
+    expires_at: Option<Timestamp>,
+}
+
+impl Living {
+    /// Its value is handed out no more.
+    fn has_expired(&self) -> bool {
+        let now = Timestamp::from(Utc::now());
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }
 
 #[derive(Deserialize)]
@@ -37,6 +47,7 @@ struct ChangeFields {
     name: Option<String>,
     secret_id: Option<Uuid>,
     version: Option<u64>,
+    expires_at: Option<String>,
 }
 
 impl Verifier {
@@ -108,6 +119,7 @@ impl ChangeFields {
             owner: Owner::parse(&self.owner?).ok()?,
             name: SecretName::parse(&self.name?).ok()?,
             version: self.version?,
+            expires_at: self.expires_at.and_then(|at| Timestamp::parse(&at).ok()),
         })
     }
 }
@@ -125,6 +137,18 @@ fn by_owner(living: &HashMap<Uuid, Living>) -> BTreeMap<&str, Vec<(Uuid, &Living
 async fn compare(client: &ApiClient, some: &[(Uuid, &Living)]) -> Result<Vec<Bad>, VerifyError> {
     let owner = some.first().map(|(_, secret)| &secret.owner);
     let names: Vec<_> = some.iter().map(|(_, secret)| secret.name.clone()).collect();
+    if let [(_, secret)] = some
+        && secret.has_expired()
+    {
+        return match client.resolve(owner, &names, None).await {
+            Err(ClientError::Refused { status: 404, .. }) => Ok(Vec::new()),
+            Ok(_) | Err(ClientError::Refused { status: 500, .. }) => {
+                let reason = "the secret has expired, and the service does not treat it so";
+                Ok(vec![Bad::new(secret.position, reason)])
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
     match client.resolve(owner, &names, None).await {
         Ok(resolved) => Ok(some
             .iter()

@@ -26,7 +26,9 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(3);
 
 /// How often it is handed in when tokens were used.
-const TELL: Duration = Duration::from_secs(5);
+const TELL: Duration = Duration::from_mins(1);
+/// How often each token is told of: its column says no more than the minute.
+const EACH_TOLD: Duration = Duration::from_mins(1);
 
 /// The most tokens that are remembered; beyond it all are forgotten and looked up again.
 const REMEMBERED: usize = 10_000;
@@ -70,7 +72,7 @@ pub(crate) struct Authenticator {
     jwt: Option<Arc<JwtVerifier>>,
     valid: Mutex<HashMap<[u8; HASH_BYTES], Remembered>>,
     /// When tokens were used that are not noted yet, by ID.
-    uses: Mutex<HashMap<String, Timestamp>>,
+    uses: Mutex<TokenUses>,
 }
 
 /// What is remembered of a token.
@@ -82,6 +84,15 @@ pub(crate) enum Memory {
     Stale,
     /// It was never seen, or forgotten.
     Unknown,
+}
+
+/// When tokens were used.
+#[derive(Debug, Default)]
+struct TokenUses {
+    /// What was not told yet, by the tokens' IDs.
+    waiting: HashMap<String, Timestamp>,
+    /// When each was told of last.
+    told: HashMap<String, Instant>,
 }
 
 #[derive(Debug)]
@@ -201,19 +212,29 @@ impl Authenticator {
     /// A token that is used is looked up every few seconds: that is often enough to know when it was used.
     fn note_use(&self, id: &str) {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        if uses.len() < REMEMBERED {
-            uses.insert(id.to_owned(), Timestamp::from(Utc::now()));
+        let told = uses.told.get(id);
+        if told.is_none_or(|at| at.elapsed() >= EACH_TOLD) && uses.waiting.len() < REMEMBERED {
+            let now = Timestamp::from(Utc::now());
+            uses.waiting.insert(id.to_owned(), now);
         }
+    }
+
+    fn uses_to_tell(&self) -> HashMap<String, Timestamp> {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = std::mem::take(&mut uses.waiting);
+        uses.told.retain(|_, at| at.elapsed() < EACH_TOLD);
+        let now = Instant::now();
+        uses.told.extend(waiting.keys().map(|id| (id.clone(), now)));
+        waiting
     }
 
     /// Hands in when tokens were used, every few seconds, for as long as the process runs.
     pub(crate) async fn tell_uses(self: Arc<Self>, committer: Committer) {
         loop {
             sleep(TELL).await;
-            let uses =
-                std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
-            if !uses.is_empty() {
-                committer.record_token_uses(uses);
+            let waiting = self.uses_to_tell();
+            if !waiting.is_empty() {
+                committer.record_token_uses(waiting);
             }
         }
     }

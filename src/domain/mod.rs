@@ -7,6 +7,7 @@ mod caller;
 mod checkpoint;
 mod error_chain;
 mod event;
+mod expiry;
 mod grant;
 mod host;
 mod idempotency;
@@ -27,6 +28,7 @@ pub(crate) use event::{
     AccessEvent, ChangeEvent, ChangeSetMember, DeniedEvent, EpochEvent, Event, EventKind,
     HASH_BYTES, KeyEvent, LockdownEvent, Log, PlacedEvent, TokenEvent,
 };
+pub(crate) use expiry::{Announcement, Expiry};
 pub(crate) use grant::{ActsFor, Grant, Grantee, Networks, Scope};
 pub(crate) use host::is_loopback;
 pub(crate) use idempotency::{ANSWER_KEPT, Answer, IdempotencyKey, Once, OnceName};

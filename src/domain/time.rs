@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
+use super::ParseError;
+
 /// Microseconds since 1970-01-01T00:00:00Z. Prints as RFC 3339 in UTC with `Z` and six decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Timestamp(i64);
@@ -20,6 +22,15 @@ impl Timestamp {
     #[must_use]
     pub(crate) const fn micros(self) -> i64 {
         self.0
+    }
+
+    /// Reads an RFC 3339 time with any offset; what is finer than a microsecond is cut off.
+    ///
+    /// # Errors
+    /// [`ParseError::Pattern`] for any other form.
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
+        let time = DateTime::parse_from_rfc3339(text).or(Err(ParseError::Pattern))?;
+        Ok(Self(time.timestamp_micros()))
     }
 
     /// Whole seconds since 1970; 0 for a time before.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    Agent, Answer, ChangeSetId, EventId, KeyId, Log, NamedSecrets, Once, Owner, Provider,
-    RequestId, SealedVersion, SecretId, SecretName, Timestamp, TokenChange, TraceParent, VersionId,
+    Agent, Announcement, Answer, ChangeSetId, EventId, Expiry, KeyId, Log, NamedSecrets, Once,
+    Owner, Provider, RequestId, SealedVersion, SecretId, SecretName, Timestamp, TokenChange,
+    TraceParent, VersionId,
 };
 
 /// Where a request came from, as the service knows it itself. Neither is the caller's to choose.
@@ -198,7 +199,7 @@ impl Change {
             Action::Create { sealed, .. } | Action::Update { sealed, .. } => {
                 sealed.bytes() + EVENT_BYTES
             }
-            Action::Delete { .. } => EVENT_BYTES,
+            Action::SetExpiry { .. } | Action::Announce(_) | Action::Delete { .. } => EVENT_BYTES,
         }
     }
 }
@@ -224,6 +225,15 @@ pub(crate) enum Action {
         /// The versions that the caller expects.
         if_match: Option<IfMatch>,
     },
+    /// Says when the secret expires.
+    SetExpiry {
+        /// The time, in the future; never where it is none.
+        expires_at: Option<Timestamp>,
+        /// The versions that the caller expects.
+        if_match: Option<IfMatch>,
+    },
+    /// Tells that the secret expires, once for each expiry.
+    Announce(Announcement),
     /// Deletes the secret: all versions are destroyed, and its name is free again.
     Delete {
         /// The versions that the caller expects.
@@ -237,7 +247,10 @@ impl Action {
     pub(crate) fn restored_from(&self) -> Option<VersionName> {
         match self {
             Self::Update { restored_from, .. } => *restored_from,
-            Self::Create { .. } | Self::Delete { .. } => None,
+            Self::Create { .. }
+            | Self::SetExpiry { .. }
+            | Self::Announce(_)
+            | Self::Delete { .. } => None,
         }
     }
 }
@@ -293,6 +306,22 @@ pub(crate) struct Secret {
     pub created_at: Timestamp,
     /// When it last changed; strictly rises with each change.
     pub updated_at: Timestamp,
+    /// When it expires, if it does.
+    pub expiry: Option<Expiry>,
+}
+
+impl Secret {
+    /// When it expires, if it does.
+    #[must_use]
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.expiry.map(|expiry| expiry.at)
+    }
+
+    /// Whether its value is handed out no more.
+    #[must_use]
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expiry.is_some_and(|expiry| expiry.at <= now)
+    }
 }
 
 /// A change that was committed, with its event.
@@ -302,6 +331,10 @@ pub(crate) enum Applied {
     Created(Secret),
     /// The secret with its new value.
     Updated(Secret),
+    /// The secret with another expiry, or with the one that it had.
+    ExpirySet(Secret),
+    /// It was told that the secret expires.
+    Announced,
     /// The secret was deleted.
     Deleted,
 }
@@ -327,6 +360,12 @@ pub(crate) enum Refusal {
     /// The version whose value was to be restored is no longer kept.
     #[error("the version is no longer kept")]
     VersionGone,
+    /// The time at which the secret would expire has passed.
+    #[error("the time has passed")]
+    Passed,
+    /// There is nothing to tell of an expiry, or it was told.
+    #[error("the announcement is not due")]
+    NotDue,
     /// `If-Match` does not hold.
     #[error("the precondition does not hold at version {version}")]
     PreconditionFailed {

@@ -359,13 +359,17 @@ impl From<Refusal> for ApiError {
                 let place = [Location::BODY, Location::Name("version")];
                 Self::fault(place, ItemKind::NotFound)
             }
+            Refusal::Passed => {
+                let place = [Location::BODY, Location::Name("expires_at")];
+                Self::fault(place, ItemKind::ValueError)
+            }
             Refusal::LimitReached => Self::fault([Location::BODY], ItemKind::LimitReached),
             Refusal::PreconditionFailed { version } => Self::PreconditionFailed { version },
             Refusal::KeyReused => {
                 let place = [Location::HEADER, Location::Name("Idempotency-Key")];
                 Self::fault(place, ItemKind::IdempotencyKeyReused)
             }
-            refusal @ Refusal::RecordAltered => Self::Internal(refusal.into()),
+            refusal @ (Refusal::NotDue | Refusal::RecordAltered) => Self::Internal(refusal.into()),
             refusal @ Refusal::KeyNotActive(_) => Self::BadGateway(refusal.into()),
         }
     }

@@ -19,6 +19,7 @@ mod documents;
 mod envelope;
 mod error;
 mod events;
+mod expiry;
 mod fields;
 mod guard;
 mod health;

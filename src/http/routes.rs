@@ -6,7 +6,7 @@ use futures_util::future::ready;
 use super::{
     documents,
     error::ApiError,
-    events, health, metrics, presets,
+    events, expiry, health, metrics, presets,
     request::{Answering, Call},
     resolve, secrets,
     serve::Edge,
@@ -145,7 +145,7 @@ pub(super) const TOKEN_ID: &str = "{token_id}";
 
 /// All routes. The first path that fits is the one, so the fixed segments come first; the operations of a path
 /// stand together.
-pub(super) static ROUTES: [Operation; 23] = [
+pub(super) static ROUTES: [Operation; 26] = [
     Operation {
         path: "/api/v1/user/secrets",
         verb: Verb::Get,
@@ -249,6 +249,24 @@ pub(super) static ROUTES: [Operation; 23] = [
         verb: Verb::Get,
         run: Run::Owner(Scope::EventsRead, |call| Box::pin(events::history(call))),
         id: "list_secret_events",
+    },
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}/expiry",
+        verb: Verb::Get,
+        run: Run::Owner(Scope::SecretsRead, |call| Box::pin(expiry::get(call))),
+        id: "get_secret_expiry",
+    },
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}/expiry",
+        verb: Verb::Put,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(expiry::set(call))),
+        id: "set_secret_expiry",
+    },
+    Operation {
+        path: "/api/v1/user/secrets/{secret_id}/expiry",
+        verb: Verb::Delete,
+        run: Run::Owner(Scope::SecretsWrite, |call| Box::pin(expiry::delete(call))),
+        id: "delete_secret_expiry",
     },
     Operation {
         path: "/api/v1/user/secrets/{secret_id}/versions",

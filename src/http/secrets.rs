@@ -77,7 +77,9 @@ pub(super) async fn create_as(
             let mask = call.shown_mask(&secret, &mask).await?;
             show(StatusCode::CREATED, secret, &mask)
         }
-        Applied::Updated(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
+        Applied::Updated(_) | Applied::ExpirySet(_) | Applied::Announced | Applied::Deleted => {
+            Err(Bug::WrongOutcome.into())
+        }
     }
 }
 
@@ -100,7 +102,9 @@ pub(super) async fn update(mut call: Call<'_>) -> HandlerResult {
             let mask = call.shown_mask(&secret, &mask).await?;
             show(StatusCode::OK, secret, &mask)
         }
-        Applied::Created(_) | Applied::Deleted => Err(Bug::WrongOutcome.into()),
+        Applied::Created(_) | Applied::ExpirySet(_) | Applied::Announced | Applied::Deleted => {
+            Err(Bug::WrongOutcome.into())
+        }
     }
 }
 
@@ -115,7 +119,9 @@ pub(super) async fn delete(call: Call<'_>) -> HandlerResult {
         .await?
     {
         Applied::Deleted => Ok(HttpResponse::NoContent().finish()),
-        Applied::Created(_) | Applied::Updated(_) => Err(Bug::WrongOutcome.into()),
+        Applied::Created(_) | Applied::Updated(_) | Applied::ExpirySet(_) | Applied::Announced => {
+            Err(Bug::WrongOutcome.into())
+        }
     }
 }
 
@@ -166,6 +172,7 @@ impl UserSecret {
             sequence: _,
             created_at,
             updated_at,
+            expiry: _,
         } = secret;
         Self {
             created_at: created_at.to_string(),

@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{
     actor::RequestedChange,
-    domain::{Applied, IfMatch, Mask, SecretId, VersionName},
+    domain::{Applied, IfMatch, Mask, Secret, SecretId, VersionName},
     store::{KeptVersion, Source},
 };
 
 /// `GET /api/v1/user/secrets/{secret_id}/versions`
 pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let id = call.secret_id()?;
-    see(&call, id).await?;
+    let secret = see(&call, id).await?;
     let kept = call.state.reader.versions(&call.owner, id).await?;
     let versions = kept
         .ok_or(ApiError::NotFound)?
@@ -35,7 +35,7 @@ pub(super) async fn list(call: Call<'_>) -> HandlerResult {
     let list = VersionList {
         total: versions.len(),
         versions,
-        expires_at: None,
+        expires_at: secret.expires_at().map(|at| at.to_string()),
     };
     json(&mut HttpResponse::Ok(), &list)
 }
@@ -83,11 +83,11 @@ async fn answer(call: &Call<'_>, applied: Applied, mask: &Mask) -> HandlerResult
     show(StatusCode::OK, secret, &mask)
 }
 
-/// Sees that the secret is not absent to the caller.
-async fn see(call: &Call<'_>, id: SecretId) -> Result<(), ApiError> {
+/// The secret, if it is not absent to the caller.
+async fn see(call: &Call<'_>, id: SecretId) -> Result<Secret, ApiError> {
     let row = call.state.reader.get(&call.owner, id).await?;
-    let seen = row.is_some_and(|(secret, _)| call.covers(&secret.name));
-    seen.then_some(()).ok_or(ApiError::NotFound)
+    let seen = row.filter(|(secret, _)| call.covers(&secret.name));
+    seen.map(|(secret, _)| secret).ok_or(ApiError::NotFound)
 }
 
 /// Reads the body of `restore_secret`.

@@ -23,8 +23,8 @@ use layers::Sources;
 use sections::RESERVED_NAMES;
 pub(crate) use sections::{
     ActivityRecord, ActivitySettings, AuditSettings, AuthSettings, BrokerSettings, ClientVersion,
-    CommitSettings, DatabaseSettings, EventSettings, HttpSettings, KeyringSettings, LimitSettings,
-    LogFormat, LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
+    CommitSettings, DatabaseSettings, EventSettings, ExpirySettings, HttpSettings, KeyringSettings,
+    LimitSettings, LogFormat, LogSettings, MetricsSettings, Preset, ReservedName, ServerSettings,
 };
 
 /// Everything that can be set, checked: later code trusts it.
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub http: HttpSettings,
     /// The log `activity`.
     pub activity: ActivitySettings,
+    /// Who is told that secrets expire, and when.
+    pub expiry: ExpirySettings,
     /// The log `changes`.
     pub events: EventSettings,
     /// `/metrics`.

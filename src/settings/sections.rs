@@ -44,6 +44,7 @@ impl Settings {
             commit: CommitSettings::take(reader),
             http: HttpSettings::take(reader),
             activity: ActivitySettings::take(reader),
+            expiry: ExpirySettings::take(reader),
             events: EventSettings::take(reader),
             metrics: MetricsSettings::take(reader),
             audit: AuditSettings::take(reader),
@@ -219,6 +220,12 @@ sections! {
     EventSettings {
         /// How long the log `changes` is kept; none means for ever.
         retain: Option<Duration> = "events.retain_days" days();
+    }
+
+    /// `expiry.*`
+    ExpirySettings {
+        /// How long before a secret expires `secret.expiring` comes.
+        lead: Duration = "expiry.lead_seconds" seconds(0..=31_536_000);
     }
 
     /// `metrics.*`

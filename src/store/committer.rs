@@ -32,7 +32,7 @@ use super::{
     worker::Worker,
 };
 use crate::crypto::MacKey;
-use crate::domain::{Caller, Denial, Failure, KeyId, Log, Timestamp};
+use crate::domain::{Caller, Change, Denial, Failure, KeyId, Log, Timestamp};
 
 /// How much the committer takes, and how long it waits.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +82,8 @@ pub(super) struct Slots {
     pub(super) cursors: [Option<CursorItem>; Log::ALL.len()],
     pub(super) retention: Option<RetentionItem>,
     pub(super) denials: Vec<Denial>,
+    /// What is to be told of expiries, and the channel for the end.
+    pub(super) announcements: Option<(Vec<Change>, oneshot::Sender<()>)>,
     /// When tokens were used, by ID.
     pub(super) token_uses: HashMap<String, Timestamp>,
 }
@@ -91,6 +93,7 @@ impl Slots {
         self.cursors.iter().all(Option::is_none)
             && self.retention.is_none()
             && self.denials.is_empty()
+            && self.announcements.is_none()
             && self.token_uses.is_empty()
     }
 }
@@ -273,6 +276,15 @@ impl Committer {
     /// Notes when tokens were used, in a slot of its own and soon. Where the commit fails, a later use is noted.
     pub(crate) fn record_token_uses(&self, uses: HashMap<String, Timestamp>) {
         self.shared.fill(|slots| slots.token_uses.extend(uses));
+    }
+
+    /// Tells of expiries, in a slot and a batch of their own, and waits until that is done or has failed.
+    pub(crate) async fn announce(&self, changes: Vec<Change>) {
+        let (done, end) = oneshot::channel();
+        self.shared
+            .fill(|slots| slots.announcements = Some((changes, done)));
+        // Closed: the worker is stopping. What was not told is told by the next one.
+        let _ = end.await;
     }
 
     /// From now on these tailers, `changes` first, are given what this process commits.

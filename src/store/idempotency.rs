@@ -1,10 +1,11 @@
 //! The records of requests that are made once. Each carries, beside the code of its request, a code over its whole
 //! row: a row that rekey did not write answers nobody.
 
+mod answer;
+
 use std::collections::{BTreeSet, HashMap};
 
-use sea_orm::{ConnectionTrait, FromQueryResult, Value, prelude::Uuid};
-use serde::{Deserialize, Serialize};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use super::{
     StoreError,
@@ -14,10 +15,7 @@ use super::{
 };
 use crate::{
     crypto::{MacKey, same_bytes},
-    domain::{
-        Answer, Applied, ChangeSetId, HASH_BYTES, IdempotencyKey, Once, OnceName, Owner, Provider,
-        Refusal, Secret, SecretId, SecretName, Timestamp, VersionId,
-    },
+    domain::{Answer, HASH_BYTES, IdempotencyKey, Once, OnceName, Owner, Refusal, Timestamp},
 };
 
 /// The most expired records that one transaction removes.
@@ -138,127 +136,11 @@ pub(super) struct NewRecord<'a> {
     pub(super) expires_at: Timestamp,
 }
 
-/// An answer as its column holds it. What was done to the secrets is the status.
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredAnswer {
-    change_set: Option<Uuid>,
-    secrets: Vec<StoredSecret>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredSecret {
-    id: Uuid,
-    name: String,
-    provider: Option<String>,
-    version: u64,
-    version_id: Uuid,
-    sequence: u64,
-    created_at: i64,
-    updated_at: i64,
-}
-
-impl StoredSecret {
-    fn of(secret: &Secret) -> Self {
-        // Exhaustive: a new field of a secret does not compile until someone decides about it.
-        let Secret {
-            id,
-            owner: _,
-            name,
-            provider,
-            version,
-            version_id,
-            sequence,
-            created_at,
-            updated_at,
-        } = secret;
-        Self {
-            id: id.get(),
-            name: name.as_str().to_owned(),
-            provider: provider.as_ref().map(|one| one.as_str().to_owned()),
-            version: *version,
-            version_id: version_id.get(),
-            sequence: *sequence,
-            created_at: created_at.micros(),
-            updated_at: updated_at.micros(),
-        }
-    }
-
-    fn into_secret(self, owner: &Owner) -> Result<Secret, StoreError> {
-        let provider = self.provider.as_deref().map(Provider::parse);
-        Ok(Secret {
-            id: SecretId::new(self.id),
-            owner: owner.clone(),
-            name: SecretName::parse(&self.name).map_err(corrupt(TABLE))?,
-            provider: provider.transpose().map_err(corrupt(TABLE))?,
-            version: self.version,
-            version_id: VersionId::new(self.version_id),
-            sequence: self.sequence,
-            created_at: Timestamp::from_micros(self.created_at),
-            updated_at: Timestamp::from_micros(self.updated_at),
-        })
-    }
-}
-
 const TABLE: &str = "idempotency_keys";
-const CREATED: i64 = 201;
-const UPDATED: i64 = 200;
-const DELETED: i64 = 204;
-
-/// An answer as its two columns hold it: the status and the rest.
-#[expect(
-    clippy::expect_used,
-    reason = "strings, numbers and null, written to memory, can't fail to serialise"
-)]
-fn columns(answer: &Answer) -> (i64, String) {
-    let mut status = DELETED;
-    let mut secrets = Vec::new();
-    for applied in &answer.applied {
-        match applied {
-            Applied::Created(secret) => {
-                status = CREATED;
-                secrets.push(StoredSecret::of(secret));
-            }
-            Applied::Updated(secret) => {
-                status = UPDATED;
-                secrets.push(StoredSecret::of(secret));
-            }
-            Applied::Deleted => {}
-        }
-    }
-    let stored = StoredAnswer {
-        change_set: answer.change_set.map(ChangeSetId::get),
-        secrets,
-    };
-    let text = serde_json::to_string(&stored).expect("an answer is always serialisable");
-    (status, text)
-}
-
-fn answer(status: i64, text: &str, owner: &Owner) -> Result<Answer, StoreError> {
-    let stored: StoredAnswer = serde_json::from_str(text).map_err(corrupt(TABLE))?;
-    let secrets = stored.secrets.into_iter();
-    let applied = match status {
-        DELETED => vec![Applied::Deleted],
-        CREATED | UPDATED => secrets
-            .map(|secret| {
-                let secret = secret.into_secret(owner)?;
-                Ok(if status == CREATED {
-                    Applied::Created(secret)
-                } else {
-                    Applied::Updated(secret)
-                })
-            })
-            .collect::<Result<_, StoreError>>()?,
-        _ => return Err(StoreError::Corrupt(TABLE)),
-    };
-    Ok(Answer {
-        change_set: stored.change_set.map(ChangeSetId::new),
-        applied,
-    })
-}
 
 impl RecordRow {
     fn of(record: &NewRecord<'_>, key: &MacKey) -> Self {
-        let (status, answer) = columns(&record.answer);
+        let (status, answer) = answer::columns(&record.answer);
         let OnceName {
             owner,
             principal,
@@ -320,7 +202,7 @@ impl RecordRow {
         }
         let record = Record {
             request: *request,
-            answer: answer(self.status, &self.answer, &owner)?,
+            answer: answer::read(&self.answer, &owner)?,
             expires_at: Timestamp::from_micros(self.expires_at),
         };
         Ok((name, StoredRecord::Good(record)))

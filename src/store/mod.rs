@@ -16,6 +16,7 @@ mod cursor;
 mod dialect;
 mod entity;
 mod error;
+mod expiry;
 mod gate;
 mod idempotency;
 mod keys;
@@ -48,6 +49,7 @@ pub(crate) use committer::{Committer, CommitterKeys, CommitterSettings, DENIALS_
 pub(crate) use connection::{Missing, Target, UnsafeDatabase, refuse_unsafe};
 pub(crate) use cursor::{CursorAction, CursorName, CursorState, CursorStep};
 pub(crate) use error::StoreError;
+pub(crate) use expiry::DueSecret;
 pub(crate) use idempotency::AnsweredError;
 pub(crate) use keys::StoredKey;
 pub(crate) use lockdown::Lockdown;

@@ -9,14 +9,16 @@ use super::{
     apply::{Limits, StoredVersions},
     chain::{Head, Heads},
     dialect::{Bulk, Rows},
+    expiry,
     idempotency::{self, RECORDS, Records},
     rows::{SecretRow, corrupt, signed, unsigned},
+    token_changes,
     transaction::Transaction,
     versions,
 };
 use crate::crypto::MacKey;
 use crate::domain::{
-    Action, Change, Cursor, KeyId, Log, OnceName, Owner, Secret, SecretId, SecretName, TokenAction,
+    Action, Change, Cursor, Expiry, KeyId, Log, OnceName, Owner, Secret, SecretId, SecretName,
     VersionId, VersionName, Work,
 };
 
@@ -69,12 +71,13 @@ pub(super) fn prepare_looks() -> String {
     let secrets = "(SELECT u.id, $2 AS kept FROM unnest($3) AS u(id)) AS r";
     let with = |sql: &str, rows| sql.replace("{rows}", rows);
     format!(
-        "PREPARE look_changes(BIGINT, BIGINT, UUID[]) AS {} UNION ALL {} UNION ALL {}; \
+        "PREPARE look_changes(BIGINT, BIGINT, UUID[]) AS {} UNION ALL {} UNION ALL {} UNION ALL {}; \
          PREPARE look_activity(BIGINT) AS {}; \
          PREPARE look_records(TEXT[], TEXT[], TEXT[]) AS {}",
         with(CHANGES_HEAD, seen),
         with(KEYS, keys),
         with(SECRETS, secrets),
+        with(expiry::EXPIRIES, secrets),
         with(ACTIVITY_HEAD, seen),
         with(RECORDS, "unnest($1, $2, $3) AS r(owner, principal, key)"),
     )
@@ -113,6 +116,7 @@ pub(super) fn look_sqlite(works: &[Work], limits: Limits, heads: Heads) -> Vec<B
             Bulk::of_some(seen(heads.changes), CHANGES_HEAD),
             Bulk::of_some(active, KEYS),
             secrets(&changes, limits),
+            expiry::look(&wanted(&changes)),
         ]);
     }
     looks.push(idempotency::look_sqlite(&once(works)));
@@ -138,6 +142,7 @@ pub(super) async fn read(
         seen,
         records,
         primary: None,
+        expiries: Vec::new(),
         present: Present::default(),
     };
     for row in looked {
@@ -147,11 +152,12 @@ pub(super) async fn read(
         names(&changes),
         owners(&changes),
         versions::sources(&changes),
-        tokens(works),
+        token_changes::look(works),
     ];
     for row in transaction.read::<FoundRow>(queries).await? {
         found.add(row)?;
     }
+    found.give_expiries();
     let heads = found.present.heads;
     if (heads.changes.is_none() && !changes.is_empty())
         || (heads.activity.is_none() && has_activity(works))
@@ -288,33 +294,13 @@ fn owners<'a>(changes: &[&'a Change]) -> Bulk<'a> {
     Bulk::of_some(rows, sql)
 }
 
-/// Which of the tokens that are to be revoked are not revoked yet.
-fn tokens(works: &[Work]) -> Bulk<'_> {
-    let wanted: BTreeSet<_> = works.iter().filter_map(revoked).collect();
-    let rows = Rows::default().texts("id", wanted.into_iter());
-    let sql = "SELECT 'token' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
-         t.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
-         CAST(NULL AS TEXT) AS text4, CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
-         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
-         CAST(NULL AS BIGINT) AS number5, t.mac AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
-         FROM {rows} JOIN api_tokens t ON t.id = r.id WHERE t.revoked_at IS NULL";
-    Bulk::of_some(rows, sql)
-}
-
-fn revoked(work: &Work) -> Option<&str> {
-    match work {
-        Work::Token(change) => match change.action {
-            TokenAction::Revoke { .. } => Some(change.token_id.as_str()),
-            TokenAction::Add { .. } => None,
-        },
-        Work::Change(_) | Work::Set(_) | Work::Accesses(_) | Work::Denials(_) => None,
-    }
-}
-
 fn created<'a>(changes: &[&'a Change]) -> impl Iterator<Item = (&'a Owner, &'a SecretName)> {
     changes.iter().filter_map(|change| match &change.action {
         Action::Create { name, .. } => Some((&change.owner, name)),
-        Action::Update { .. } | Action::Delete { .. } => None,
+        Action::Update { .. }
+        | Action::SetExpiry { .. }
+        | Action::Announce(_)
+        | Action::Delete { .. } => None,
     })
 }
 
@@ -325,9 +311,19 @@ struct Reading<'a> {
     records: &'a MacKey,
     primary: Option<KeyId>,
     present: Present,
+    /// They come in any order with the secrets.
+    expiries: Vec<(SecretId, Option<Expiry>)>,
 }
 
 impl Reading<'_> {
+    fn give_expiries(&mut self) {
+        for (id, expiry) in self.expiries.drain(..) {
+            if let Some(secret) = self.present.secrets.get_mut(&id) {
+                secret.expiry = expiry;
+            }
+        }
+    }
+
     fn add(&mut self, row: FoundRow) -> Result<(), StoreError> {
         match &*row.kind {
             "changes" => {
@@ -361,6 +357,11 @@ impl Reading<'_> {
                     version_id: VersionId::new(present(row.version_id, "secret_versions")?),
                 };
                 self.present.sources.insert((id, source));
+            }
+            "expiry" => {
+                let id = SecretId::new(present(row.id, "secrets")?);
+                let expiry = expiry::read(row.number1, [row.number2, row.number3]);
+                self.expiries.push((id, expiry));
             }
             "name" => {
                 let name = present(row.text2, "secrets")?;
@@ -427,6 +428,9 @@ fn secret(row: FoundRow) -> Result<Secret, StoreError> {
         sequence: present(row.number2, "secrets")?,
         created_at: present(row.number3, "secrets")?,
         updated_at: present(row.number4, "secrets")?,
+        expires_at: None,
+        expiring_at: None,
+        expired_at: None,
     })
 }
 

@@ -9,6 +9,7 @@ use super::{
     chain::Head,
     connection,
     error::ReadError,
+    expiry::{self, DueSecret},
     idempotency::{self, AnsweredError},
     keys::{self, StoredKey},
     log::{self, CursorError, Filter, Gone, History, LoggedEvent, Page},
@@ -258,6 +259,16 @@ impl Reader {
     ) -> Result<Resolution, StoreError> {
         let (owner, selection) = (owner.clone(), selection.clone());
         self.read(async move |db| secrets::resolve(&db, &owner, &selection).await)
+            .await
+    }
+
+    /// The secrets of which it is to be told that they expire, or will in so much time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn due(&self, lead: Duration) -> Result<Vec<DueSecret>, StoreError> {
+        let lead = i64::try_from(lead.as_micros()).unwrap_or(i64::MAX >> 1);
+        self.read(async move |db| expiry::due(&db, lead).await)
             .await
     }
 

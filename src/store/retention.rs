@@ -25,6 +25,8 @@ use crate::domain::{Log, Timestamp};
 const BATCH: i64 = 250;
 /// The pause between two batches. So more is removed in a second than can be written.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(15);
+/// How long after the start expired records are looked for first.
+const FIRST_RECORDS: Duration = Duration::from_mins(1);
 /// How often old events are looked for.
 const EVERY: Duration = Duration::from_mins(10);
 
@@ -45,6 +47,7 @@ pub(crate) struct RetentionPolicy {
 impl RetentionPolicy {
     /// Removes old events of both logs, at once and from then on every ten minutes.
     pub(crate) async fn run(self, committer: Committer) {
+        let mut first = FIRST_RECORDS;
         loop {
             for (log, kept) in [(Log::Changes, self.changes), (Log::Activity, self.activity)] {
                 let Some(kept) = kept else { continue };
@@ -61,6 +64,8 @@ impl RetentionPolicy {
                     sleep(BETWEEN_BATCHES).await;
                 }
             }
+            // A start has other things to do; records wait for a day as it is.
+            sleep(std::mem::take(&mut first)).await;
             while matches!(committer.remove(Removal::Records).await, Ok(1..)) {
                 sleep(BETWEEN_BATCHES).await;
             }

@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value, prelude::Uuid};
 
-use super::StoreError;
+use super::{StoreError, expiry};
 use crate::domain::{
     KeyId, Owner, Provider, SealedMask, Secret, SecretId, SecretName, Timestamp, VersionId,
 };
@@ -17,7 +17,7 @@ pub(super) fn statement(
 }
 
 /// The columns that [`SecretRow`] reads, from `secrets s` joined with the present version `v`.
-pub(super) const SECRET_COLUMNS: &str = "s.id, s.owner, s.name, s.provider, s.version, v.version_id, s.sequence, s.created_at, s.updated_at";
+pub(super) const SECRET_COLUMNS: &str = "s.id, s.owner, s.name, s.provider, s.version, v.version_id, s.sequence, s.created_at, s.updated_at, s.expires_at, s.expiring_at, s.expired_at";
 
 /// A secret with the ID of its present version.
 #[derive(Debug, FromQueryResult)]
@@ -31,6 +31,9 @@ pub(super) struct SecretRow {
     pub(super) sequence: i64,
     pub(super) created_at: i64,
     pub(super) updated_at: i64,
+    pub(super) expires_at: Option<i64>,
+    pub(super) expiring_at: Option<i64>,
+    pub(super) expired_at: Option<i64>,
 }
 
 impl TryFrom<SecretRow> for Secret {
@@ -48,6 +51,9 @@ impl TryFrom<SecretRow> for Secret {
             sequence,
             created_at,
             updated_at,
+            expires_at,
+            expiring_at,
+            expired_at,
         } = row;
         Ok(Self {
             id: SecretId::new(id),
@@ -63,6 +69,7 @@ impl TryFrom<SecretRow> for Secret {
             sequence: unsigned(sequence, "secrets")?,
             created_at: Timestamp::from_micros(created_at),
             updated_at: Timestamp::from_micros(updated_at),
+            expiry: expiry::read(expires_at, [expiring_at, expired_at]),
         })
     }
 }

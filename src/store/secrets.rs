@@ -1,6 +1,7 @@
 //! Reads of secrets. The owner is in each statement's WHERE: another owner's secret is absent. Before a value is
 //! handed out, its row is compared with the secret's last event.
 
+use chrono::Utc;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value, prelude::Uuid};
 use serde::Deserialize;
 
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::domain::{
     Cursor, EventKind, Log, Owner, Provider, SealedMask, SealedVersion, Secret, SecretId,
-    SecretName,
+    SecretName, Timestamp,
 };
 
 #[derive(Debug, FromQueryResult)]
@@ -138,6 +139,7 @@ struct LastEvent {
     version_id: Uuid,
     sequence: u64,
     occurred_at: String,
+    expires_at: Option<String>,
 }
 
 impl LastEvent {
@@ -153,7 +155,16 @@ impl LastEvent {
             version_id,
             sequence,
             occurred_at,
+            expires_at,
         } = self;
+        let told = [EventKind::Expiring, EventKind::Expired].map(|kind| kind.as_str() == r#type);
+        let [expiring, expired] = told;
+        let flags = secret
+            .expiry
+            .map(|expiry| (expiry.expiring_at, expiry.expired_at));
+        let flags = flags.map_or((false, false), |(one, other)| {
+            (one.is_some(), other.is_some())
+        });
         r#type != EventKind::Deleted.as_str()
             && *secret_id == secret.id.get()
             && owner == secret.owner.as_str()
@@ -163,24 +174,45 @@ impl LastEvent {
             && *version_id == secret.version_id.get()
             && *sequence == secret.sequence
             && *occurred_at == secret.updated_at.to_string()
+            && *expires_at == secret.expires_at().map(|at| at.to_string())
+            // What tells of an expiry is the secret's last event until the expiry changes.
+            && flags == (expiring || expired, expired)
     }
 }
 
+/// The body of the last event of a secret `s`.
+pub(super) const LAST_EVENT: &str = "(SELECT e.body FROM events e WHERE e.secret_id = s.id \
+     AND e.sequence IS NOT NULL AND e.log = 'changes' ORDER BY e.sequence DESC LIMIT 1) AS last_event";
+
+/// Refuses a secret whose row is not as its last event says. Where retention has cut the log, that event may be gone.
+///
+/// # Errors
+/// [`StoreError::Disagrees`], which is counted.
+pub(super) fn check(
+    secret: &Secret,
+    last_event: Option<&[u8]>,
+    head: &Head,
+) -> Result<(), StoreError> {
+    let good = match last_event {
+        None => head.cut.position > 0,
+        Some(body) => {
+            serde_json::from_slice(body).is_ok_and(|event: LastEvent| event.agrees(secret))
+        }
+    };
+    if good {
+        return Ok(());
+    }
+    metrics::counter!("rekey_disagreeing_secrets_total").increment(1);
+    Err(StoreError::Disagrees(secret.id))
+}
+
 impl SealedRow {
-    /// The secret, if its row is as its last event says. Where retention has cut the log, that event may be gone.
+    /// The secret, if its row is as its last event says.
     fn checked(mut self, head: &Head) -> Result<SealedSecret, StoreError> {
         let last_event = self.last_event.take();
         let found = SealedSecret::try_from(self)?;
-        let good = match last_event {
-            None => head.cut.position > 0,
-            Some(body) => serde_json::from_slice(&body)
-                .is_ok_and(|event: LastEvent| event.agrees(&found.secret)),
-        };
-        if good {
-            return Ok(found);
-        }
-        metrics::counter!("rekey_disagreeing_secrets_total").increment(1);
-        Err(StoreError::Disagrees(found.secret.id))
+        check(&found.secret, last_event.as_deref(), head)?;
+        Ok(found)
     }
 }
 
@@ -217,8 +249,7 @@ pub(super) async fn resolve(
     let places: Vec<String> = (2..values.len() + 2).map(|n| format!("${n}")).collect();
     let sql = format!(
         "SELECT {SECRET_COLUMNS}, v.kek_id, v.wrapped_key, v.sealed_mask, v.sealed_value, \
-         (SELECT e.body FROM events e WHERE e.secret_id = s.id AND e.sequence IS NOT NULL AND e.log = 'changes' \
-         ORDER BY e.sequence DESC LIMIT 1) AS last_event \
+         {LAST_EVENT} \
          FROM secrets s JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version \
          WHERE s.owner = $1 AND s.{column} IN ({})",
         places.join(", ")
@@ -230,6 +261,9 @@ pub(super) async fn resolve(
         .into_iter()
         .map(|row| row.checked(&head))
         .collect::<Result<Vec<_>, _>>()?;
+    // An expired secret is absent.
+    let now = Timestamp::from(Utc::now());
+    found.retain(|one| !one.secret.has_expired(now));
     let mut take = |is: &dyn Fn(&Secret) -> bool| {
         let index = found.iter().position(|one| is(&one.secret))?;
         Some(found.swap_remove(index))

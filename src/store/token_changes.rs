@@ -1,5 +1,7 @@
 //! What the service itself does to the rows of tokens: they are written by the commit, with everything else.
 
+use std::collections::BTreeSet;
+
 use sea_orm::prelude::Uuid;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{
     crypto::MacKey,
-    domain::{ActsFor, EventId, Grant, RequestContext, Timestamp, TokenAction, TokenChange},
+    domain::{ActsFor, EventId, Grant, RequestContext, Timestamp, TokenAction, TokenChange, Work},
 };
 
 /// The change that makes a token.
@@ -108,4 +110,26 @@ pub(super) fn revoke_rows<'a>(changes: &[&'a TokenChange]) -> Bulk<'a> {
     let sql = "UPDATE api_tokens SET revoked_at = r.revoked_at, mac = r.mac FROM {rows} \
                WHERE api_tokens.id = r.id AND api_tokens.mac = r.before";
     Bulk::of_all(rows, sql)
+}
+/// The look of a commit: which of the tokens that are to be revoked are not revoked yet.
+pub(super) fn look(works: &[Work]) -> Bulk<'_> {
+    let wanted: BTreeSet<_> = works.iter().filter_map(revoked).collect();
+    let rows = Rows::default().texts("id", wanted.into_iter());
+    let sql = "SELECT 'token' AS kind, CAST(NULL AS UUID) AS id, CAST(NULL AS UUID) AS version_id, \
+         t.id AS text1, CAST(NULL AS TEXT) AS text2, CAST(NULL AS TEXT) AS text3, \
+         CAST(NULL AS TEXT) AS text4, CAST(NULL AS BIGINT) AS number1, CAST(NULL AS BIGINT) AS number2, \
+         CAST(NULL AS BIGINT) AS number3, CAST(NULL AS BIGINT) AS number4, \
+         CAST(NULL AS BIGINT) AS number5, t.mac AS bytes1, CAST(NULL AS BYTEA) AS bytes2 \
+         FROM {rows} JOIN api_tokens t ON t.id = r.id WHERE t.revoked_at IS NULL";
+    Bulk::of_some(rows, sql)
+}
+
+fn revoked(work: &Work) -> Option<&str> {
+    match work {
+        Work::Token(change) => match change.action {
+            TokenAction::Revoke { .. } => Some(change.token_id.as_str()),
+            TokenAction::Add { .. } => None,
+        },
+        Work::Change(_) | Work::Set(_) | Work::Accesses(_) | Work::Denials(_) => None,
+    }
 }

@@ -4,6 +4,8 @@
 //! command itself, and only after COMMIT. What it answers is true also when the connection breaks, the
 //! database falls silent, or the transaction panics. No timer delays a lone write.
 
+mod own;
+
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
@@ -21,15 +23,14 @@ use super::{
     admission::{Reply, Submission},
     chain::Heads,
     commit::{Batch, Decided, Start, commit, lock_first, logs, look_up},
-    committer::{CommitterSettings, Shared, Slots},
+    committer::{CommitterSettings, Shared},
     connection::Target,
-    cursor,
     gate::Gate,
-    retention, token_uses, wal,
+    wal,
     writer::{Opener, Writer},
 };
 use crate::crypto::MacKey;
-use crate::domain::{Denial, ErrorChain, Failure, Log, Timestamp, Work};
+use crate::domain::{ErrorChain, Failure, Log, Timestamp, Work};
 
 /// A batch takes no more once it holds this many bytes (4 MiB).
 const BATCH_BYTES: usize = 4 << 20;
@@ -178,59 +179,6 @@ impl Worker {
         }
     }
 
-    /// Runs the process's own items, each in a transaction of its own: what is refused in one concerns nobody
-    /// else. A task that no longer waits for its item hears nothing.
-    async fn own(&mut self, slots: Slots) {
-        for item in slots.cursors.into_iter().flatten() {
-            let work = cursor::run(self.writer.take(), self.opener.clone(), item.step);
-            let task = tokio::spawn(work);
-            let state = self.alone(task).await;
-            // The relay tells what fails, once.
-            let _ = item
-                .answer
-                .send(state.map_err(|error| Failure::from(&error)));
-        }
-        if let Some(item) = slots.retention {
-            let work = retention::run(self.writer.take(), self.opener.clone(), item.removal);
-            let task = tokio::spawn(work);
-            let removed = self.alone(task).await.map_err(|error| {
-                tracing::warn!(error = %ErrorChain(&error), "old events or records could not be removed");
-                Failure::from(&error)
-            });
-            let _ = item.answer.send(removed);
-        }
-        if !slots.denials.is_empty() {
-            self.record(slots.denials).await;
-        }
-        if !slots.token_uses.is_empty() {
-            let work = token_uses::run(self.writer.take(), self.opener.clone(), slots.token_uses);
-            let task = tokio::spawn(work);
-            if let Err(error) = self.alone(task).await {
-                tracing::warn!(error = %ErrorChain(&error), "when tokens were used could not be noted");
-            }
-        }
-    }
-
-    /// Records refused requests, in a batch of their own: what is refused in it concerns no caller.
-    async fn record(&mut self, denials: Vec<Denial>) {
-        let batch = Arc::new(self.batch(vec![Work::Denials(denials)]));
-        let mut ending = Ending::Failed(Failure::Unavailable);
-        if !self.shared.log_broken.load(Ordering::Relaxed) {
-            let start = Start::Idle(self.writer.take());
-            ending = self.commit(&batch, start, Instant::now()).await;
-        }
-        match ending {
-            Ending::Committed(decided) => self.shared.tell(decided.events),
-            Ending::Blamed | Ending::Failed(_) => {
-                for work in batch.works() {
-                    if let Work::Denials(denials) = work {
-                        self.shared.leave_out(denials);
-                    }
-                }
-            }
-        }
-    }
-
     /// A batch of this work.
     fn batch(&self, works: Vec<Work>) -> Batch {
         Batch {
@@ -243,16 +191,6 @@ impl Worker {
             gate: Gate::default(),
             decided: Mutex::default(),
         }
-    }
-
-    /// Waits for the end of such an item.
-    async fn alone<T>(
-        &mut self,
-        task: JoinHandle<Result<(Writer, T), StoreError>>,
-    ) -> Result<T, StoreError> {
-        let (writer, result) = watched(Instant::now() + self.settings.watchdog, task).await?;
-        self.writer = Some(writer);
-        Ok(result)
     }
 
     /// Commits a batch and answers everybody in it.

@@ -9,7 +9,10 @@ use super::{
     token_changes,
     transaction::Transaction,
 };
-use crate::{crypto::MacKey, domain::Secret};
+use crate::{
+    crypto::MacKey,
+    domain::{Secret, Timestamp},
+};
 
 /// Writes what the plan says, with codes under this key for its records: deletions and updates before inserts.
 ///
@@ -80,15 +83,30 @@ fn delete_secrets<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     Bulk::of_all(rows, sql)
 }
 
+/// The columns of the secrets' expiries.
+fn expiries<'a>(secrets: &[Secret]) -> Rows<'a> {
+    let expiries = || secrets.iter().map(|secret| secret.expiry);
+    // No time is written as 0, which no expiry is.
+    let time = |time: Option<Timestamp>| time.map_or(0, Timestamp::micros);
+    let at = expiries().map(|expiry| time(expiry.map(|expiry| expiry.at)));
+    let expiring = expiries().map(|expiry| time(expiry.and_then(|expiry| expiry.expiring_at)));
+    let expired = expiries().map(|expiry| time(expiry.and_then(|expiry| expiry.expired_at)));
+    Rows::default()
+        .numbers("expires_at", at)
+        .numbers("expiring_at", expiring)
+        .numbers("expired_at", expired)
+}
+
 fn update_secrets<'a>(writes: &Writes<'a>) -> Bulk<'a> {
     let secrets = || writes.updated.iter();
-    let rows = Rows::default()
+    let rows = expiries(&writes.updated)
         .uuids("id", secrets().map(|secret| secret.id.get()))
         .numbers("version", secrets().map(|secret| signed(secret.version)))
         .numbers("sequence", secrets().map(|secret| signed(secret.sequence)))
         .numbers("updated_at", secrets().map(|s| s.updated_at.micros()));
     let sql = "UPDATE secrets SET version = r.version, sequence = r.sequence, \
-               updated_at = r.updated_at FROM {rows} WHERE secrets.id = r.id";
+               updated_at = r.updated_at, expires_at = NULLIF(r.expires_at, 0), \
+               expiring_at = NULLIF(r.expiring_at, 0), expired_at = NULLIF(r.expired_at, 0) FROM {rows} WHERE secrets.id = r.id";
     Bulk::of_all(rows, sql)
 }
 
@@ -96,7 +114,7 @@ fn insert_secrets<'a>(writes: &'a Writes<'_>) -> Bulk<'a> {
     let secrets = || writes.created.iter();
     // No provider is written as '', which no provider is.
     let provider = |secret: &'a Secret| secret.provider.as_ref().map_or("", |p| p.as_str());
-    let rows = Rows::default()
+    let rows = expiries(&writes.created)
         .uuids("id", secrets().map(|secret| secret.id.get()))
         .texts("owner", secrets().map(|secret| secret.owner.as_str()))
         .texts("name", secrets().map(|secret| secret.name.as_str()))
@@ -106,9 +124,11 @@ fn insert_secrets<'a>(writes: &'a Writes<'_>) -> Bulk<'a> {
         .numbers("created_at", secrets().map(|s| s.created_at.micros()))
         .numbers("updated_at", secrets().map(|s| s.updated_at.micros()));
     let sql = "INSERT INTO secrets \
-               (id, owner, name, provider, version, sequence, created_at, updated_at) \
+               (id, owner, name, provider, version, sequence, created_at, updated_at, \
+                expires_at, expiring_at, expired_at) \
                SELECT r.id, r.owner, r.name, NULLIF(r.provider, ''), r.version, r.sequence, \
-               r.created_at, r.updated_at FROM {rows}";
+               r.created_at, r.updated_at, NULLIF(r.expires_at, 0), NULLIF(r.expiring_at, 0), \
+               NULLIF(r.expired_at, 0) FROM {rows}";
     Bulk::of_all(rows, sql)
 }
 

@@ -121,7 +121,7 @@ fn a_start_without_the_schema_names_the_migration() {
     ] {
         deployment.run(&["keys", "generate"]);
         deployment.run(&["migrate", "up"]);
-        deployment.run(&["migrate", "down", "7"]);
+        deployment.run(&["migrate", "down", "8"]);
         let talk = refused(&deployment, &["serve"]);
         assert!(
             talk.contains("m20261124_000009_create_api_tokens"),
@@ -132,7 +132,7 @@ fn a_start_without_the_schema_names_the_migration() {
         let applied = states["migrations"].as_array().unwrap().iter();
         assert_eq!(applied.filter(|state| state["applied"] == true).count(), 8);
         deployment.run(&["migrate", "up"]);
-        deployment.run(&["migrate", "down", "15"]);
+        deployment.run(&["migrate", "down", "16"]);
         deployment.run(&["migrate", "up"]);
         drop(deployment.serve());
     }

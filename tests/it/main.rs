@@ -19,6 +19,7 @@ mod cli;
 mod contract;
 mod delivery;
 mod events;
+mod expiry;
 mod fairness;
 mod faults;
 mod idempotency;

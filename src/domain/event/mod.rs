@@ -65,6 +65,15 @@ pub(crate) enum EventKind {
     /// A secret was deleted.
     #[serde(rename = "secret.deleted")]
     Deleted,
+    /// A secret expires at another time, or no more.
+    #[serde(rename = "secret.expiry_changed")]
+    ExpiryChanged,
+    /// A secret will expire soon.
+    #[serde(rename = "secret.expiring")]
+    Expiring,
+    /// A secret has expired: its value is handed out no more.
+    #[serde(rename = "secret.expired")]
+    Expired,
     /// A value was handed out.
     #[serde(rename = "secret.accessed")]
     Accessed,
@@ -93,10 +102,13 @@ pub(crate) enum EventKind {
 
 impl EventKind {
     /// All kinds of both logs.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Created,
         Self::Updated,
         Self::Deleted,
+        Self::ExpiryChanged,
+        Self::Expiring,
+        Self::Expired,
         Self::Accessed,
         Self::TokenCreated,
         Self::TokenRevoked,
@@ -114,6 +126,9 @@ impl EventKind {
             Self::Created => "secret.created",
             Self::Updated => "secret.updated",
             Self::Deleted => "secret.deleted",
+            Self::ExpiryChanged => "secret.expiry_changed",
+            Self::Expiring => "secret.expiring",
+            Self::Expired => "secret.expired",
             Self::Accessed => "secret.accessed",
             Self::TokenCreated => "token.created",
             Self::TokenRevoked => "token.revoked",
@@ -137,13 +152,15 @@ pub(crate) struct ChangeSetMember {
     pub size: usize,
 }
 
-/// An event of the log `changes`: `secret.created`, `secret.updated` or `secret.deleted`.
+/// An event of the log `changes`: what happened to a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChangeEvent {
     /// Who made the change.
     pub actor: Agent,
     /// The change set that it is part of.
     pub change_set: Option<ChangeSetMember>,
+    /// When the secret expires, after it.
+    pub expires_at: Option<Timestamp>,
     /// The event's ID.
     pub id: EventId,
     /// What happened.

@@ -118,7 +118,7 @@ impl Body<'_> {
         to.serialize_field("change_set", &event.change_set)?;
         to.serialize_field("client", &event.origin.client)?;
         to.serialize_field("epoch", &self.epoch)?;
-        to.serialize_field("expires_at", &())?;
+        to.serialize_field("expires_at", &event.expires_at)?;
         to.serialize_field("hash", NO_HASH)?;
         to.serialize_field("id", &event.id)?;
         to.serialize_field("log", &Log::Changes)?;
@@ -313,6 +313,7 @@ mod tests {
 
     fn change() -> Event {
         Event::Change(ChangeEvent {
+            expires_at: None,
             actor: Agent::OPERATOR,
             change_set: Some(ChangeSetMember {
                 id: ChangeSetId::new(Uuid::from_u128(3)),

@@ -173,7 +173,7 @@ fn unknown_settings_are_refused() {
         // Line breaks in names do not make lines.
         "\"a\\nb\" = 1 → a\\nb (file rekey.toml): unknown setting",
         // Settings of later capabilities.
-        "expiry.lead_seconds = 1 → expiry.lead_seconds (file rekey.toml): unknown setting",
+        "adoption.ttl_hours = 1 → adoption.ttl_hours (file rekey.toml): unknown setting",
     ]);
     // Only the first pair of underscores divides.
     let preset = read(&["REKEY__PRESETS__A__B=X"]).presets.pop().unwrap();

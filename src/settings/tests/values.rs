@@ -69,9 +69,9 @@ fn documented_variables(value: &str) -> Vec<String> {
 #[test]
 fn the_default_file_documents_what_must_hold() {
     let variables = documented_variables("1:\0");
-    assert_eq!(variables.len(), 58 + 4);
+    assert_eq!(variables.len(), 59 + 4);
     let error = Settings::read(&given(&variables).1).unwrap_err();
-    assert_eq!(error.faults.len(), 58 + 4);
+    assert_eq!(error.faults.len(), 59 + 4);
     for fault in &error.faults {
         let (key, rule) = fault.split_once(" (environment variable ").unwrap();
         let (_, rule) = rule.split_once("): must be ").unwrap();

@@ -4,6 +4,8 @@
 //! together or not at all. What a batch creates and deletes again is never written, but the events of all
 //! changes are. The caller holds the lock of the log's head, so no other writer can come in between.
 
+mod activity;
+mod expiry;
 mod once;
 mod set;
 mod tokens;
@@ -19,10 +21,9 @@ use super::{
     present::Present,
 };
 use crate::domain::{
-    Access, AccessEvent, Action, Applied, Change, ChangeEvent, ChangeSetMember, Denial,
-    DeniedEvent, Event, EventKind, IfMatch, KeyId, Log, Outcome, Owner, Provider, Refusal, Refused,
-    SealedVersion, Secret, SecretId, SecretName, Timestamp, TokenAction, TokenChange, TraceParent,
-    VersionName, Work,
+    Action, Applied, Change, ChangeEvent, ChangeSetMember, Event, EventKind, IfMatch, KeyId, Log,
+    Outcome, Owner, Provider, Refusal, Refused, SealedVersion, Secret, SecretId, SecretName,
+    Timestamp, TokenAction, TokenChange, TraceParent, VersionName, Work,
 };
 
 /// What an operator allows.
@@ -150,31 +151,6 @@ impl<'a> State<'a> {
         self.names.remove(&(owner, name));
     }
 
-    fn access(&mut self, access: &Access) {
-        let event = Event::Access(AccessEvent {
-            actor: access.context.agent.clone(),
-            id: access.event_id,
-            name: access.name.clone(),
-            occurred_at: self.now,
-            origin: access.context.origin,
-            owner: access.owner.clone(),
-            provider: access.provider.clone(),
-            request_id: access.context.request_id.clone(),
-            secret_id: access.secret_id,
-            version: access.version,
-            version_id: access.version_id,
-        });
-        self.append_activity(event, access.context.traceparent.clone());
-    }
-
-    fn deny(&mut self, denial: &Denial) {
-        let event = DeniedEvent {
-            denial: denial.clone(),
-            occurred_at: self.now,
-        };
-        self.append_activity(Event::Denied(event), None);
-    }
-
     fn append_activity(&mut self, event: Event, traceparent: Option<TraceParent>) {
         #[expect(
             clippy::expect_used,
@@ -216,10 +192,17 @@ impl<'a> State<'a> {
                 let secret = Secret {
                     version: secret.version + 1,
                     version_id: sealed.version_id,
+                    // It was the old value that would have expired.
+                    expiry: None,
                     ..self.changed(secret)
                 };
                 Ok(self.update(change, member, secret, sealed))
             }
+            Action::SetExpiry {
+                expires_at,
+                if_match,
+            } => self.set_expiry(change, *expires_at, if_match.as_ref()),
+            Action::Announce(announcement) => self.announce(change, *announcement),
             Action::Delete { if_match } => {
                 let secret = self.changed(self.find(change, if_match.as_ref())?);
                 Ok(self.delete(change, member, &secret))
@@ -258,6 +241,7 @@ impl<'a> State<'a> {
             sequence: 1,
             created_at: self.now,
             updated_at: self.now,
+            expiry: None,
         })
     }
 
@@ -402,6 +386,9 @@ impl<'a> State<'a> {
             EventKind::Created => None,
             EventKind::Updated => Some(secret.version - 1),
             EventKind::Deleted
+            | EventKind::ExpiryChanged
+            | EventKind::Expiring
+            | EventKind::Expired
             | EventKind::Accessed
             | EventKind::TokenCreated
             | EventKind::TokenRevoked
@@ -414,6 +401,7 @@ impl<'a> State<'a> {
         let event = Event::Change(ChangeEvent {
             actor: change.context.agent.clone(),
             change_set: member,
+            expires_at: secret.expires_at(),
             id: change.event_id,
             kind,
             name: secret.name.clone(),

@@ -19,6 +19,10 @@ pub(super) enum Before<'a> {
     Absent,
     /// The secret; the change added a version.
     Version(Secret),
+    /// The same: nothing was done.
+    Same,
+    /// The secret; the change added no version.
+    Expiry(Secret),
     /// The secret, and the versions that this batch had added; the change deleted both.
     Living(Secret, Vec<NewVersion<'a>>),
 }
@@ -59,6 +63,10 @@ impl<'a> State<'a> {
                 if let Some(Secret { owner, name, .. }) = self.living.remove(&id) {
                     self.release(owner, name);
                 }
+            }
+            Before::Same => {}
+            Before::Expiry(secret) => {
+                self.living.insert(id, secret);
             }
             Before::Version(secret) => {
                 self.living.insert(id, secret);

@@ -5,7 +5,7 @@
 use crate::support::fixture::{self, ALL};
 use crate::support::process::Process;
 use crate::support::rabbitmq::RabbitMq;
-use crate::support::service::{Deployment, Replica};
+use crate::support::service::{Client, Deployment, Replica};
 use rustix::process::Signal;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +97,7 @@ impl Baseline {
             .expect(201)
             .id();
         owner.delete(&gone).await.unwrap().expect(204);
+        expire(&owner).await;
         let bobs_a = other
             .create("A", "sk-bob-0")
             .await
@@ -322,6 +323,34 @@ impl Baseline {
         Ok(own
             .map(|event| event["sequence"].as_u64().unwrap())
             .collect())
+    }
+}
+
+/// A secret that has expired, after everybody was told.
+async fn expire(owner: &Client) {
+    let id = owner
+        .create("OLD", "sk-old")
+        .await
+        .unwrap()
+        .expect(201)
+        .id();
+    let at = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
+    let path = format!("/api/v1/user/secrets/{id}/expiry");
+    let request = owner.request(reqwest::Method::PUT, &path);
+    let request = request.json(&json!({"expires_at": at.to_rfc3339()}));
+    owner.send(request).await.unwrap().expect(200);
+    let end = Instant::now() + SOON;
+    loop {
+        let told = owner
+            .events("type=secret.expired")
+            .await
+            .unwrap()
+            .expect(200);
+        if told.json()["events"][0]["secret_id"] == id.as_str() {
+            return;
+        }
+        assert!(Instant::now() < end, "nobody was told");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

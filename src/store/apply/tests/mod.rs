@@ -1,5 +1,6 @@
 //! Given a present state, when changes are applied, then these outcomes and rows follow.
 
+mod expiry;
 mod once;
 mod sets;
 mod tokens;
@@ -12,7 +13,7 @@ use crate::store::chain::Head;
 use crate::{
     crypto::blake2b_256,
     domain::{
-        Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log,
+        Access, Agent, AgentKind, ChangeSet, ChangeSetId, Cursor, Denial, EventId, HASH_BYTES, Log,
         NamedSecrets, Origin, RequestContext, RequestId, VersionId,
     },
 };
@@ -114,6 +115,7 @@ fn stored(secret: u128, name: &str, version: u64) -> Secret {
         sequence: version,
         created_at: Timestamp::from_micros(1),
         updated_at: Timestamp::from_micros(2),
+        expiry: None,
     }
 }
 
